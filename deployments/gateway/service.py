@@ -1,0 +1,87 @@
+"""What the gateway does, whatever the door: both doors translate to this."""
+
+from collections.abc import AsyncGenerator, Sequence
+from typing import Protocol
+
+from deployments.types import ChatMessage, Delta, ModelCard, RequestId, Sampling
+
+Prompt = str | Sequence[int]
+
+
+class Generation(Protocol):
+    """One admitted request. Iterate it once; leaving early aborts it.
+
+    `deltas` must be closed (`contextlib.aclosing`) or run to its end; either
+    way the engine's blocks are free afterwards. It raises `EngineError` where
+    the engine fails, `DeadlineError` where `timeout_s` passes.
+    """
+
+    request_id: RequestId
+    model: str
+    num_prompt_tokens: int
+
+    def deltas(self) -> AsyncGenerator[Delta, None]:
+        """Pieces of the outputs as the engine makes them; see `Delta`."""
+        ...
+
+
+class InferenceService(Protocol):
+    """Everything a door can ask for.
+
+    All methods raise `RequestError` for the client's mistakes and
+    `CapacityError` where no replica has room; none of them blocks the loop.
+    """
+
+    async def generate(
+        self,
+        model: str,
+        prompt: Prompt,
+        sampling: Sampling,
+        *,
+        request_id: str | None,
+        timeout_s: float | None,
+        stream: bool = True,
+    ) -> Generation:
+        """Check, tokenize, route and submit; the model may be "" if there is one.
+
+        With `stream=False` each output comes as a single, last delta.
+        """
+        ...
+
+    async def chat(
+        self,
+        model: str,
+        messages: Sequence[ChatMessage],
+        sampling: Sampling,
+        *,
+        request_id: str | None,
+        timeout_s: float | None,
+        stream: bool = True,
+        continue_final_message: bool = False,
+    ) -> Generation:
+        """The same for a conversation, through the model's chat template."""
+        ...
+
+    async def tokenize(
+        self, model: str, text: str, *, add_special_tokens: bool = True
+    ) -> list[int]:
+        """Token ids exactly as `generate` would make them."""
+        ...
+
+    async def tokenize_chat(self, model: str, messages: Sequence[ChatMessage]) -> list[int]:
+        """Token ids exactly as `chat` would make them."""
+        ...
+
+    async def detokenize(
+        self, model: str, token_ids: Sequence[int], *, skip_special_tokens: bool
+    ) -> str:
+        """Text of token ids; raises InvalidArgumentError for ids out of range."""
+        ...
+
+    def models(self) -> list[ModelCard]:
+        """Models and adapters, by name."""
+        ...
+
+    def model(self, name: str) -> ModelCard:
+        """One of them; "" for the only one. Raises UnknownModelError."""
+        ...

@@ -1,0 +1,173 @@
+"""The sections of the configuration that this room reads: cluster, gateway, models."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from infra.section import Section
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+Positive = Annotated[int, Field(ge=1)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$", max_length=128)]
+
+
+class ClusterSection(Section):
+    """The Ray cluster underneath."""
+
+    address: str | None = None
+    """Address of a running Ray cluster, or `auto` for the one on this machine.
+    Without one, `coterie up` starts a local cluster and `coterie down` ends it."""
+
+    namespace: str = "coterie"
+    """Ray namespace of the Serve instance."""
+
+    app_name: Name = "coterie"
+    """Name of the Serve application; two of them can share one Ray cluster if
+    their ports differ."""
+
+    num_cpus: Positive | None = None
+    """CPUs that a local cluster offers. Default: those of the machine."""
+
+    num_gpus: Annotated[int, Field(ge=0)] | None = None
+    """GPUs that a local cluster offers. Default: those of the machine."""
+
+    object_store_memory_bytes: Annotated[int, Field(ge=80_000_000)] = 200_000_000
+    """Shared memory for a local cluster's object store; token streams pass it by."""
+
+    dashboard: bool = False
+    """Run Ray's dashboard in a local cluster (about 240 MB of memory)."""
+
+    state_dir: Path = Path("~/.cache/coterie")
+    """Where converted models, compile caches, logs and the state of a local
+    cluster are kept."""
+
+    startup_timeout_s: Annotated[float, Field(gt=0)] = 900.0
+    """How long `coterie up` waits until every model answers."""
+
+
+class GatewaySection(Section):
+    """The door: gRPC and HTTP, tokenization, streaming."""
+
+    num_replicas: Positive = 1
+    """Gateway replicas. Those on one node share its ports."""
+
+    num_cpus: Annotated[float, Field(ge=0)] = 0.0
+    """CPUs that Ray sets aside for each gateway replica."""
+
+    host: str = "127.0.0.1"
+    """Address that both doors listen on; `0.0.0.0` for all interfaces."""
+
+    grpc_port: Port = 9000
+    """Port of the gRPC door."""
+
+    http_port: Port = 8000
+    """Port of the OpenAI-style HTTP door."""
+
+    max_message_bytes: Annotated[int, Field(ge=1024)] = 16 * 1024 * 1024
+    """Largest gRPC message or HTTP body taken from a client."""
+
+    max_outputs: Positive = 16
+    """Largest `n` of a request."""
+
+    max_logprobs: Annotated[int, Field(ge=0)] = 20
+    """Most alternatives a request may ask logprobs for."""
+
+    request_timeout_s: Annotated[float, Field(gt=0)] = 600.0
+    """Longest time one request may take; a client's deadline may shorten it."""
+
+    drain_timeout_s: Annotated[float, Field(ge=0)] = 30.0
+    """How long a gateway that is to end lets its open streams run on."""
+
+    reflection: bool = True
+    """Answer gRPC server reflection, so that `grpcurl`-like tools work."""
+
+
+class ModelSection(Section):
+    """One served model: what it is, how it is split, how many replicas."""
+
+    name: Name
+    """Name by which clients choose it."""
+
+    model: str
+    """Model reference: a built-in name (`smollm2-135m-instruct`), a local
+    directory, a GGUF file, or a hub id."""
+
+    num_replicas: Positive = 1
+    """Engine replicas, each a whole copy of the model."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """`auto`: what the installed vLLM was built for."""
+
+    tensor_parallel_size: Positive = 1
+    """Ranks that each layer is split over; packed on one node."""
+
+    pipeline_parallel_size: Positive = 1
+    """Stages that the layers are split into; spread over nodes on GPUs."""
+
+    num_cpus_per_rank: Annotated[float, Field(ge=0)] | None = None
+    """CPUs that Ray sets aside for each rank. Default: 1 where the device is a
+    GPU; on CPU 0, as ranks are bound to cores by `cpu_cores_per_rank`."""
+
+    cpu_cores_per_rank: list[list[int]] | None = None
+    """CPU only: the cores that each rank's threads are bound to, one list a
+    rank, such as [[0], [1]]. Default: the machine's cores in equal shares."""
+
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    """Number type of weights and activations; `auto` takes the checkpoint's."""
+
+    quantization: str | None = None
+    """Quantization scheme, by vLLM's name. Default: what the checkpoint says."""
+
+    max_model_len: Positive | None = None
+    """Most tokens, prompt and output together. Default: the model's own."""
+
+    max_num_seqs: Positive = 64
+    """Most sequences that one step works on."""
+
+    kv_cache_memory_bytes: Annotated[int, Field(ge=1024 * 1024)] | None = None
+    """Memory for the KV cache of one rank. Default: on CPU 1 GiB; on GPUs what
+    `gpu_memory_utilization` leaves."""
+
+    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.9
+    """Share of a GPU's memory that the engine may take."""
+
+    enable_prefix_caching: bool = True
+    """Keep the KV blocks of past prompts for prompts that begin alike."""
+
+    enable_chunked_prefill: bool = True
+    """Split long prompts over several steps so that decoding goes on beside."""
+
+    enforce_eager: bool = False
+    """Skip compilation: quicker first start, slower steps."""
+
+    adapters: dict[str, str] = {}
+    """LoRA adapters: the name that clients use, and the local directory."""
+
+    engine_args: dict[str, Any] = {}
+    """Every other engine argument, by the name vLLM gives it."""
+
+    health_timeout_s: Annotated[float, Field(gt=0)] = 60.0
+    """An engine with work at hand that gives no output for this long counts as
+    stuck, and its replica is replaced."""
+
+    drain_timeout_s: Annotated[float, Field(ge=0)] = 30.0
+    """How long a replica that is to end lets its sequences run on."""
+
+    startup_timeout_s: Annotated[float, Field(gt=0)] = 600.0
+    """How long one engine may take to load, compile and warm up."""
+
+    @property
+    def num_ranks(self) -> int:
+        """Processes that one engine replica is split over."""
+        return self.tensor_parallel_size * self.pipeline_parallel_size
+
+    @model_validator(mode="after")
+    def _one_core_list_per_rank(self) -> "ModelSection":
+        cores = self.cpu_cores_per_rank
+        if cores is not None and len(cores) != self.num_ranks:
+            raise ValueError(
+                f"cpu_cores_per_rank has {len(cores)} lists for {self.num_ranks} ranks "
+                "(tensor_parallel_size x pipeline_parallel_size); give one list a rank"
+            )
+        return self

@@ -1,0 +1,125 @@
+"""The nouns that cross borders inside this room.
+
+A *call* is a request whose fields have been checked and whose prompt has
+become token ids. The engine answers it with *deltas*: pieces of one output
+each. Both are `msgspec` structs because both also travel between gateway and
+engine replica (see `wire`).
+"""
+
+from typing import Literal, NewType
+
+import msgspec
+
+RequestId = NewType("RequestId", str)
+FinishReason = Literal["stop", "length", "abort"]
+
+
+class StructuredOutput(msgspec.Struct, frozen=True):
+    """The form that an output must take; exactly one field is set."""
+
+    json_schema: str | None = None
+    regex: str | None = None
+    grammar: str | None = None
+    choice: tuple[str, ...] | None = None
+    json_object: bool = False
+
+
+class Sampling(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How tokens are chosen; None means the model's own default.
+
+    Ranges and meanings are those of `SamplingParameters` in
+    `coterie/v1/inference.proto`.
+    """
+
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    repetition_penalty: float | None = None
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    stop_token_ids: tuple[int, ...] = ()
+    ignore_eos: bool = False
+    max_tokens: int | None = None
+    min_tokens: int = 0
+    n: int = 1
+    logprobs: int | None = None
+    logit_bias: dict[int, float] = {}
+    allowed_token_ids: tuple[int, ...] = ()
+    bad_words: tuple[str, ...] = ()
+    structured_output: StructuredOutput | None = None
+    skip_special_tokens: bool = True
+    include_stop: bool = False
+
+
+class Call(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One request as the engine takes it."""
+
+    request_id: str
+    token_ids: list[int]  # [num_prompt_tokens]
+    sampling: Sampling
+    adapter: str | None = None
+    stream: bool = True
+
+
+class TokenLogprob(msgspec.Struct, frozen=True, array_like=True):
+    """Natural logarithm of a token's probability; rank 1 is the likeliest."""
+
+    token_id: int
+    logprob: float
+    text: str
+    rank: int
+
+
+class TokenLogprobs(msgspec.Struct, frozen=True, array_like=True):
+    """The output token and the likeliest alternatives, likeliest first."""
+
+    chosen: TokenLogprob
+    top: tuple[TokenLogprob, ...]
+
+
+class Delta(msgspec.Struct, frozen=True, array_like=True):
+    """A piece of one output.
+
+    `index` says which of the `n` outputs it continues. `finish_reason` is set
+    in an output's last delta; `num_cached_tokens` counts prompt tokens that
+    came from the prefix cache.
+    """
+
+    index: int
+    text: str
+    token_ids: list[int]  # [num_new_tokens]
+    finish_reason: FinishReason | None = None
+    stop_reason: int | str | None = None
+    logprobs: tuple[TokenLogprobs, ...] | None = None  # [num_new_tokens]
+    num_cached_tokens: int = 0
+
+
+class ModelCard(msgspec.Struct, frozen=True):
+    """What clients are told about a model or an adapter."""
+
+    name: str
+    reference: str
+    max_model_len: int
+    vocab_size: int
+    base_model: str | None
+    has_chat_template: bool
+    num_ready_replicas: int
+    created_s: int
+
+
+class ChatMessage(msgspec.Struct, frozen=True):
+    """One turn of a conversation."""
+
+    role: str
+    content: str
+
+
+class Usage(msgspec.Struct, frozen=True):
+    """Tokens that one request took; output tokens are summed over its outputs."""
+
+    num_prompt_tokens: int
+    num_output_tokens: int
+    num_cached_tokens: int
