@@ -1,0 +1,145 @@
+"""The vLLM engine of one replica, behind the few calls that the link needs."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import msgspec
+from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.exceptions import VLLMClientError
+from vllm.inputs.engine import tokens_input
+from vllm.lora.request import LoRARequest
+from vllm.outputs import CompletionOutput, RequestOutput
+from vllm.v1.engine.async_llm import AsyncLLM
+from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
+
+from deployments.engine.sampling import to_sampling_params
+from deployments.types import Call, Delta, FinishReason, TokenLogprob, TokenLogprobs
+from infra.errors import CoterieError, EngineError, InvalidArgumentError
+
+_FINISH: dict[str, FinishReason] = {"stop": "stop", "length": "length", "abort": "abort"}
+
+
+class EngineInfo(msgspec.Struct, frozen=True):
+    """What an engine knows only once its model is loaded."""
+
+    max_model_len: int
+    vocab_size: int
+    num_kv_blocks: int
+    block_size: int
+
+
+class Engine:
+    """One vLLM engine: its core and ranks are child processes of this one."""
+
+    def __init__(self, llm: AsyncLLM, adapters: dict[str, str]) -> None:
+        self._llm = llm
+        config = llm.vllm_config
+        self._defaults: dict[str, Any] = config.model_config.get_diff_sampling_param()
+        self._adapters = {
+            name: LoRARequest(name, number, path)
+            for number, (name, path) in enumerate(sorted(adapters.items()), start=1)
+        }
+        self.info = EngineInfo(
+            max_model_len=config.model_config.max_model_len,
+            vocab_size=config.model_config.get_vocab_size(),
+            num_kv_blocks=config.cache_config.num_gpu_blocks or 0,
+            block_size=config.cache_config.block_size,
+        )
+
+    @classmethod
+    def load(cls, engine_args: dict[str, Any], adapters: dict[str, str]) -> "Engine":
+        """Build the engine; blocks for as long as loading and warm-up take.
+
+        Raises what vLLM raises for arguments it refuses.
+        """
+        return cls(AsyncLLM.from_engine_args(AsyncEngineArgs(**engine_args)), adapters)
+
+    async def run(self, call: Call) -> AsyncGenerator[tuple[Delta, bool], None]:
+        """Deltas of the call, each with whether it is the call's last.
+
+        Closing the generator aborts the call. Raises InvalidArgumentError for
+        what the engine refuses, EngineError where it fails.
+        """
+        try:
+            async for output in self._llm.generate(
+                tokens_input(call.token_ids),
+                to_sampling_params(call.sampling, self._defaults, stream=call.stream),
+                call.request_id,
+                lora_request=self._adapters[call.adapter] if call.adapter else None,
+            ):
+                for delta, is_last in _to_deltas(output, call.sampling.logprobs or 0):
+                    yield delta, is_last
+        except (CoterieError, asyncio.CancelledError, GeneratorExit):
+            raise
+        except Exception as error:
+            raise _translated(error) from error
+
+    async def check_health(self, timeout_s: float) -> None:
+        """Ask the engine core itself, through its own loop.
+
+        Raises EngineError where the core is dead, or has not answered within
+        `timeout_s` and so counts as stuck.
+        """
+        if self._llm.errored:
+            raise EngineError("the engine core is dead")
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._llm.is_sleeping()
+        except TimeoutError:
+            raise EngineError(f"the engine core is stuck: no answer in {timeout_s} s") from None
+        except EngineDeadError as error:
+            raise EngineError("the engine core is dead") from error
+
+    def shutdown(self) -> None:
+        """End the engine core and its ranks; returns when they are gone."""
+        self._llm.shutdown(timeout=5.0)
+
+
+def _translated(error: Exception) -> CoterieError:
+    cause = error.__cause__ if isinstance(error, EngineGenerateError) else error
+    if isinstance(cause, VLLMClientError | ValueError):
+        return InvalidArgumentError(
+            str(cause).split("\n", 1)[0], param=getattr(cause, "parameter", None)
+        )
+    if isinstance(error, EngineDeadError):
+        return EngineError("the engine core died; its replica is being replaced; try again")
+    return EngineError(f"the engine failed: {type(cause).__name__}: {cause}")
+
+
+def _to_deltas(output: RequestOutput, num_top: int) -> list[tuple[Delta, bool]]:
+    last = len(output.outputs) - 1
+    cached = output.num_cached_tokens or 0
+    return [
+        (_to_delta(piece, cached, num_top), output.finished and i == last)
+        for i, piece in enumerate(output.outputs)
+    ]
+
+
+def _to_delta(piece: CompletionOutput, num_cached_tokens: int, num_top: int) -> Delta:
+    return Delta(
+        index=piece.index,
+        text=piece.text,
+        token_ids=list(piece.token_ids),
+        finish_reason=_FINISH[piece.finish_reason] if piece.finish_reason else None,
+        stop_reason=piece.stop_reason,
+        logprobs=_to_logprobs(piece, num_top) if piece.logprobs else None,
+        num_cached_tokens=num_cached_tokens,
+    )
+
+
+def _to_logprobs(piece: CompletionOutput, num_top: int) -> tuple[TokenLogprobs, ...]:
+    """vLLM's mapping holds the chosen token and, beside it, the likeliest."""
+    assert piece.logprobs is not None
+    found = []
+    for token_id, by_id in zip(piece.token_ids, piece.logprobs, strict=False):
+        ranked = sorted(
+            (
+                TokenLogprob(i, p.logprob, p.decoded_token or "", p.rank or 0)
+                for i, p in by_id.items()
+            ),
+            key=lambda p: p.rank,
+        )
+        chosen = next(p for p in ranked if p.token_id == token_id)
+        found.append(TokenLogprobs(chosen, tuple(p for p in ranked if p.rank <= num_top)))
+    return tuple(found)

@@ -1,0 +1,29 @@
+"""Environment variables that an engine's processes must start with."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+
+def engine_environment(state_dir: Path) -> Mapping[str, str]:
+    """Variables for the replica's process, set before anything is imported.
+
+    Compile caches go to the state directory, so that a second start finds
+    them; nothing is reported to anyone.
+    """
+    cache = state_dir / "engine"
+    return {
+        "VLLM_CACHE_ROOT": str(cache / "vllm"),
+        "TORCHINDUCTOR_CACHE_DIR": str(cache / "inductor"),
+        "VLLM_NO_USAGE_STATS": "1",
+        "DO_NOT_TRACK": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+
+
+def join_ray_cluster(gcs_address: str) -> None:
+    """Make engine processes join this Ray cluster, should they need one.
+
+    Without it an executor that needs Ray starts a second, private cluster.
+    """
+    os.environ["RAY_ADDRESS"] = gcs_address

@@ -1,0 +1,106 @@
+"""The Serve deployment that holds one engine: starts it, watches it, ends it."""
+
+import asyncio
+import logging
+import os
+import time
+from typing import Any
+
+import msgspec
+import ray
+from ray import serve
+
+from deployments.engine.environment import join_ray_cluster
+from deployments.engine.link_server import LinkServer
+from deployments.engine.plan import Device, plan_core_binding, plan_engine_args
+from deployments.settings import ModelSection
+
+log = logging.getLogger("ray.serve")
+
+
+class EngineStatus(msgspec.Struct, frozen=True):
+    """What an engine replica says of itself when asked."""
+
+    model: str
+    pid: int
+    num_open_calls: int
+    startup_s: dict[str, float]
+
+
+@serve.deployment
+class EngineReplica:
+    """One replica of one model. Requests reach it by its link, not by Serve."""
+
+    async def __init__(
+        self, section: dict[str, Any], device: Device, executor: str, link: dict[str, str]
+    ) -> None:
+        self._section = ModelSection.model_validate(section)
+        self._startup_s: dict[str, float] = {}
+        started = time.monotonic()
+        join_ray_cluster(ray.get_runtime_context().gcs_address)
+        self._engine = await asyncio.to_thread(self._load, device, executor, link["cache_dir"])
+        self._server = LinkServer(self._engine, link["token"])
+        host = ray.util.get_node_ip_address()
+        self._address = f"{host}:{await self._server.start(host)}"
+        self._startup_s["total"] = time.monotonic() - started
+        log.info("engine of %s ready: %s", self._section.name, self._startup_s)
+
+    def _load(self, device: Device, executor: str, cache_dir: str) -> Any:
+        section = self._section
+        if device == "cpu":
+            cores = sorted(os.sched_getaffinity(0))
+            os.environ["VLLM_CPU_OMP_THREADS_BIND"] = plan_core_binding(section, cores)
+        path = self._timed("model_files", lambda: _model_path(section.model, cache_dir))
+        args = plan_engine_args(section, device, path, executor)
+        engine_class = self._timed("import", _import_engine)
+        adapters = dict(section.adapters)
+        return self._timed("load_and_warm_up", lambda: engine_class.load(args, adapters))
+
+    def _timed(self, stage: str, step: Any) -> Any:
+        started = time.monotonic()
+        result = step()
+        self._startup_s[stage] = round(time.monotonic() - started, 2)
+        return result
+
+    async def record_replica_metadata(self) -> dict[str, Any]:
+        """What gateways need to know; Serve hands it to their routers."""
+        return {"address": self._address, **msgspec.to_builtins(self._engine.info)}
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """Load for autoscaling policies; Serve itself sees no requests here."""
+        return {"num_open_calls": float(self._server.num_open_calls)}
+
+    async def check_health(self) -> None:
+        """Raises EngineError for a dead or stuck core; Serve then replaces us."""
+        await self._engine.check_health(self._section.health_timeout_s)
+
+    async def status(self) -> dict[str, Any]:
+        """`EngineStatus`, as builtins."""
+        status = EngineStatus(
+            model=self._section.name,
+            pid=os.getpid(),
+            num_open_calls=self._server.num_open_calls,
+            startup_s=self._startup_s,
+        )
+        found: dict[str, Any] = msgspec.to_builtins(status)
+        return found
+
+    async def __del__(self) -> None:
+        await self._server.drain(self._section.drain_timeout_s)
+        await self._server.stop()
+        await asyncio.to_thread(self._engine.shutdown)
+
+
+def _import_engine() -> Any:
+    # vLLM takes seconds to import and must find the environment set.
+    from deployments.engine.engine import Engine  # noqa: PLC0415
+
+    return Engine
+
+
+def _model_path(reference: str, cache_dir: str) -> str:
+    from pathlib import Path  # noqa: PLC0415
+
+    from deployments.models.resolve import resolve_model  # noqa: PLC0415
+
+    return resolve_model(reference, Path(cache_dir)).path

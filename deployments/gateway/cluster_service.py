@@ -1,0 +1,173 @@
+"""The real `InferenceService`: checks, tokenizes, routes to the cluster's engines."""
+
+import uuid
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+
+import msgspec
+
+from deployments.gateway.checks import (
+    Limits,
+    check_request_id,
+    check_sampling,
+    check_token_ids,
+    fit_to_context,
+)
+from deployments.gateway.served_model import ServedModel
+from deployments.gateway.service import Prompt
+from deployments.settings import GatewaySection
+from deployments.types import Call, ChatMessage, Delta, ModelCard, RequestId, Sampling
+from infra.errors import InvalidArgumentError, NoReplicaError, UnknownModelError
+
+
+class ClusterGeneration:
+    """One admitted request; see `deployments.gateway.service.Generation`."""
+
+    def __init__(self, name: str, served: ServedModel, call: Call, timeout_s: float) -> None:
+        self.request_id = RequestId(call.request_id)
+        self.model = name
+        self.num_prompt_tokens = len(call.token_ids)
+        self._served = served
+        self._call = call
+        self._timeout_s = timeout_s
+
+    async def deltas(self) -> AsyncGenerator[Delta, None]:
+        """Pieces of the outputs; the engine starts at the first step of the iteration."""
+        # The client's id may come twice; the engine's must not.
+        unique = f"{self._call.request_id}-{uuid.uuid4().hex[:8]}"
+        call = msgspec.structs.replace(self._call, request_id=unique)
+        async with aclosing(self._served.run(call, self._timeout_s)) as deltas:
+            async for delta in deltas:
+                yield delta
+
+
+class ClusterService:
+    """What the doors ask for, answered by the models of this cluster."""
+
+    def __init__(self, section: GatewaySection, served: Sequence[ServedModel]) -> None:
+        self._section = section
+        self._by_name: dict[str, tuple[ServedModel, str | None]] = {}
+        for model in served:
+            self._by_name[model.section.name] = (model, None)
+            for adapter in model.section.adapters:
+                self._by_name[adapter] = (model, adapter)
+
+    async def generate(
+        self,
+        model: str,
+        prompt: Prompt,
+        sampling: Sampling,
+        *,
+        request_id: str | None,
+        timeout_s: float | None,
+        stream: bool = True,
+    ) -> ClusterGeneration:
+        """See `InferenceService.generate`."""
+        name, served, _ = self._find(model)
+        if isinstance(prompt, str):
+            token_ids = await served.tokenizer.encode(prompt)
+        else:
+            token_ids = list(prompt)
+            check_token_ids(token_ids, served.vocab_size, "prompt")
+        return self._admit(name, token_ids, sampling, request_id, timeout_s, stream)
+
+    async def chat(
+        self,
+        model: str,
+        messages: Sequence[ChatMessage],
+        sampling: Sampling,
+        *,
+        request_id: str | None,
+        timeout_s: float | None,
+        stream: bool = True,
+        continue_final_message: bool = False,
+    ) -> ClusterGeneration:
+        """See `InferenceService.chat`."""
+        name, served, _ = self._find(model)
+        _check_messages(messages)
+        token_ids = await served.tokenizer.encode_chat(
+            messages, continue_final_message=continue_final_message
+        )
+        return self._admit(name, token_ids, sampling, request_id, timeout_s, stream)
+
+    async def tokenize(
+        self, model: str, text: str, *, add_special_tokens: bool = True
+    ) -> list[int]:
+        """See `InferenceService.tokenize`."""
+        _, served, _ = self._find(model)
+        return await served.tokenizer.encode(text, add_special_tokens=add_special_tokens)
+
+    async def tokenize_chat(self, model: str, messages: Sequence[ChatMessage]) -> list[int]:
+        """See `InferenceService.tokenize_chat`."""
+        _, served, _ = self._find(model)
+        _check_messages(messages)
+        return await served.tokenizer.encode_chat(messages)
+
+    async def detokenize(
+        self, model: str, token_ids: Sequence[int], *, skip_special_tokens: bool
+    ) -> str:
+        """See `InferenceService.detokenize`."""
+        _, served, _ = self._find(model)
+        check_token_ids(token_ids, served.vocab_size, "token_ids")
+        return served.tokenizer.decode(token_ids, skip_special_tokens=skip_special_tokens)
+
+    def models(self) -> list[ModelCard]:
+        """See `InferenceService.models`."""
+        served = {id(m): m for m, _ in self._by_name.values()}
+        cards = [card for model in served.values() for card in model.cards()]
+        return sorted(cards, key=lambda card: card.name)
+
+    def model(self, name: str) -> ModelCard:
+        """See `InferenceService.model`."""
+        found, served, _ = self._find(name)
+        return next(card for card in served.cards() if card.name == found)
+
+    def _find(self, name: str) -> tuple[str, ServedModel, str | None]:
+        """Full name, model and adapter; "" finds the only model."""
+        if not name and len({id(m) for m, _ in self._by_name.values()}) == 1:
+            name = next(iter(self._by_name.values()))[0].section.name
+        if name not in self._by_name:
+            known = ", ".join(sorted(self._by_name))
+            wrong = f"there is no model {name!r}" if name else "the request names no model"
+            raise UnknownModelError(f"{wrong}; this cluster serves: {known}", param="model")
+        return name, *self._by_name[name]
+
+    def _admit(
+        self,
+        name: str,
+        token_ids: list[int],
+        sampling: Sampling,
+        request_id: str | None,
+        timeout_s: float | None,
+        stream: bool,
+    ) -> ClusterGeneration:
+        _, served, adapter = self._find(name)
+        if not served.num_ready_replicas:
+            raise NoReplicaError(
+                f"no engine replica of {name} is ready; it may still be loading: "
+                "`coterie status` shows how far it is"
+            )
+        section = self._section
+        limits = Limits(
+            served.max_model_len, served.vocab_size, section.max_outputs, section.max_logprobs
+        )
+        check_sampling(sampling, limits)
+        if request_id:
+            check_request_id(request_id)
+        call = Call(
+            request_id=request_id or uuid.uuid4().hex,
+            token_ids=token_ids,
+            sampling=fit_to_context(len(token_ids), sampling, served.max_model_len),
+            adapter=adapter,
+            stream=stream,
+        )
+        limit_s = section.request_timeout_s
+        timeout_s = limit_s if timeout_s is None else min(timeout_s, limit_s)
+        return ClusterGeneration(name, served, call, timeout_s)
+
+
+def _check_messages(messages: Sequence[ChatMessage]) -> None:
+    if not messages:
+        raise InvalidArgumentError("messages is empty; give at least one", param="messages")
+    if any(not message.role for message in messages):
+        raise InvalidArgumentError("a message has no role", param="messages")

@@ -1,0 +1,193 @@
+"""The gateway's end of a link: one per engine replica, for all its calls.
+
+See `deployments.engine.link_server` for the other end. A link that breaks
+fails its open calls with `EngineError`; it is tried again for as long as the
+replica is listed.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import AsyncGenerator
+from typing import Self
+
+import grpc
+
+from deployments.engine.link_server import CHANNEL_OPTIONS
+from deployments.types import Call, Delta
+from deployments.wire import (
+    LINK_METHOD,
+    TOKEN_KEY,
+    Abort,
+    Entry,
+    Failure,
+    Submit,
+    decode_frame,
+    encode,
+)
+from infra import errors
+from infra.errors import CoterieError, DeadlineError, EngineError, NoReplicaError
+
+log = logging.getLogger(__name__)
+
+_RECONNECT_S = 0.5
+_KINDS = {
+    cls.kind: cls
+    for cls in (errors.InvalidArgumentError, errors.NoReplicaError, errors.EngineError)
+}
+
+
+class Inbox:
+    """Entries of one call, from the link to whoever iterates the call."""
+
+    def __init__(self) -> None:
+        self._entries: deque[Entry | CoterieError] = deque()
+        self._waiter: asyncio.Future[None] | None = None
+
+    def put(self, entry: Entry | CoterieError) -> None:
+        """Add one; never waits."""
+        self._entries.append(entry)
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def take(self) -> Entry | CoterieError:
+        """The oldest; waits for one."""
+        while not self._entries:
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+        return self._entries.popleft()
+
+
+class Link:
+    """The stream to one engine replica, with the calls that ride on it."""
+
+    def __init__(self, address: str, token: str) -> None:
+        self.address = address
+        self.num_open_calls_everywhere = 0
+        self._token = token
+        self._is_up = asyncio.Event()
+        self._next_seq = 0
+        self._inboxes: dict[int, Inbox] = {}
+        self._uplink: list[Submit | Abort] = []
+        self._has_uplink = asyncio.Event()
+        self._task = asyncio.create_task(self._stay_connected())
+
+    @property
+    def is_up(self) -> bool:
+        """The stream stands; calls may be opened."""
+        return self._is_up.is_set()
+
+    @property
+    def num_open_calls(self) -> int:
+        """Calls of this gateway that are not finished."""
+        return len(self._inboxes)
+
+    async def wait_up(self) -> None:
+        """Wait until the stream stands."""
+        await self._is_up.wait()
+
+    async def run(self, call: Call, timeout_s: float) -> AsyncGenerator[Delta, None]:
+        """Deltas of the call until its last. Closing early aborts it.
+
+        Raises what the engine raised, EngineError where the link breaks,
+        DeadlineError after `timeout_s`.
+        """
+        seq, inbox = self._open(call)
+        timer = asyncio.get_running_loop().call_later(
+            timeout_s, inbox.put, DeadlineError(f"not finished within {timeout_s:g} s")
+        )
+        is_finished = False
+        try:
+            while not is_finished:
+                entry = await inbox.take()
+                if isinstance(entry, CoterieError):
+                    raise entry
+                is_finished = entry.is_last
+                if entry.failure is not None:
+                    raise _to_error(entry.failure)
+                assert entry.delta is not None
+                yield entry.delta
+        finally:
+            timer.cancel()
+            if self._inboxes.pop(seq, None) is not None and not is_finished:
+                self._send(Abort(seq))
+
+    async def close(self) -> None:
+        """End the stream; open calls fail."""
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+        self._fail_all("the engine replica was taken away")
+
+    def check_invariants(self) -> None:
+        """Calls are only open on numbers given out; a link that is down has none."""
+        assert all(0 <= seq < self._next_seq for seq in self._inboxes)
+        assert self.is_up or not self._inboxes
+
+    def _open(self, call: Call) -> tuple[int, Inbox]:
+        if not self.is_up:
+            raise NoReplicaError("the engine replica is away; try again")
+        seq, self._next_seq = self._next_seq, self._next_seq + 1
+        inbox = self._inboxes[seq] = Inbox()
+        self._send(Submit(seq, call))
+        return seq, inbox
+
+    def _send(self, message: Submit | Abort) -> None:
+        self._uplink.append(message)
+        self._has_uplink.set()
+
+    async def _stay_connected(self) -> None:
+        while True:
+            try:
+                await self._connect_once()
+            except grpc.aio.AioRpcError as error:
+                log.warning("link to %s broke: %s", self.address, error.details())
+            finally:
+                self._is_up.clear()
+                self._fail_all("the engine replica died or cannot be reached")
+            await asyncio.sleep(_RECONNECT_S)
+
+    async def _connect_once(self) -> None:
+        async with grpc.aio.insecure_channel(self.address, options=CHANNEL_OPTIONS) as channel:
+            stream: grpc.aio.StreamStreamCall[bytes, bytes] = channel.stream_stream(LINK_METHOD)(
+                metadata=((TOKEN_KEY, self._token),)
+            )
+            self._uplink.clear()
+            writer = asyncio.create_task(self._write(stream))
+            try:
+                async for data in stream:
+                    self._deliver(data)
+            finally:
+                writer.cancel()
+
+    async def _write(self, stream: "grpc.aio.StreamStreamCall[bytes, bytes]") -> None:
+        while True:
+            await self._has_uplink.wait()
+            self._has_uplink.clear()
+            batch, self._uplink = self._uplink, []
+            if batch:
+                await stream.write(encode(batch))
+
+    def _deliver(self, data: bytes) -> None:
+        frame = decode_frame(data)
+        self._is_up.set()
+        self.num_open_calls_everywhere = frame.num_open_calls
+        for entry in frame.entries:
+            # A call that was left early may still get a few entries.
+            inbox = self._inboxes.get(entry.seq)
+            if inbox is not None:
+                inbox.put(entry)
+
+    def _fail_all(self, why: str) -> None:
+        inboxes, self._inboxes = self._inboxes, {}
+        for inbox in inboxes.values():
+            inbox.put(EngineError(f"{why}; try again"))
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+
+def _to_error(failure: Failure) -> CoterieError:
+    return _KINDS.get(failure.kind, CoterieError)(failure.message, param=failure.param)

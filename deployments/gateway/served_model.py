@@ -1,0 +1,108 @@
+"""One model as the gateway sees it: tokenizer, engine replicas, load."""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from typing import Any
+
+from deployments.gateway.link import Link
+from deployments.gateway.tokenizer import Tokenizer
+from deployments.settings import ModelSection
+from deployments.types import Call, Delta, ModelCard
+from infra.errors import NoReplicaError
+from router.ledger import Ledger
+from router.types import ReplicaId
+
+log = logging.getLogger(__name__)
+
+
+class ServedModel:
+    """The links to a model's engine replicas, and which of them takes a call."""
+
+    def __init__(
+        self, section: ModelSection, tokenizer: Tokenizer, link_token: str, policy: str
+    ) -> None:
+        self.section = section
+        self.tokenizer = tokenizer
+        self.max_model_len = 0
+        self.vocab_size = tokenizer.vocab_size
+        self._created_s = int(time.time())
+        self._link_token = link_token
+        self._links: dict[ReplicaId, Link] = {}
+        self._ledger = Ledger(policy)
+
+    @property
+    def num_ready_replicas(self) -> int:
+        """Engine replicas whose link stands."""
+        return sum(link.is_up for link in self._links.values())
+
+    def set_replicas(self, replicas: Mapping[str, Mapping[str, Any]]) -> None:
+        """Take over the running replicas; call it in the event loop.
+
+        A replica that is listed no more takes no new calls; its link stays
+        until its open calls are through.
+        """
+        for replica_id, metadata in replicas.items():
+            if ReplicaId(replica_id) not in self._links and "address" in metadata:
+                self._links[ReplicaId(replica_id)] = Link(metadata["address"], self._link_token)
+                self.max_model_len = metadata["max_model_len"]
+                self.vocab_size = metadata["vocab_size"]
+        gone = [r for r in self._links if r not in replicas]
+        for replica_id in gone:
+            asyncio.ensure_future(_close_when_idle(self._links.pop(replica_id)))
+
+    async def run(self, call: Call, timeout_s: float) -> AsyncGenerator[Delta, None]:
+        """Choose a replica and give the call's deltas; see `Link.run`.
+
+        A replica that turns the call away before it has begun (it is draining,
+        or its link just broke) is passed over for another.
+        """
+        refused: set[ReplicaId] = set()
+        while True:
+            up = [r for r, link in self._links.items() if link.is_up and r not in refused]
+            self._ledger.set_replicas(up)
+            with self._ledger.reserve(len(call.token_ids), call.sampling.n) as reservation:
+                replica_id = reservation.decision.replica_id
+                try:
+                    async with aclosing(self._links[replica_id].run(call, timeout_s)) as deltas:
+                        async for delta in deltas:
+                            reservation.on_first_output()
+                            yield delta
+                    return
+                except NoReplicaError:
+                    refused.add(replica_id)
+
+    async def wait_ready(self) -> None:
+        """Wait until at least one replica takes calls."""
+        while not self.num_ready_replicas:
+            await asyncio.sleep(0.05)
+
+    def cards(self) -> list[ModelCard]:
+        """The model's card, then one for each adapter."""
+        names = [(self.section.name, None)]
+        names += [(name, self.section.name) for name in sorted(self.section.adapters)]
+        return [
+            ModelCard(
+                name=name,
+                reference=self.section.model,
+                max_model_len=self.max_model_len,
+                vocab_size=self.vocab_size,
+                base_model=base,
+                has_chat_template=self.tokenizer.has_chat_template,
+                num_ready_replicas=self.num_ready_replicas,
+                created_s=self._created_s,
+            )
+            for name, base in names
+        ]
+
+    async def close(self) -> None:
+        """End all links."""
+        await asyncio.gather(*(link.close() for link in self._links.values()))
+
+
+async def _close_when_idle(link: Link) -> None:
+    while link.num_open_calls:
+        await asyncio.sleep(0.1)
+    await link.close()
