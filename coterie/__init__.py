@@ -1,0 +1,71 @@
+"""Coterie's client library: gRPC and protobuf alone, no Ray and no torch.
+
+from coterie import Client
+
+with Client("localhost:9000") as client:
+    for piece in client.generate("Once upon a time", max_tokens=40):
+        print(piece.text, end="", flush=True)
+"""
+
+from coterie.client import Client, Stream
+from coterie.client_async import AsyncClient, AsyncStream
+from coterie.collector import Collector
+from coterie.errors import (
+    CapacityError,
+    ConfigError,
+    CoterieError,
+    DeadlineError,
+    EngineError,
+    InvalidArgumentError,
+    NoReplicaError,
+    PromptTooLongError,
+    RequestError,
+    UnavailableError,
+    UnknownMethodError,
+    UnknownModelError,
+)
+from coterie.sampling import Sampling, SamplingKeywords
+from coterie.types import (
+    Chunk,
+    FinishReason,
+    Message,
+    Model,
+    Output,
+    Response,
+    Tokenization,
+    TokenLogprob,
+    TokenLogprobs,
+    Usage,
+)
+
+__all__ = [
+    "AsyncClient",
+    "AsyncStream",
+    "CapacityError",
+    "Chunk",
+    "Client",
+    "Collector",
+    "ConfigError",
+    "CoterieError",
+    "DeadlineError",
+    "EngineError",
+    "FinishReason",
+    "InvalidArgumentError",
+    "Message",
+    "Model",
+    "NoReplicaError",
+    "Output",
+    "PromptTooLongError",
+    "RequestError",
+    "Response",
+    "Sampling",
+    "SamplingKeywords",
+    "Stream",
+    "TokenLogprob",
+    "TokenLogprobs",
+    "Tokenization",
+    "UnavailableError",
+    "UnknownMethodError",
+    "UnknownModelError",
+    "Usage",
+]

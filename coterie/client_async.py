@@ -1,0 +1,261 @@
+"""The asyncio client. `client` is the same with blocking calls."""
+
+import asyncio
+import contextlib
+import functools
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Any, Self, Unpack, cast
+
+import grpc
+
+from coterie import requests, responses
+from coterie.connection import DEFAULT_ADDRESS, Connection, Metadata, stub_on
+from coterie.errors import FailedCall
+from coterie.requests import Messages, Prompt
+from coterie.sampling import Sampling, SamplingKeywords, sampling_with
+from coterie.types import Chunk, Model, Response, Tokenization, Usage
+from coterie.v1 import inference_pb2 as pb
+
+
+class AsyncStream:
+    """The chunks of one request as they arrive; iterate it once.
+
+    Leaving early (`break`, an exception, a cancelled task, the end of an
+    `async with` block, dropping the last reference) cancels the request in
+    the cluster. `usage` is None until the last chunk has come.
+    """
+
+    def __init__(self, call: Any, connection: Connection, timeout_s: float | None) -> None:
+        self._call = call
+        self._connection = connection
+        self._timeout_s = timeout_s
+        self._is_cancelled = False
+        self.usage: Usage | None = None
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Chunk:
+        try:
+            message = await self._call.read()
+        except asyncio.CancelledError:
+            if self._is_cancelled and not _is_task_cancelled():
+                raise StopAsyncIteration from None
+            raise
+        except grpc.RpcError as error:
+            raise self._connection.error(cast(FailedCall, error), self._timeout_s) from error
+        if message is grpc.aio.EOF:
+            raise StopAsyncIteration
+        chunk = responses.chunk_of(message)
+        self.usage = chunk.usage or self.usage
+        return chunk
+
+    def cancel(self) -> None:
+        """End the request; iteration stops, in another task too. After the
+        end of the stream it does nothing."""
+        self._is_cancelled = True
+        self._call.cancel()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.cancel()
+
+    def __del__(self) -> None:
+        with contextlib.suppress(RuntimeError):  # the event loop is closed already
+            self.cancel()
+
+
+class AsyncClient:
+    """Talks to a Coterie cluster over gRPC; tasks of one event loop may share it.
+
+    All methods raise the errors of `coterie.errors`. `timeout_s` is the time
+    in seconds that a call may take, its stream included; None leaves the
+    limit to the cluster. `model` may stay empty where one model is served.
+    `credentials` turn TLS on; `metadata` goes with every call.
+    """
+
+    def __init__(
+        self,
+        address: str = DEFAULT_ADDRESS,
+        credentials: grpc.ChannelCredentials | None = None,
+        metadata: Metadata = (),
+    ) -> None:
+        self._connection = Connection(address, credentials, tuple(metadata))
+        self._channel: grpc.aio.Channel | None = None
+
+    @property
+    def address(self) -> str:
+        """HOST:PORT of the cluster."""
+        return self._connection.address
+
+    @functools.cached_property
+    def _stub(self) -> Any:
+        """Made at the first call, because a channel belongs to the running loop."""
+        self._channel = _open(self._connection)
+        return stub_on(self._channel)
+
+    async def close(self) -> None:
+        """End the connection, and with it all streams that are still open."""
+        if self._channel is not None:
+            await self._channel.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    def generate(
+        self,
+        prompt: Prompt,
+        *,
+        model: str = "",
+        timeout_s: float | None = None,
+        request_id: str = "",
+        sampling: Sampling | None = None,
+        **keywords: Unpack[SamplingKeywords],
+    ) -> AsyncStream:
+        """Continue a prompt, given as text or as token ids; chunks stream.
+
+        Sampling parameters come as keywords or as `sampling`; keywords win.
+        """
+        chosen = sampling_with(sampling, **keywords)
+        request = requests.generate_request(prompt, model, request_id, chosen)
+        return self._stream(self._stub.Generate, request, timeout_s)
+
+    async def generate_unary(
+        self,
+        prompt: Prompt,
+        *,
+        model: str = "",
+        timeout_s: float | None = None,
+        request_id: str = "",
+        sampling: Sampling | None = None,
+        **keywords: Unpack[SamplingKeywords],
+    ) -> Response:
+        """As `generate`, answered once with the whole outputs."""
+        chosen = sampling_with(sampling, **keywords)
+        request = requests.generate_request(prompt, model, request_id, chosen)
+        return responses.response_of(
+            await self._call(self._stub.GenerateUnary, request, timeout_s)
+        )
+
+    def chat(
+        self,
+        messages: Messages,
+        *,
+        model: str = "",
+        timeout_s: float | None = None,
+        request_id: str = "",
+        sampling: Sampling | None = None,
+        **keywords: Unpack[SamplingKeywords],
+    ) -> AsyncStream:
+        """Answer a conversation; chunks stream.
+
+        `messages` is the user's text, or a sequence of `Message`s, of dicts
+        with `role` and `content`, or of (role, content) pairs.
+        """
+        chosen = sampling_with(sampling, **keywords)
+        request = requests.chat_request(messages, model, request_id, chosen)
+        return self._stream(self._stub.Chat, request, timeout_s)
+
+    async def chat_unary(
+        self,
+        messages: Messages,
+        *,
+        model: str = "",
+        timeout_s: float | None = None,
+        request_id: str = "",
+        sampling: Sampling | None = None,
+        **keywords: Unpack[SamplingKeywords],
+    ) -> Response:
+        """As `chat`, answered once with the whole outputs."""
+        chosen = sampling_with(sampling, **keywords)
+        request = requests.chat_request(messages, model, request_id, chosen)
+        return responses.response_of(await self._call(self._stub.ChatUnary, request, timeout_s))
+
+    async def tokenize(
+        self,
+        prompt: Messages,
+        *,
+        model: str = "",
+        with_special_tokens: bool = True,
+        timeout_s: float | None = None,
+    ) -> Tokenization:
+        """Token ids as `generate` (a string) or `chat` (messages) makes them."""
+        request = requests.tokenize_request(
+            prompt, model, with_special_tokens=with_special_tokens
+        )
+        return responses.tokenization_of(
+            await self._call(self._stub.Tokenize, request, timeout_s)
+        )
+
+    async def detokenize(
+        self,
+        token_ids: Sequence[int],
+        *,
+        model: str = "",
+        skip_special_tokens: bool = False,
+        timeout_s: float | None = None,
+    ) -> str:
+        """Text of token ids."""
+        request = requests.detokenize_request(
+            token_ids, model, skip_special_tokens=skip_special_tokens
+        )
+        answer: pb.DetokenizeResponse = await self._call(
+            self._stub.Detokenize, request, timeout_s
+        )
+        return answer.text
+
+    async def models(self, *, timeout_s: float | None = None) -> tuple[Model, ...]:
+        """All models and adapters that the cluster serves, by name."""
+        request = pb.ListModelsRequest()
+        answer: pb.ListModelsResponse = await self._call(
+            self._stub.ListModels, request, timeout_s
+        )
+        return tuple(responses.model_of(each) for each in answer.models)
+
+    async def model(self, name: str = "", *, timeout_s: float | None = None) -> Model:
+        """One of them; "" for the only one. Raises `UnknownModelError`."""
+        request = pb.GetModelRequest(name=name)
+        return responses.model_of(await self._call(self._stub.GetModel, request, timeout_s))
+
+    def _stream(
+        self, method: Callable[..., Any], request: Any, timeout_s: float | None
+    ) -> AsyncStream:
+        call = method(request, timeout=timeout_s, metadata=self._connection.metadata)
+        return AsyncStream(call, self._connection, timeout_s)
+
+    async def _call(
+        self, method: Callable[..., Any], request: Any, timeout_s: float | None
+    ) -> Any:
+        try:
+            return await method(request, timeout=timeout_s, metadata=self._connection.metadata)
+        except grpc.RpcError as error:
+            raise self._connection.error(cast(FailedCall, error), timeout_s) from error
+
+
+def _open(connection: Connection) -> grpc.aio.Channel:
+    if connection.credentials is None:
+        return grpc.aio.insecure_channel(connection.address, options=connection.options)
+    return grpc.aio.secure_channel(
+        connection.address, connection.credentials, options=connection.options
+    )
+
+
+def _is_task_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -1,0 +1,84 @@
+"""What both clients know about the cluster they talk to."""
+
+import ipaddress
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+
+from coterie.errors import CallSite, ConfigError, CoterieError, FailedCall, error_of
+from coterie.v1 import inference_pb2_grpc
+
+DEFAULT_ADDRESS = "localhost:9000"
+DEFAULT_PORT = 9000
+
+Metadata = Sequence[tuple[str, str]]
+
+# A gRPC server ends connections that ping more often than every 5 minutes
+# unless it is told otherwise. Reconnecting soon matters more than sparing a
+# server that is away: gRPC alone would wait for up to 2 minutes.
+_OPTIONS: tuple[tuple[str, int], ...] = (
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.keepalive_time_ms", 300_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 5_000),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+)
+
+
+@dataclass(frozen=True)
+class Connection:
+    """Where a cluster is and how to enter; opening it is the clients' part.
+
+    `credentials` turn TLS on; `metadata` goes with every call. Raises
+    `ConfigError` for an address that is no HOST:PORT.
+    """
+
+    address: str
+    credentials: grpc.ChannelCredentials | None = field(default=None, repr=False)
+    metadata: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "address", _with_port(self.address))
+
+    @property
+    def options(self) -> list[tuple[str, Any]]:
+        """Channel options. An HTTP proxy of the environment is passed by on
+        the way to this very machine."""
+        if _is_loopback(self.address):
+            return [*_OPTIONS, ("grpc.enable_http_proxy", 0)]
+        return list(_OPTIONS)
+
+    def error(self, call: FailedCall, timeout_s: float | None) -> CoterieError:
+        """The error that a failed call to this cluster stands for."""
+        return error_of(call, CallSite(self.address, timeout_s))
+
+
+def stub_on(channel: grpc.Channel | grpc.aio.Channel) -> Any:
+    """The generated stub; it is untyped, so each use names the type it expects."""
+    return inference_pb2_grpc.InferenceStub(channel)  # type: ignore[no-untyped-call]
+
+
+def _with_port(address: str) -> str:
+    """The address with the default port where it has none."""
+    if address.startswith(("http://", "https://")):
+        raise ConfigError(
+            f"the address {address!r} is for HTTP; give the gRPC one as HOST:PORT"
+        )
+    if "/" in address or address.startswith("unix:"):
+        return address
+    host = address.rpartition("]")[2]
+    return address if ":" in host else f"{address}:{DEFAULT_PORT}"
+
+
+def _is_loopback(address: str) -> bool:
+    host = address.rpartition(":")[0].strip("[]")
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

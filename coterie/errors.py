@@ -1,0 +1,140 @@
+"""Errors that a client raises: the tree of `infra.errors` and one more.
+
+    CoterieError                ours, or of an unknown kind
+    ├── RequestError            fix the request (InvalidArgumentError,
+    │                           PromptTooLongError, UnknownModelError, ...)
+    ├── CapacityError           no room at the moment: try again later
+    ├── DeadlineError           `timeout_s` passed
+    ├── EngineError             the engine failed: may be tried again
+    └── UnavailableError        no cluster answers there, or the connection broke
+
+A cluster names the kind of a failure in the trailing metadata `coterie-error`.
+Where that is missing, the failure comes from something in between (gRPC
+itself, a proxy) and its gRPC status code decides.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+import grpc
+
+from infra.errors import (
+    CapacityError,
+    ConfigError,
+    CoterieError,
+    DeadlineError,
+    EngineError,
+    InvalidArgumentError,
+    NoReplicaError,
+    PromptTooLongError,
+    RequestError,
+    UnknownMethodError,
+    UnknownModelError,
+)
+
+__all__ = [
+    "CapacityError",
+    "ConfigError",
+    "CoterieError",
+    "DeadlineError",
+    "EngineError",
+    "InvalidArgumentError",
+    "NoReplicaError",
+    "PromptTooLongError",
+    "RequestError",
+    "UnavailableError",
+    "UnknownMethodError",
+    "UnknownModelError",
+]
+
+KIND_KEY = "coterie-error"
+_UNREACHED = ("failed to connect", "dns resolution failed", "connection refused")
+
+
+class UnavailableError(CoterieError):
+    """No cluster answers at the address, or the connection to it broke."""
+
+    kind = "unavailable"
+
+
+@dataclass(frozen=True, slots=True)
+class CallSite:
+    """What an error message tells about the call that failed."""
+
+    address: str
+    timeout_s: float | None = None
+
+
+class FailedCall(Protocol):
+    """What `grpc.RpcError` has when a call raises it, blocking or async."""
+
+    def code(self) -> grpc.StatusCode: ...
+    def details(self) -> str | None: ...
+    def trailing_metadata(self) -> Iterable[tuple[str, str | bytes]] | None: ...
+
+
+ERROR_OF_CODE: dict[grpc.StatusCode, type[CoterieError]] = {
+    grpc.StatusCode.INVALID_ARGUMENT: InvalidArgumentError,
+    grpc.StatusCode.OUT_OF_RANGE: InvalidArgumentError,
+    grpc.StatusCode.NOT_FOUND: UnknownModelError,
+    grpc.StatusCode.FAILED_PRECONDITION: UnknownMethodError,
+    grpc.StatusCode.UNAUTHENTICATED: RequestError,
+    grpc.StatusCode.PERMISSION_DENIED: RequestError,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: CapacityError,
+    grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineError,
+    grpc.StatusCode.UNAVAILABLE: UnavailableError,
+    grpc.StatusCode.UNIMPLEMENTED: UnavailableError,
+    grpc.StatusCode.CANCELLED: UnavailableError,
+}
+
+
+def error_of(call: FailedCall, site: CallSite) -> CoterieError:
+    """The error that a failed call stands for; it is returned, not raised."""
+    details = call.details() or ""
+    named = _kinds().get(_kind_of(call))
+    if named is not None:
+        return named(details or named.kind)
+    code = call.code()
+    cls = ERROR_OF_CODE.get(code, CoterieError)
+    return cls(_message(code, details, site))
+
+
+def _kind_of(call: FailedCall) -> str:
+    for key, value in call.trailing_metadata() or ():
+        if key == KIND_KEY:
+            return value if isinstance(value, str) else value.decode(errors="replace")
+    return ""
+
+
+def _kinds() -> dict[str, type[CoterieError]]:
+    """Every class of the tree by its `kind`."""
+    found: dict[str, type[CoterieError]] = {}
+    pending = [CoterieError]
+    while pending:
+        cls = pending.pop()
+        found[cls.kind] = cls
+        pending += cls.__subclasses__()
+    return found
+
+
+def _message(code: grpc.StatusCode, details: str, site: CallSite) -> str:
+    """What to tell where no cluster has worded it."""
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED and site.timeout_s is not None:
+        return (
+            f"the answer was not complete after timeout_s={site.timeout_s:g}; "
+            "allow more time or fewer tokens"
+        )
+    if code is grpc.StatusCode.UNIMPLEMENTED:
+        return f"{site.address} answers, but not as a Coterie cluster does ({details})"
+    if code is grpc.StatusCode.UNAVAILABLE and _is_unreached(details):
+        return f"no Coterie cluster answers at {site.address}; start one with `coterie up`"
+    if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
+        return f"the connection to {site.address} ended before the answer did: {details}"
+    return details or code.name
+
+
+def _is_unreached(details: str) -> bool:
+    """Whether no connection came about, by the words of gRPC's own messages."""
+    text = details.lower()
+    return not text or any(mark in text for mark in _UNREACHED)
