@@ -19,9 +19,6 @@ class ClusterSection(Section):
     """Address of a running Ray cluster, or `auto` for the one on this machine.
     Without one, `coterie up` starts a local cluster and `coterie down` ends it."""
 
-    namespace: str = "coterie"
-    """Ray namespace of the Serve instance."""
-
     app_name: Name = "coterie"
     """Name of the Serve application; two of them can share one Ray cluster if
     their ports differ."""

@@ -4,13 +4,14 @@ import asyncio
 import logging
 import os
 import time
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import ray
 from ray import serve
 
-from deployments.engine.environment import join_ray_cluster
+from deployments.engine.environment import engine_environment, join_ray_cluster
 from deployments.engine.link_server import LinkServer
 from deployments.engine.plan import Device, plan_core_binding, plan_engine_args
 from deployments.settings import ModelSection
@@ -38,19 +39,20 @@ class EngineReplica:
         self._startup_s: dict[str, float] = {}
         started = time.monotonic()
         join_ray_cluster(ray.get_runtime_context().gcs_address)
-        self._engine = await asyncio.to_thread(self._load, device, executor, link["cache_dir"])
+        self._engine = await asyncio.to_thread(self._load, device, executor, link["state_dir"])
         self._server = LinkServer(self._engine, link["token"])
         host = ray.util.get_node_ip_address()
         self._address = f"{host}:{await self._server.start(host)}"
         self._startup_s["total"] = time.monotonic() - started
         log.info("engine of %s ready: %s", self._section.name, self._startup_s)
 
-    def _load(self, device: Device, executor: str, cache_dir: str) -> Any:
+    def _load(self, device: Device, executor: str, state_dir: str) -> Any:
         section = self._section
+        os.environ.update(engine_environment(Path(state_dir)))
         if device == "cpu":
             cores = sorted(os.sched_getaffinity(0))
             os.environ["VLLM_CPU_OMP_THREADS_BIND"] = plan_core_binding(section, cores)
-        path = self._timed("model_files", lambda: _model_path(section.model, cache_dir))
+        path = self._timed("model_files", lambda: _model_path(section.model, state_dir))
         args = plan_engine_args(section, device, path, executor)
         engine_class = self._timed("import", _import_engine)
         adapters = dict(section.adapters)
@@ -98,9 +100,7 @@ def _import_engine() -> Any:
     return Engine
 
 
-def _model_path(reference: str, cache_dir: str) -> str:
-    from pathlib import Path  # noqa: PLC0415
-
+def _model_path(reference: str, state_dir: str) -> str:
     from deployments.models.resolve import resolve_model  # noqa: PLC0415
 
-    return resolve_model(reference, Path(cache_dir)).path
+    return resolve_model(reference, Path(state_dir)).path

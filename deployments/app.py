@@ -1,0 +1,112 @@
+"""The Serve application: one gateway deployment, one engine deployment a model.
+
+`deployments.app:build` is its import path for `serve run`, `serve deploy` and
+KubeRay's `serveConfigV2`; its arguments are the sections of the configuration
+file.
+"""
+
+import os
+import secrets
+from pathlib import Path
+from typing import Any
+
+from ray import serve
+from ray.serve.config import RequestRouterConfig
+
+from deployments.engine.plan import Device, plan_placement
+from deployments.engine.replica import EngineReplica
+from deployments.gateway.replica import Gateway
+from deployments.gateway.replica_watch import ReplicaWatch
+from deployments.settings import ClusterSection, GatewaySection, ModelSection
+from router.settings import RouterSection
+
+GATEWAY = "gateway"
+LINK_TOKEN_VARIABLE = "COTERIE_LINK_TOKEN"
+_HEALTH_PERIOD_S = 2.0
+_SHUTDOWN_MARGIN_S = 15.0
+
+
+def build(args: dict[str, Any]) -> serve.Application:
+    """The application for these sections: `cluster`, `gateway`, `models`, `router`.
+
+    Raises pydantic's ValidationError for a section that does not hold.
+    """
+    cluster = ClusterSection.model_validate(args.get("cluster", {}))
+    gateway = GatewaySection.model_validate(args.get("gateway", {}))
+    router = RouterSection.model_validate(args.get("router", {}))
+    models = [ModelSection.model_validate(m) for m in args["models"]]
+    state_dir = cluster.state_dir.expanduser()
+    link = {"token": link_token(state_dir), "state_dir": str(state_dir)}
+    engines = {model.name: _engine(model, link) for model in models}
+    return Gateway.options(
+        name=GATEWAY,
+        num_replicas=gateway.num_replicas,
+        ray_actor_options={"num_cpus": gateway.num_cpus},
+        graceful_shutdown_timeout_s=gateway.drain_timeout_s + _SHUTDOWN_MARGIN_S,
+        health_check_period_s=_HEALTH_PERIOD_S,
+        max_constructor_retry_count=3,
+    ).bind(
+        {
+            "gateway": gateway.model_dump(mode="json"),
+            "models": [model.model_dump(mode="json") for model in models],
+        },
+        router.policy,
+        link,
+        engines,
+    )
+
+
+def engine_deployment(model_name: str) -> str:
+    """Name of the Serve deployment that holds the model's engines."""
+    return "engine-" + model_name.replace("/", "--")
+
+
+def link_token(state_dir: Path) -> str:
+    """The secret by which gateways prove themselves to engine replicas.
+
+    From the environment where it is set (a Kubernetes secret, say), else from
+    a file of the state directory that is made once. It must not change with
+    the configuration, as every change would restart all engines.
+    """
+    if given := os.environ.get(LINK_TOKEN_VARIABLE):
+        return given
+    path = state_dir / "link_token"
+    state_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        with os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
+            file.write(secrets.token_urlsafe(32))
+    except FileExistsError:
+        pass
+    return path.read_text()
+
+
+def _engine(model: ModelSection, link: dict[str, str]) -> serve.Application:
+    device = _device(model)
+    placement = plan_placement(model, device)
+    options: dict[str, Any] = {}
+    if any(amount for bundle in placement.bundles for amount in bundle.values()):
+        options["placement_group_bundles"] = [dict(b) for b in placement.bundles]
+        options["placement_group_strategy"] = placement.strategy
+    return EngineReplica.options(
+        name=engine_deployment(model.name),
+        num_replicas=model.num_replicas,
+        ray_actor_options={
+            "num_cpus": placement.actor_num_cpus,
+            "num_gpus": placement.actor_num_gpus,
+        },
+        graceful_shutdown_timeout_s=model.drain_timeout_s + _SHUTDOWN_MARGIN_S,
+        health_check_period_s=_HEALTH_PERIOD_S,
+        health_check_timeout_s=model.health_timeout_s + _SHUTDOWN_MARGIN_S,
+        max_constructor_retry_count=3,
+        request_router_config=RequestRouterConfig(request_router_class=ReplicaWatch),
+        **options,
+    ).bind(model.model_dump(mode="json"), device, placement.executor, link)
+
+
+def _device(model: ModelSection) -> Device:
+    if model.device != "auto":
+        return model.device
+    # The version of torch tells without importing it: "2.13.0+cpu".
+    from importlib.metadata import version  # noqa: PLC0415
+
+    return "cpu" if version("torch").endswith("+cpu") else "cuda"

@@ -1,0 +1,194 @@
+"""The native gRPC door: `coterie.v1.Inference` over an `InferenceService`."""
+
+import logging
+from collections.abc import AsyncGenerator, Awaitable
+from contextlib import aclosing
+from typing import Any, NoReturn, TypeVar
+
+import grpc
+
+from coterie.v1 import inference_pb2 as pb
+from coterie.v1 import inference_pb2_grpc as pb_grpc
+from deployments.gateway import grpc_messages as messages
+from deployments.gateway.service import Generation, InferenceService
+from deployments.gateway.status import status_of
+from deployments.gateway.usage import UsageCounter
+from deployments.types import Delta
+from infra.errors import CoterieError, InvalidArgumentError
+
+log = logging.getLogger(__name__)
+
+ERROR_KEY = "coterie-error"
+REQUEST_ID_KEY = "x-request-id"
+T = TypeVar("T")
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class GrpcDoor(pb_grpc.InferenceServicer):
+    """Translates; everything that decides is in the service."""
+
+    def __init__(self, service: InferenceService) -> None:
+        self._service = service
+
+    async def Generate(
+        self, request: pb.GenerateRequest, context: Context
+    ) -> AsyncGenerator[pb.OutputChunk, None]:
+        """Stream of pieces; the client's end or deadline aborts the engine."""
+        generation = await _answer(context, self._generate(request, context, stream=True))
+        num_outputs = _num_outputs(request.sampling)
+        async with aclosing(_chunks(generation, num_outputs, context)) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+    async def GenerateUnary(
+        self, request: pb.GenerateRequest, context: Context
+    ) -> pb.OutputResponse:
+        """Whole outputs at once."""
+        generation = await _answer(context, self._generate(request, context, stream=False))
+        return await _answer(context, _collect(generation, _num_outputs(request.sampling)))
+
+    async def Chat(
+        self, request: pb.ChatRequest, context: Context
+    ) -> AsyncGenerator[pb.OutputChunk, None]:
+        """Stream of pieces of the answer."""
+        generation = await _answer(context, self._chat(request, context, stream=True))
+        num_outputs = _num_outputs(request.sampling)
+        async with aclosing(_chunks(generation, num_outputs, context)) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+    async def ChatUnary(self, request: pb.ChatRequest, context: Context) -> pb.OutputResponse:
+        """The whole answer at once."""
+        generation = await _answer(context, self._chat(request, context, stream=False))
+        return await _answer(context, _collect(generation, _num_outputs(request.sampling)))
+
+    async def Tokenize(
+        self, request: pb.TokenizeRequest, context: Context
+    ) -> pb.TokenizeResponse:
+        """Text or conversation to token ids."""
+        token_ids = await _answer(context, self._tokenize(request))
+        card = self._service.model(request.model)
+        return pb.TokenizeResponse(token_ids=token_ids, max_model_len=card.max_model_len)
+
+    async def Detokenize(
+        self, request: pb.DetokenizeRequest, context: Context
+    ) -> pb.DetokenizeResponse:
+        """Token ids to text."""
+        text = await _answer(
+            context,
+            self._service.detokenize(
+                request.model,
+                list(request.token_ids),
+                skip_special_tokens=request.skip_special_tokens,
+            ),
+        )
+        return pb.DetokenizeResponse(text=text)
+
+    async def ListModels(
+        self, request: pb.ListModelsRequest, context: Context
+    ) -> pb.ListModelsResponse:
+        """All models and adapters."""
+        return pb.ListModelsResponse(
+            models=[messages.to_model(card) for card in self._service.models()]
+        )
+
+    async def GetModel(self, request: pb.GetModelRequest, context: Context) -> pb.Model:
+        """One model or adapter."""
+        return await _answer(context, self._get_model(request.name))
+
+    async def _generate(
+        self, request: pb.GenerateRequest, context: Context, *, stream: bool
+    ) -> Generation:
+        return await self._service.generate(
+            request.model,
+            messages.to_prompt(request),
+            messages.to_sampling(request.sampling, request.output),
+            request_id=_request_id(request.request_id, context),
+            timeout_s=context.time_remaining(),
+            stream=stream,
+        )
+
+    async def _chat(
+        self, request: pb.ChatRequest, context: Context, *, stream: bool
+    ) -> Generation:
+        return await self._service.chat(
+            request.model,
+            messages.to_messages(request.messages),
+            messages.to_sampling(request.sampling, request.output),
+            request_id=_request_id(request.request_id, context),
+            timeout_s=context.time_remaining(),
+            stream=stream,
+            continue_final_message=request.continue_final_message,
+        )
+
+    async def _tokenize(self, request: pb.TokenizeRequest) -> list[int]:
+        if request.messages and request.text:
+            raise InvalidArgumentError("set text or messages, not both", param="messages")
+        if request.messages:
+            return await self._service.tokenize_chat(
+                request.model, messages.to_messages(request.messages)
+            )
+        return await self._service.tokenize(
+            request.model, request.text, add_special_tokens=not request.without_special_tokens
+        )
+
+    async def _get_model(self, name: str) -> pb.Model:
+        return messages.to_model(self._service.model(name))
+
+
+async def _chunks(
+    generation: Generation, num_outputs: int, context: Context
+) -> AsyncGenerator[pb.OutputChunk, None]:
+    counter = UsageCounter(generation.num_prompt_tokens, num_outputs)
+    try:
+        async with aclosing(generation.deltas()) as deltas:
+            async for delta in deltas:
+                chunk = messages.to_chunk(delta, counter.add(delta))
+                chunk.request_id = generation.request_id
+                chunk.model = generation.model
+                yield chunk
+    except CoterieError as error:
+        await _abort(context, error)
+
+
+async def _collect(generation: Generation, num_outputs: int) -> pb.OutputResponse:
+    counter = UsageCounter(generation.num_prompt_tokens, num_outputs)
+    outputs: list[Delta] = []
+    async with aclosing(generation.deltas()) as deltas:
+        async for delta in deltas:
+            counter.add(delta)
+            outputs.append(delta)
+    return pb.OutputResponse(
+        request_id=generation.request_id,
+        model=generation.model,
+        outputs=[messages.to_output(d) for d in sorted(outputs, key=lambda d: d.index)],
+        usage=messages.to_usage(counter.usage),
+    )
+
+
+async def _answer(context: Context, work: Awaitable[T]) -> T:
+    """The result, or the status that stands for its exception."""
+    try:
+        return await work
+    except CoterieError as error:
+        await _abort(context, error)
+    except Exception:  # the boundary of the process: the client gets no traceback
+        log.exception("request failed")
+        await _abort(context, CoterieError("internal error; the gateway's log has more"))
+
+
+async def _abort(context: Context, error: CoterieError) -> NoReturn:
+    status = status_of(error)
+    trailing = ((ERROR_KEY, error.kind),)
+    await context.abort(status.grpc_code, error.message, trailing_metadata=trailing)
+
+
+def _num_outputs(sampling: pb.SamplingParameters) -> int:
+    return sampling.n if sampling.HasField("n") else 1
+
+
+def _request_id(given: str, context: Context) -> str | None:
+    if given:
+        return given
+    metadata = dict(context.invocation_metadata() or ())
+    return str(metadata[REQUEST_ID_KEY]) if REQUEST_ID_KEY in metadata else None

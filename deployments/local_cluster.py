@@ -1,0 +1,192 @@
+"""A Ray cluster of this machine's own: started, found again, ended by process id.
+
+It runs `ray start --head --block` as the leader of a process session; the
+leader ends all other Ray processes of the cluster when it is asked to end.
+Every port is a free one, so several clusters can live on one machine, and
+nothing here touches another cluster.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO
+
+import psutil
+
+from deployments.settings import ClusterSection
+from infra.errors import ConfigError
+
+_START_TIMEOUT_S = 60.0
+_STOP_TIMEOUT_S = 30.0
+
+
+@dataclass(frozen=True)
+class LocalCluster:
+    """What must be known to reach and to end a cluster.
+
+    `started_s` is the Unix time at which process `pid` was created: a process
+    id alone may have passed to another program.
+    """
+
+    pid: int
+    started_s: float
+    address: str
+    temp_dir: str
+
+    @property
+    def is_alive(self) -> bool:
+        """The cluster's leading process runs."""
+        return self._process() is not None
+
+    def stop(self) -> None:
+        """End all of its processes and remove its temporary files."""
+        leader = self._process()
+        if leader is not None:
+            members = [leader, *leader.children(recursive=True)]
+            leader.send_signal(signal.SIGTERM)
+            _, left = psutil.wait_procs(members, timeout=_STOP_TIMEOUT_S)
+            for process in left:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
+            psutil.wait_procs(left, timeout=5)
+        _remove_tree(self.temp_dir)
+
+    def _process(self) -> psutil.Process | None:
+        try:
+            process = psutil.Process(self.pid)
+            is_ours = abs(process.create_time() - self.started_s) < 1
+            return process if is_ours and process.status() != psutil.STATUS_ZOMBIE else None
+        except psutil.NoSuchProcess:
+            return None
+
+
+def find(section: ClusterSection) -> LocalCluster | None:
+    """The running local cluster of this state directory and application, if any."""
+    try:
+        cluster = LocalCluster(**json.loads(_record(section).read_text()))
+    except FileNotFoundError:
+        return None
+    return cluster if cluster.is_alive else None
+
+
+def forget(section: ClusterSection) -> None:
+    """Remove the record of a cluster that has been stopped."""
+    _record(section).unlink(missing_ok=True)
+
+
+def start(section: ClusterSection) -> LocalCluster:
+    """Start a cluster and record it. Raises ConfigError if it does not come up."""
+    state_dir = section.state_dir.expanduser()
+    state_dir.mkdir(parents=True, exist_ok=True)
+    # Ray puts Unix sockets below it, whose paths must stay under 108 bytes.
+    temp_dir = tempfile.mkdtemp(prefix="coterie-")
+    log_path = state_dir / f"ray-{section.app_name}.log"
+    ports = _free_ports(5)
+    with log_path.open("w") as log:
+        leader = _spawn(section, temp_dir, ports, log)
+    started_s = psutil.Process(leader.pid).create_time()
+    cluster = LocalCluster(leader.pid, started_s, f"127.0.0.1:{ports[0]}", temp_dir)
+    _wait_started(leader, cluster, log_path)
+    _record(section).write_text(json.dumps(asdict(cluster)))
+    return cluster
+
+
+def use_auth_token(section: ClusterSection) -> None:
+    """Let this process and its children speak to the local cluster.
+
+    Ray asks every caller for a token; ours lies in the state directory, for
+    its owner's eyes only.
+    """
+    path = section.state_dir.expanduser() / "ray_auth_token"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        with os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
+            file.write(os.urandom(32).hex())
+    os.environ["RAY_AUTH_MODE"] = "token"
+    os.environ["RAY_AUTH_TOKEN_PATH"] = str(path)
+
+
+def _record(section: ClusterSection) -> Path:
+    return section.state_dir.expanduser() / f"cluster-{section.app_name}.json"
+
+
+def _spawn(
+    section: ClusterSection, temp_dir: str, ports: list[int], log: IO[str]
+) -> "subprocess.Popen[str]":
+    gcs, client, agent, agent_grpc, metrics = ports
+    flags = {
+        "node-ip-address": "127.0.0.1",
+        "port": gcs,
+        "ray-client-server-port": client,
+        "dashboard-agent-listen-port": agent,
+        "dashboard-agent-grpc-port": agent_grpc,
+        "metrics-export-port": metrics,
+        "include-dashboard": section.dashboard,
+        "temp-dir": temp_dir,
+        "object-store-memory": section.object_store_memory_bytes,
+        "num-cpus": section.num_cpus,
+        "num-gpus": section.num_gpus,
+    }
+    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"]
+    command += ["--disable-usage-stats"]
+    command += [f"--{key}={value}" for key, value in flags.items() if value is not None]
+    environment = os.environ | {
+        # Ray's memory monitor ends actors by node memory, and picks Serve's own
+        # before the engine processes that hold the memory.
+        "RAY_memory_monitor_refresh_ms": "0",
+    }
+    return subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        env=environment,
+        start_new_session=True,
+        text=True,
+    )
+
+
+def _wait_started(
+    leader: "subprocess.Popen[str]", cluster: LocalCluster, log_path: Path
+) -> None:
+    deadline = time.monotonic() + _START_TIMEOUT_S
+    while "Ray runtime started" not in log_path.read_text():
+        if leader.poll() is not None or time.monotonic() > deadline:
+            cluster.stop()
+            raise ConfigError(f"Ray did not start; its messages are in {log_path}")
+        time.sleep(0.05)
+
+
+def _free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as held:
+        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+def _remove_tree(path: str) -> None:
+    import shutil  # noqa: PLC0415
+
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def running(section: ClusterSection) -> Iterator[LocalCluster]:
+    """A local cluster for the time of a block, as tests need it."""
+    use_auth_token(section)
+    cluster = start(section)
+    try:
+        yield cluster
+    finally:
+        cluster.stop()
+        forget(section)

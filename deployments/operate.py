@@ -1,0 +1,158 @@
+"""What an operator does with the application: deploy, watch, remove.
+
+All of it needs a connection to the Ray cluster; `connected` gives one. Ray
+reads how it must authenticate when it is imported: for a local cluster call
+`local_cluster.use_auth_token` before this module is imported.
+"""
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+from ray import serve
+from ray.serve.schema import ApplicationStatusOverview
+
+from deployments import local_cluster
+from deployments.app import GATEWAY, build, engine_deployment
+from deployments.settings import ClusterSection, ModelSection
+from infra.errors import ConfigError
+
+_POLL_S = 0.2
+
+
+@dataclass(frozen=True)
+class DeploymentState:
+    """A deployment as Serve sees it, with what its replicas say of themselves."""
+
+    name: str
+    status: str
+    message: str
+    num_running: int
+    num_wanted: int
+    details: list[dict[str, Any]] = field(default_factory=list)
+
+
+@contextlib.contextmanager
+def connected(section: ClusterSection, *, address: str | None = None) -> Iterator[None]:
+    """A connection to the cluster of this section for the time of a block.
+
+    Raises ConfigError where no cluster is there.
+    """
+    address = address or section.address
+    if section.address is None:
+        cluster = local_cluster.find(section)
+        if cluster is None:
+            raise ConfigError("no local cluster is running; start one with `coterie up`")
+        address = cluster.address
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except ConnectionError as error:
+        raise ConfigError(
+            f"no Ray cluster answers at {address} (cluster.address): {error}"
+        ) from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def deploy(
+    sections: dict[str, Any],
+    section: ClusterSection,
+    on_state: Callable[[list[DeploymentState]], None],
+) -> None:
+    """Deploy the application and wait until all of it runs.
+
+    `on_state` hears of every change on the way. Raises ConfigError where it
+    fails or takes longer than `startup_timeout_s`; what was deployed stays, so
+    that its logs can be read.
+    """
+    # Gateways open their own doors, so Serve's proxies have nothing to do.
+    serve.start(proxy_location="Disabled", logging_config={"enable_access_log": False})
+    outcome: list[BaseException] = []
+    app = build(sections)
+    worker = threading.Thread(
+        target=_run_app, args=(app, section.app_name, outcome), daemon=True
+    )
+    worker.start()
+    deadline = time.monotonic() + section.startup_timeout_s
+    while True:
+        states = deployment_states(section.app_name)
+        on_state(states)
+        if not worker.is_alive():
+            break
+        if time.monotonic() > deadline:
+            raise ConfigError(_not_up(states, f"not up within {section.startup_timeout_s:g} s"))
+        worker.join(_POLL_S)
+    if outcome:
+        raise ConfigError(_not_up(states, str(outcome[0])))
+    _wait_answering([ModelSection.model_validate(m) for m in sections["models"]], section)
+
+
+def deployment_states(app_name: str, *, with_details: bool = False) -> list[DeploymentState]:
+    """All deployments of the application; none if it is not deployed."""
+    overview = serve.status().applications.get(app_name)
+    if overview is None:
+        return []
+    return [_state(app_name, overview, name, with_details) for name in overview.deployments]
+
+
+def remove(section: ClusterSection) -> None:
+    """Take the application away; open streams get their drain time."""
+    serve.delete(section.app_name)
+
+
+def _run_app(app: serve.Application, name: str, outcome: list[BaseException]) -> None:
+    try:
+        serve.run(app, name=name, route_prefix=None)
+    except Exception as error:  # carried to the thread that waits
+        outcome.append(error)
+
+
+def _state(
+    app_name: str, overview: ApplicationStatusOverview, name: str, with_details: bool
+) -> DeploymentState:
+    found = overview.deployments[name]
+    counts = found.replica_states
+    details = []
+    if with_details and counts.get("RUNNING"):
+        handle = serve.get_deployment_handle(name, app_name)
+        answers = handle.broadcast("status").results(timeout_s=10, return_exceptions=True)
+        details = [a for a in answers if isinstance(a, dict)]
+    return DeploymentState(
+        name=name,
+        status=found.status.value,
+        message=found.message,
+        num_running=counts.get("RUNNING", 0),
+        num_wanted=sum(counts.values()),
+        details=details,
+    )
+
+
+def _wait_answering(models: list[ModelSection], section: ClusterSection) -> None:
+    """Wait until a gateway has links to each model's engines."""
+    handle = serve.get_deployment_handle(GATEWAY, section.app_name)
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        ready = handle.status.remote().result(timeout_s=10)["num_ready_replicas"]
+        if all(ready.get(model.name) for model in models):
+            return
+        time.sleep(0.05)
+    missing = [engine_deployment(m.name) for m in models if not ready.get(m.name)]
+    raise ConfigError(f"the gateway reaches no replica of {', '.join(missing)}")
+
+
+def _not_up(states: list[DeploymentState], why: str) -> str:
+    reasons = [f"{s.name}: {_reason(s.message)}" for s in states if s.message]
+    return "\n".join([f"the cluster did not come up: {why}", *reasons])
+
+
+def _reason(message: str) -> str:
+    """What a replica raised, without the stack that Serve wraps around it."""
+    lines = [line for line in message.splitlines() if line and not line.startswith(" ")]
+    return lines[-1] if lines else message

@@ -1,0 +1,44 @@
+"""An engine that speaks `CallRunner`: scripted tokens, one a step."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+
+from deployments.types import Call, Delta
+from infra.errors import InvalidArgumentError
+
+
+class FakeEngine:
+    """Answers a call with its `max_tokens` first numbers as tokens.
+
+    All open calls advance together at `step()`, or at once if `is_free_running`.
+    A call whose first prompt token is 13 is refused.
+    """
+
+    def __init__(self, *, is_free_running: bool = True) -> None:
+        self.is_free_running = is_free_running
+        self.open_request_ids: set[str] = set()
+        self.aborted_request_ids: list[str] = []
+        self._step = asyncio.Event()
+
+    def step(self) -> None:
+        """Let every open call make one token."""
+        self._step.set()
+        self._step = asyncio.Event()
+
+    async def run(self, call: Call) -> AsyncGenerator[tuple[Delta, bool], None]:
+        """See `CallRunner.run`."""
+        if call.token_ids[0] == 13:
+            raise InvalidArgumentError("13 is unlucky", param="prompt")
+        self.open_request_ids.add(call.request_id)
+        num_tokens = call.sampling.max_tokens or 1
+        is_done = False
+        try:
+            for number in range(num_tokens):
+                await (asyncio.sleep(0) if self.is_free_running else self._step.wait())
+                is_done = number == num_tokens - 1
+                reason = "length" if is_done else None
+                yield Delta(0, f"{number} ", [number], reason), is_done  # type: ignore[arg-type]
+        finally:
+            self.open_request_ids.discard(call.request_id)
+            if not is_done:
+                self.aborted_request_ids.append(call.request_id)

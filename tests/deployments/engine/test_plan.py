@@ -1,0 +1,68 @@
+"""What Ray and vLLM are asked for, by configuration."""
+
+import pytest
+
+from deployments.engine.plan import plan_core_binding, plan_engine_args, plan_placement
+from deployments.settings import ModelSection
+from infra.errors import ConfigError
+
+
+def section(**changes: object) -> ModelSection:
+    return ModelSection.model_validate({"name": "m", "model": "some/model"} | changes)
+
+
+def test_tensor_parallel_ranks_share_one_bundle_and_so_one_node() -> None:
+    placement = plan_placement(section(tensor_parallel_size=4), "cuda")
+    assert placement.bundles == ({"CPU": 4.0, "GPU": 4.0},)
+    assert (placement.executor, placement.actor_num_gpus) == ("mp", 4.0)
+
+
+def test_pipeline_stages_get_one_bundle_a_rank_beside_the_replicas_own() -> None:
+    placement = plan_placement(
+        section(tensor_parallel_size=2, pipeline_parallel_size=2), "cuda"
+    )
+    assert placement.bundles == ({"CPU": 1.0}, *[{"CPU": 1.0, "GPU": 1.0}] * 4)
+    assert (placement.executor, placement.strategy) == ("ray", "PACK")
+    assert placement.actor_num_gpus == 0.0
+
+
+def test_on_cpu_nothing_is_claimed_unless_asked_for() -> None:
+    assert plan_placement(section(), "cpu").bundles == ({"CPU": 0.0},)
+    asked = plan_placement(section(tensor_parallel_size=2, num_cpus_per_rank=1.5), "cpu")
+    assert (asked.actor_num_cpus, asked.actor_num_gpus) == (3.0, 0.0)
+
+
+def test_one_rank_is_bound_by_vllm_and_several_get_equal_runs_of_cores() -> None:
+    assert plan_core_binding(section(), [0, 1, 2, 3]) == "auto"
+    two = section(tensor_parallel_size=2)
+    assert plan_core_binding(two, [0, 1]) == "0|1"
+    assert plan_core_binding(two, [7, 4, 5, 6, 8]) == "4,5|6,7"
+
+
+def test_given_cores_are_taken_as_they_are() -> None:
+    asked = section(tensor_parallel_size=2, cpu_cores_per_rank=[[0, 2], [1, 3]])
+    assert plan_core_binding(asked, [0]) == "0,2|1,3"
+
+
+def test_more_ranks_than_cores_is_the_operators_mistake() -> None:
+    with pytest.raises(ConfigError, match="lower tensor_parallel_size"):
+        plan_core_binding(section(tensor_parallel_size=3), [0, 1])
+
+
+def test_every_other_engine_argument_passes_through() -> None:
+    args = plan_engine_args(
+        section(engine_args={"block_size": 64, "seed": 7}), "cpu", "/models/m", "mp"
+    )
+    assert (args["block_size"], args["seed"], args["model"]) == (64, 7, "/models/m")
+    assert args["kv_cache_memory_bytes"] == 1024**3
+    assert "max_model_len" not in args
+
+
+def test_an_engine_argument_that_has_a_field_is_refused() -> None:
+    with pytest.raises(ConfigError, match="set dtype of the model instead"):
+        plan_engine_args(section(engine_args={"dtype": "half"}), "cpu", "/m", "mp")
+
+
+def test_adapters_switch_lora_on() -> None:
+    args = plan_engine_args(section(adapters={"a": "/a", "b": "/b"}), "cpu", "/m", "mp")
+    assert (args["enable_lora"], args["max_loras"]) == (True, 2)

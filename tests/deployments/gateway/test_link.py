@@ -1,0 +1,144 @@
+"""Both ends of a link, over real gRPC, with an engine that only counts."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+
+import pytest
+
+from deployments.engine.link_server import LinkServer
+from deployments.gateway.link import Link
+from deployments.types import Call, Sampling
+from infra.errors import DeadlineError, EngineError, InvalidArgumentError, NoReplicaError
+from tests.builders.fake_engine import FakeEngine
+
+TOKEN = "secret"
+
+
+def call(request_id: str = "r", *, max_tokens: int = 3, first: int = 1) -> Call:
+    return Call(request_id, [first, 2], Sampling(max_tokens=max_tokens))
+
+
+@asynccontextmanager
+async def linked(engine: FakeEngine) -> AsyncIterator[tuple[LinkServer, Link]]:
+    server = LinkServer(engine, TOKEN)
+    port = await server.start("127.0.0.1")
+    async with Link(f"127.0.0.1:{port}", TOKEN) as link:
+        async with asyncio.timeout(10):
+            await link.wait_up()
+        yield server, link
+        link.check_invariants()
+    await server.stop()
+    assert not engine.open_request_ids
+
+
+async def until(condition: "object") -> None:
+    async with asyncio.timeout(5):
+        while not condition():  # type: ignore[operator]
+            await asyncio.sleep(0.005)
+
+
+async def test_a_calls_deltas_arrive_in_order_and_end() -> None:
+    async with linked(FakeEngine()) as (_, link):
+        texts = [delta.text async for delta in link.run(call(), 5)]
+        assert texts == ["0 ", "1 ", "2 "]
+        assert link.num_open_calls == 0
+
+
+async def test_calls_on_one_link_do_not_mix() -> None:
+    async def tokens(link: Link, n: int) -> list[int]:
+        return [d.token_ids[0] async for d in link.run(call(f"r{n}", max_tokens=n), 5)]
+
+    async with linked(FakeEngine()) as (_, link):
+        found = await asyncio.gather(*(tokens(link, n) for n in range(1, 40)))
+        assert found == [list(range(n)) for n in range(1, 40)]
+
+
+async def test_leaving_a_call_early_aborts_it_in_the_engine() -> None:
+    engine = FakeEngine(is_free_running=False)
+    async with linked(engine) as (server, link):
+        async with aclosing(link.run(call("early", max_tokens=100), 5)) as deltas:
+            first = asyncio.ensure_future(anext(deltas))
+            await until(lambda: engine.open_request_ids)
+            engine.step()
+            await first
+        await until(lambda: not engine.open_request_ids)
+        assert engine.aborted_request_ids == ["early"]
+        await until(lambda: server.num_open_calls == 0)
+
+
+async def test_a_deadline_aborts_the_call_while_the_engine_is_silent() -> None:
+    engine = FakeEngine(is_free_running=False)
+    async with linked(engine) as (_, link):
+        with pytest.raises(DeadlineError):
+            await anext(link.run(call("late"), 0.05))
+        await until(lambda: engine.aborted_request_ids == ["late"])
+
+
+async def test_a_refusal_by_the_engine_keeps_its_kind_and_field() -> None:
+    async with linked(FakeEngine()) as (_, link):
+        with pytest.raises(InvalidArgumentError, match="unlucky") as refused:
+            await anext(link.run(call(first=13), 5))
+        assert refused.value.param == "prompt"
+
+
+async def test_everything_of_one_step_comes_as_one_frame() -> None:
+    engine = FakeEngine(is_free_running=False)
+    frames: list[int] = []
+    async with linked(engine) as (_, link):
+        deliver = link._deliver
+        link._deliver = lambda data: (frames.append(len(data)), deliver(data))[1]  # type: ignore[method-assign]
+        runs = [asyncio.ensure_future(anext(link.run(call(f"r{n}"), 5))) for n in range(20)]
+        await until(lambda: len(engine.open_request_ids) == 20)
+        engine.step()
+        await asyncio.gather(*runs)
+        assert len(frames) == 1
+
+
+async def test_when_the_engine_replica_goes_its_calls_fail_and_the_link_is_down() -> None:
+    engine = FakeEngine(is_free_running=False)
+    async with linked(engine) as (server, link):
+        waiting = asyncio.ensure_future(anext(link.run(call(), 5)))
+        await until(lambda: engine.open_request_ids)
+        await server.stop()
+        with pytest.raises(EngineError, match="try again"):
+            await waiting
+        await until(lambda: not link.is_up)
+        with pytest.raises(NoReplicaError):
+            await anext(link.run(call(), 5))
+
+
+async def test_when_the_gateway_goes_the_engine_frees_its_calls() -> None:
+    engine = FakeEngine(is_free_running=False)
+    async with linked(engine) as (_, link):
+        waiting = asyncio.ensure_future(anext(link.run(call("orphan"), 5)))
+        await until(lambda: engine.open_request_ids)
+        await link.close()
+        await until(lambda: engine.aborted_request_ids == ["orphan"])
+        with pytest.raises(EngineError):
+            await waiting
+
+
+async def test_a_draining_engine_refuses_new_calls_and_finishes_open_ones() -> None:
+    engine = FakeEngine(is_free_running=False)
+    async with linked(engine) as (server, link):
+        run = link.run(call(max_tokens=1), 5)
+        open_one = asyncio.ensure_future(anext(run))
+        await until(lambda: engine.open_request_ids)
+        draining = asyncio.ensure_future(server.drain(5))
+        await asyncio.sleep(0)
+        with pytest.raises(NoReplicaError, match="draining"):
+            await anext(link.run(call("new"), 5))
+        engine.step()
+        assert (await open_one).finish_reason == "length"
+        await draining
+
+
+async def test_a_wrong_token_gets_no_link() -> None:
+    server = LinkServer(FakeEngine(), TOKEN)
+    port = await server.start("127.0.0.1")
+    async with Link(f"127.0.0.1:{port}", "guess") as link:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.5):
+                await link.wait_up()
+    await server.stop()
