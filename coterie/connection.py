@@ -7,7 +7,7 @@ from typing import Any
 
 import grpc
 
-from coterie.errors import CallSite, ConfigError, CoterieError, FailedCall, error_of
+from coterie.errors import CallSite, CoterieError, FailedCall, InvalidArgumentError, error_of
 from coterie.v1 import inference_pb2_grpc
 
 DEFAULT_ADDRESS = "localhost:9000"
@@ -34,7 +34,7 @@ class Connection:
     """Where a cluster is and how to enter; opening it is the clients' part.
 
     `credentials` turn TLS on; `metadata` goes with every call. Raises
-    `ConfigError` for an address that is no HOST:PORT.
+    `InvalidArgumentError` for an address that is no HOST:PORT.
     """
 
     address: str
@@ -65,8 +65,9 @@ def stub_on(channel: grpc.Channel | grpc.aio.Channel) -> Any:
 def _with_port(address: str) -> str:
     """The address with the default port where it has none."""
     if address.startswith(("http://", "https://")):
-        raise ConfigError(
-            f"the address {address!r} is for HTTP; give the gRPC one as HOST:PORT"
+        raise InvalidArgumentError(
+            f"the address {address!r} is for HTTP; give the gRPC one as HOST:PORT",
+            param="address",
         )
     if "/" in address or address.startswith("unix:"):
         return address

@@ -121,7 +121,7 @@ def test_an_address_without_a_port_means_the_default_port(given: str, meant: str
 
 
 def test_an_http_address_is_refused_with_what_to_give_instead() -> None:
-    with pytest.raises(errors.ConfigError, match="HOST:PORT"):
+    with pytest.raises(errors.InvalidArgumentError, match="HOST:PORT"):
         Client("http://localhost:8000")
 
 

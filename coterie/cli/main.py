@@ -1,0 +1,72 @@
+"""`coterie`: the entry point, and what there is to call."""
+
+from typing import Any
+
+import click
+
+from coterie.cli.console import EXIT_CODES
+from coterie.cli.lazy import LazyCommand, LazyGroup
+
+SECTIONS = {
+    "Run a cluster": {
+        "up": LazyCommand(
+            "coterie.cli.up:up_command", "Start serving, and wait until it does."
+        ),
+        "down": LazyCommand("coterie.cli.down:down_command", "Stop serving."),
+        "status": LazyCommand(
+            "coterie.cli.status:status_command", "Show what runs, and how it is."
+        ),
+        "config": LazyCommand(
+            "coterie.cli.config:config_command", "Check and show the configuration."
+        ),
+    },
+    "Use a cluster": {
+        "models": LazyCommand("coterie.cli.models:models_command", "List the served models."),
+        "chat": LazyCommand("coterie.cli.chat:chat_command", "Talk to a model."),
+        "generate": LazyCommand("coterie.cli.generate:generate_command", "Continue a prompt."),
+        "tokenize": LazyCommand(
+            "coterie.cli.tokenize:tokenize_command", "Turn text into token ids."
+        ),
+        "detokenize": LazyCommand(
+            "coterie.cli.tokenize:detokenize_command", "Turn token ids into text."
+        ),
+    },
+}
+
+HELP = """Serve large language models on a Ray cluster, and use them.
+
+\b
+Examples:
+  coterie up                          serve the built-in model on this machine
+  coterie chat                        talk to it
+  coterie generate "Once upon a time" --max-tokens 40
+  coterie down                        end it
+
+\b
+Environment:
+  COTERIE_ADDRESS   the cluster that commands talk to, HOST:PORT
+  COTERIE_DEBUG=1   show tracebacks
+  NO_COLOR          no colours
+"""
+
+EPILOG = "\b\nExit codes:\n" + "\n".join(
+    f"  {code}  {meaning}" for code, meaning in EXIT_CODES.items()
+)
+
+cli = LazyGroup(
+    name="coterie",
+    help=HELP,
+    epilog=EPILOG,
+    sections=SECTIONS,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+cli = click.version_option(package_name="coterie", message="coterie %(version)s")(cli)
+
+
+def main() -> Any:
+    """What the `coterie` script calls."""
+    return cli.main(prog_name="coterie")
+
+
+if __name__ == "__main__":
+    main()
