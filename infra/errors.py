@@ -5,6 +5,7 @@
     ├── RequestError           the client's: fix the request
     │   ├── InvalidArgumentError
     │   │   └── PromptTooLongError
+    │   ├── RequestTooLargeError
     │   ├── UnknownModelError
     │   └── UnknownMethodError
     ├── CapacityError          lack of room: try again later
@@ -54,6 +55,12 @@ class PromptTooLongError(InvalidArgumentError):
     """Prompt and output tokens do not fit the model's context."""
 
     kind = "prompt_too_long"
+
+
+class RequestTooLargeError(RequestError):
+    """The request has more bytes than the gateway takes."""
+
+    kind = "request_too_large"
 
 
 class UnknownModelError(RequestError):

@@ -23,8 +23,9 @@ class Status(NamedTuple):
 INTERNAL = Status(grpc.StatusCode.INTERNAL, 500, "server_error")
 
 STATUS_TABLE: dict[type[errors.CoterieError], Status] = {
-    errors.RequestError: Status(
-        grpc.StatusCode.INVALID_ARGUMENT, 400, "invalid_request_error"
+    errors.RequestError: Status(grpc.StatusCode.INVALID_ARGUMENT, 400, "invalid_request_error"),
+    errors.RequestTooLargeError: Status(
+        grpc.StatusCode.RESOURCE_EXHAUSTED, 413, "invalid_request_error"
     ),
     errors.UnknownModelError: Status(grpc.StatusCode.NOT_FOUND, 404, "invalid_request_error"),
     errors.UnknownMethodError: Status(

@@ -1,0 +1,174 @@
+"""The OpenAI-style HTTP door: paths, and the life of one request behind them."""
+
+import time
+from contextlib import aclosing
+
+from fastapi import FastAPI
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from deployments.gateway.openai_chat import CHAT_REFUSED_FIELDS, ChatRequest
+from deployments.gateway.openai_completion import (
+    COMPLETION_REFUSED_FIELDS,
+    CompletionRequest,
+)
+from deployments.gateway.openai_decode import RequestDecoder
+from deployments.gateway.openai_errors import HttpFailure, to_failure, to_path_failure
+from deployments.gateway.openai_exchange import (
+    REQUEST_ID_HEADER,
+    CallOptions,
+    ClientGoneError,
+    Exchange,
+    request_id_or_new,
+)
+from deployments.gateway.openai_response import DONE, Reply, encode_model, encode_models
+from deployments.gateway.service import Generation, InferenceService
+from deployments.settings import GatewaySection
+from infra.errors import CoterieError
+
+AnyRequest = ChatRequest | CompletionRequest
+
+
+def http_app(service: InferenceService, section: GatewaySection) -> FastAPI:
+    """The door as an ASGI application; it keeps no state between requests."""
+    catalogue = Catalogue(service)
+    chat = GenerationPath(
+        RequestDecoder(ChatRequest, CHAT_REFUSED_FIELDS), service, section.max_message_bytes
+    )
+    completions = GenerationPath(
+        RequestDecoder(CompletionRequest, COMPLETION_REFUSED_FIELDS),
+        service,
+        section.max_message_bytes,
+    )
+    return FastAPI(
+        title="Coterie",
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        routes=[
+            Route("/v1/chat/completions", chat, methods=["POST"]),
+            Route("/v1/completions", completions, methods=["POST"]),
+            Route("/v1/models", catalogue.list_models),
+            Route("/v1/models/{name:path}", catalogue.get_model),
+            Route("/health", catalogue.health),
+            Route("/-/healthz", catalogue.health),
+        ],
+        exception_handlers={
+            HTTPException: _answer_path_failure,
+            CoterieError: _answer_failure,
+            Exception: _answer_failure,
+        },
+    )
+
+
+class Catalogue:
+    """The paths that only read: models and health."""
+
+    def __init__(self, service: InferenceService) -> None:
+        self._service = service
+
+    async def list_models(self, request: Request) -> Response:
+        """All models and adapters."""
+        return _json(encode_models(self._service.models()), request)
+
+    async def get_model(self, request: Request) -> Response:
+        """One of them; its name may have slashes."""
+        card = self._service.model(request.path_params["name"])
+        return _json(encode_model(card), request)
+
+    async def health(self, _: Request) -> Response:
+        """200 where at least one model can answer; KubeRay's probe looks for "success"."""
+        if any(card.num_ready_replicas for card in self._service.models()):
+            return PlainTextResponse("success")
+        return PlainTextResponse("no model has a ready engine replica", status_code=503)
+
+
+class GenerationPath:
+    """Chat or completions: decode, submit, answer whole or as a stream of events."""
+
+    def __init__(
+        self,
+        decoder: RequestDecoder[ChatRequest] | RequestDecoder[CompletionRequest],
+        service: InferenceService,
+        max_body_bytes: int,
+    ) -> None:
+        self._decoder = decoder
+        self._service = service
+        self._max_body_bytes = max_body_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request; its generation ends when the client leaves."""
+        exchange = Exchange(scope, receive, send)
+        try:
+            options = exchange.read_options()
+            body = await exchange.read_body(self._max_body_bytes)
+            await exchange.run_while_connected(self._answer(exchange, options, body))
+        except ClientGoneError:
+            return
+        except Exception as error:
+            # The boundary of the process: every failure gets an answer, ours are logged.
+            await exchange.fail(error, self._decoder.param_names)
+
+    async def _answer(self, exchange: Exchange, options: CallOptions, body: bytes) -> None:
+        request: AnyRequest = self._decoder.decode(body)
+        has_usage = request.wants_usage
+        generation = await request.start(self._service, options)
+        reply = Reply(
+            request.shape(),
+            generation,
+            num_outputs=request.num_outputs,
+            has_usage=has_usage,
+            created_s=int(time.time()),
+        )
+        if request.stream:
+            await _stream(exchange, generation, reply, has_usage=has_usage)
+        else:
+            await _answer_whole(exchange, generation, reply)
+
+
+async def _answer_whole(exchange: Exchange, generation: Generation, reply: Reply) -> None:
+    async with aclosing(generation.deltas()) as deltas:
+        body = reply.whole([delta async for delta in deltas])
+    await exchange.answer(200, body)
+
+
+async def _stream(
+    exchange: Exchange, generation: Generation, reply: Reply, *, has_usage: bool
+) -> None:
+    async with aclosing(generation.deltas()) as deltas:
+        async for delta in deltas:
+            await exchange.write_event(reply.chunk(delta))
+    if has_usage:
+        await exchange.write_event(reply.usage_chunk())
+    await exchange.write_event(DONE)
+    await exchange.end_events()
+
+
+def _json(body: bytes, request: Request) -> Response:
+    request_id = request_id_or_new(request.headers)
+    return Response(
+        body, media_type="application/json", headers={REQUEST_ID_HEADER: request_id}
+    )
+
+
+async def _answer_failure(request: Request, error: Exception) -> Response:
+    request_id = request_id_or_new(request.headers)
+    return _to_response(to_failure(error, request_id), request_id)
+
+
+async def _answer_path_failure(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    failure = to_path_failure(error.status_code, request.method, request.url.path)
+    response = _to_response(failure, request_id_or_new(request.headers))
+    response.headers.update(error.headers or {})
+    return response
+
+
+def _to_response(failure: HttpFailure, request_id: str) -> Response:
+    response = Response(failure.body, failure.status, media_type="application/json")
+    response.headers[REQUEST_ID_HEADER] = request_id
+    response.raw_headers.extend(failure.headers)
+    return response

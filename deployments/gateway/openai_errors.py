@@ -1,0 +1,83 @@
+"""OpenAI's error body for every failure, by the table of `status`."""
+
+import logging
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import NamedTuple
+
+import msgspec
+
+from deployments.gateway.status import INTERNAL, status_of
+from infra.errors import CoterieError
+
+RETRY_AFTER_S = 1
+_MAX_MESSAGE_CHARS = 1000
+_RETRIED_STATUSES = (429, 503)
+_PATH_KINDS = {404: "unknown_path", 405: "method_not_allowed"}
+
+log = logging.getLogger(__name__)
+
+
+class ErrorDetail(msgspec.Struct, frozen=True):
+    """What OpenAI's clients read from an error; `code` is our exception's kind."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str
+
+
+class ErrorBody(msgspec.Struct, frozen=True):
+    """The body of an error's answer, and the data of a stream's error event."""
+
+    error: ErrorDetail
+
+
+class HttpFailure(NamedTuple):
+    """A failure as it is sent: status, body (JSON), further headers."""
+
+    status: int
+    body: bytes
+    headers: tuple[tuple[bytes, bytes], ...]
+
+
+def to_failure(
+    error: Exception, request_id: str, param_names: Mapping[str, str] | None = None
+) -> HttpFailure:
+    """How the client is told; a failure of our own is logged and not explained.
+
+    `param_names` maps the service's field names to this API's.
+    """
+    status = status_of(error)
+    if status is INTERNAL or not isinstance(error, CoterieError):
+        log.error("request %s failed", request_id, exc_info=error)
+        message = f"the gateway failed; its log tells why under request id {request_id}"
+        return _failure(
+            INTERNAL.http_status, ErrorDetail(message, INTERNAL.openai_type, None, "internal")
+        )
+    param = (param_names or {}).get(error.param or "", error.param)
+    message = error.message[:_MAX_MESSAGE_CHARS]
+    detail = ErrorDetail(message, status.openai_type, param, error.kind)
+    return _failure(status.http_status, detail)
+
+
+def to_path_failure(status: int, method: str, path: str) -> HttpFailure:
+    """For a path, or a method on a path, that nothing answers."""
+    if status == HTTPStatus.NOT_FOUND:
+        message = (
+            f"there is no {path} here; this gateway answers /v1/models, /v1/completions, "
+            "/v1/chat/completions and /health"
+        )
+    else:
+        message = f"{path} does not take {method}"
+    kind = _PATH_KINDS.get(status, "bad_request")
+    return _failure(
+        status, ErrorDetail(message[:_MAX_MESSAGE_CHARS], "invalid_request_error", None, kind)
+    )
+
+
+def _failure(status: int, detail: ErrorDetail) -> HttpFailure:
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+    if status in _RETRIED_STATUSES:
+        headers = ((b"retry-after", b"%d" % RETRY_AFTER_S),)
+    return HttpFailure(status, msgspec.json.encode(ErrorBody(detail)), headers)

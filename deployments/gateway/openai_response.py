@@ -1,0 +1,176 @@
+"""What chat and completions answers have in common, encoded without detours.
+
+A stream's chunks differ in their one choice alone: what stands before and
+behind it is encoded once for each request.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar, Protocol
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from deployments.gateway.service import Generation
+from deployments.gateway.usage import UsageCounter
+from deployments.types import Delta, FinishReason, ModelCard, Usage
+from infra.errors import EngineError
+
+DONE = b"data: [DONE]\n\n"
+_encode = msgspec.json.Encoder().encode
+
+
+class Choice(msgspec.Struct, frozen=True, kw_only=True):
+    """What the choices of all shapes have; the last two are vLLM's additions."""
+
+    index: int
+    finish_reason: FinishReason | None
+    stop_reason: int | str | UnsetType
+    token_ids: list[int] | UnsetType
+
+
+def choice_fields(delta: Delta, *, has_token_ids: bool) -> dict[str, Any]:
+    """Values of the fields of `Choice`."""
+    return {
+        "index": delta.index,
+        "finish_reason": delta.finish_reason,
+        "stop_reason": UNSET if delta.stop_reason is None else delta.stop_reason,
+        "token_ids": delta.token_ids if has_token_ids else UNSET,
+    }
+
+
+class Shape(Protocol):
+    """The choices of one answer; it may remember what its stream has sent."""
+
+    id_prefix: ClassVar[str]
+    whole_object: ClassVar[str]
+    chunk_object: ClassVar[str]
+
+    def whole(self, delta: Delta) -> Choice:
+        """The choice of a finished output, from its only delta."""
+        ...
+
+    def piece(self, delta: Delta) -> Choice:
+        """The choice of a chunk; call it once for each delta, in order."""
+        ...
+
+
+class PromptDetails(msgspec.Struct, frozen=True):
+    """How much of the prompt came from the prefix cache."""
+
+    cached_tokens: int
+
+
+class UsageBody(msgspec.Struct, frozen=True):
+    """Counts of tokens under OpenAI's names."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: PromptDetails
+
+
+class AnswerBody(msgspec.Struct, frozen=True):
+    """A whole answer; `choices` are the shape's."""
+
+    id: str
+    object: str
+    created: int
+    model: str
+    choices: Sequence[Choice]
+    usage: UsageBody
+
+
+class ModelBody(msgspec.Struct, frozen=True):
+    """One served model; `root`, `parent` and `max_model_len` are vLLM's additions."""
+
+    id: str
+    created: int
+    owned_by: str
+    root: str
+    parent: str | None
+    max_model_len: int
+    object: str = "model"
+
+
+class Reply:
+    """Encodes the answer to one request, whole or chunk by chunk."""
+
+    def __init__(
+        self,
+        shape: Shape,
+        generation: Generation,
+        *,
+        num_outputs: int,
+        has_usage: bool,
+        created_s: int,
+    ) -> None:
+        self._shape = shape
+        self._usage = UsageCounter(generation.num_prompt_tokens, num_outputs)
+        self._envelope: dict[str, Any] = {
+            "id": shape.id_prefix + generation.request_id,
+            "created": created_s,
+            "model": generation.model,
+        }
+        chunk = _encode(self._envelope | {"object": shape.chunk_object})
+        self._head = b"data: " + chunk[:-1] + b',"choices":['
+        self._tail = b'],"usage":null}\n\n' if has_usage else b"]}\n\n"
+
+    def whole(self, deltas: Iterable[Delta]) -> bytes:
+        """JSON of the whole answer; each output is one delta, in any order."""
+        ordered = sorted(deltas, key=lambda delta: delta.index)
+        for delta in ordered:
+            self._count(delta)
+        return _encode(
+            AnswerBody(
+                **self._envelope,
+                object=self._shape.whole_object,
+                choices=[self._shape.whole(delta) for delta in ordered],
+                usage=_to_usage(self._usage.usage),
+            )
+        )
+
+    def chunk(self, delta: Delta) -> bytes:
+        """The event of one delta. Raises EngineError where the cluster aborted it."""
+        self._count(delta)
+        return b"".join((self._head, _encode(self._shape.piece(delta)), self._tail))
+
+    def usage_chunk(self) -> bytes:
+        """The event after the last delta: no choices, the whole request's usage."""
+        usage = _encode(_to_usage(self._usage.usage))
+        return b"".join((self._head, b'],"usage":', usage, b"}\n\n"))
+
+    def _count(self, delta: Delta) -> None:
+        # OpenAI's clients know no such finish reason, and the output is not whole.
+        if delta.finish_reason == "abort":
+            raise EngineError("the request was aborted in the cluster; try again")
+        self._usage.add(delta)
+
+
+def encode_models(cards: Sequence[ModelCard]) -> bytes:
+    """JSON of the list of models."""
+    return _encode({"object": "list", "data": [_to_model(card) for card in cards]})
+
+
+def encode_model(card: ModelCard) -> bytes:
+    """JSON of one model."""
+    return _encode(_to_model(card))
+
+
+def _to_model(card: ModelCard) -> ModelBody:
+    return ModelBody(
+        id=card.name,
+        created=card.created_s,
+        owned_by="coterie",
+        root=card.reference,
+        parent=card.base_model,
+        max_model_len=card.max_model_len,
+    )
+
+
+def _to_usage(usage: Usage) -> UsageBody:
+    return UsageBody(
+        prompt_tokens=usage.num_prompt_tokens,
+        completion_tokens=usage.num_output_tokens,
+        total_tokens=usage.num_prompt_tokens + usage.num_output_tokens,
+        prompt_tokens_details=PromptDetails(usage.num_cached_tokens),
+    )
