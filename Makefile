@@ -1,0 +1,67 @@
+# Every command of the project. `make help` lists them.
+
+VENV ?= .venv
+PYTHON ?= python3
+# cpu or gpu: which vLLM and torch `make setup` installs.
+DEVICE ?= cpu
+
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.coterie-$(DEVICE)
+INSTALL := infra/install
+ROOMS := cache coterie deployments experts infra router
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## Say what each target does
+	@printf 'Coterie serves large language models on a Ray cluster.\n\n'
+	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1|\2/p' Makefile | \
+		while IFS='|' read -r target text; do printf '%-16s %s\n' "$$target" "$$text"; done
+	@printf '\nSettings: VENV=%s PYTHON=%s DEVICE=%s\n' '$(VENV)' '$(PYTHON)' '$(DEVICE)'
+
+.PHONY: setup
+setup: $(STAMP) ## Make the virtual environment and install everything into it
+
+$(STAMP): pyproject.toml $(wildcard $(INSTALL)/*.txt) $(INSTALL)/install.sh $(INSTALL)/verify.py
+	@$(INSTALL)/install.sh '$(VENV)' '$(PYTHON)' '$(DEVICE)'
+	@touch '$@'
+
+.PHONY: demo
+demo: setup ## Start a cluster on this machine, talk to a real model, stop it
+	@trap '$(BIN)/coterie down' EXIT; \
+	trap 'exit 130' INT TERM; \
+	$(BIN)/coterie up; \
+	$(BIN)/coterie chat --message "Why is the sky blue? Answer in two sentences."
+
+.PHONY: check
+check: setup ## Style, types, import direction and unit tests: what CI runs first
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest -m "not cluster and not model and not gpu"
+
+.PHONY: test
+test: check ## Everything: `check`, real models, real clusters, a GPU where there is one
+	$(BIN)/pytest -m "cluster or model or gpu"
+
+.PHONY: format
+format: setup ## Put the code into its form
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+.PHONY: proto
+proto: setup ## Make the gRPC stubs from coterie/v1/inference.proto
+	$(BIN)/python -m grpc_tools.protoc --proto_path=. \
+		--python_out=. --pyi_out=. --grpc_python_out=. coterie/v1/inference.proto
+
+.PHONY: lock
+lock: ## Write infra/install/constraints.txt from a fresh installation
+	@$(INSTALL)/lock.sh build/lock '$(PYTHON)'
+
+.PHONY: clean
+clean: ## Remove caches and build output, but not the virtual environment
+	rm -rf build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis *.egg-info
+	find $(ROOMS) tests -name __pycache__ -type d -prune -exec rm -rf {} +
