@@ -106,4 +106,9 @@ def _from_fields(given: StructuredOutputs, prefix: str) -> dict[str, StructuredO
 
 
 def _to_text(schema: str | dict[str, Any]) -> str:
-    return schema if isinstance(schema, str) else msgspec.json.encode(schema).decode()
+    if isinstance(schema, str):
+        return schema
+    try:
+        return msgspec.json.encode(schema).decode()
+    except RecursionError as error:
+        raise InvalidArgumentError("the JSON schema is nested too deeply") from error

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from deployments.types import StructuredOutput
-from tests.deployments.gateway.http.asking import refusal_of, sampling_of
+from tests.builders.fake_service import FakeService, text_deltas
+from tests.deployments.gateway.http.asking import COMPLETIONS, ask, refusal_of, sampling_of
 
 pytestmark = pytest.mark.asyncio
 
@@ -65,3 +66,13 @@ async def test_a_form_that_is_wrong_or_one_of_two_is_named(
 ) -> None:
     param, _ = await refusal_of("completions", **fields)
     assert param == expected
+
+
+async def test_no_depth_of_a_schema_is_a_failure_of_ours() -> None:
+    statuses = set()
+    for depth in range(900, 1010):
+        schema = b'{"a":' * depth + b"{}" + b"}" * depth
+        body = b'{"prompt": "a", "guided_json": ' + schema + b"}"
+        response = await ask(FakeService(text_deltas("ok")), "POST", COMPLETIONS, content=body)
+        statuses.add(response.status_code)
+    assert statuses == {200, 400}
