@@ -1,7 +1,7 @@
 """The sections of the configuration that this room reads: cluster, gateway, models."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -35,7 +35,8 @@ class ClusterSection(Section):
     dashboard: bool = False
     """Run Ray's dashboard in a local cluster (about 240 MB of memory)."""
 
-    state_dir: Path = Path("~/.cache/coterie")
+    # As text, since the default is checked as strictly as the file's values are.
+    state_dir: Path = Field(default="~/.cache/coterie")
     """Where converted models, compile caches, logs and the state of a local
     cluster are kept."""
 
@@ -79,9 +80,21 @@ class GatewaySection(Section):
     reflection: bool = True
     """Answer gRPC server reflection, so that `grpcurl`-like tools work."""
 
+    @model_validator(mode="after")
+    def _each_door_its_port(self) -> "GatewaySection":
+        if self.grpc_port == self.http_port:
+            raise ValueError(
+                f"grpc_port and http_port are both {self.grpc_port}; give each its own"
+            )
+        return self
+
 
 class ModelSection(Section):
     """One served model: what it is, how it is split, how many replicas."""
+
+    unknown_key_hint: ClassVar[str] = (
+        "an argument of vLLM's engine that has no key of its own goes under engine_args"
+    )
 
     name: Name
     """Name by which clients choose it."""

@@ -1,5 +1,7 @@
 """What every section of the configuration file is: frozen, closed, documented."""
 
+from typing import ClassVar
+
 from pydantic import BaseModel, ConfigDict
 
 
@@ -18,3 +20,6 @@ class Section(BaseModel):
         use_attribute_docstrings=True,
         protected_namespaces=(),
     )
+
+    unknown_key_hint: ClassVar[str] = ""
+    """What to say of a key that is unknown here and resembles no known one."""

@@ -13,7 +13,9 @@ from importlib.metadata import distributions
 from importlib.util import find_spec
 from pathlib import Path
 
-CUDA_ONLY = re.compile(r"nvidia-.*|cuda-.*|triton|torchvision|torchaudio|torchcodec|.*-cu1[0-9]")
+CUDA_ONLY = re.compile(
+    r"nvidia-.*|cuda-.*|triton|torchvision|torchaudio|torchcodec|.*-cu1[0-9]"
+)
 """Names of distributions that have no place beside a CPU torch."""
 
 
