@@ -59,7 +59,7 @@ class Connection:
 
 def stub_on(channel: grpc.Channel | grpc.aio.Channel) -> Any:
     """The generated stub; it is untyped, so each use names the type it expects."""
-    return inference_pb2_grpc.InferenceStub(channel)  # type: ignore[no-untyped-call]
+    return inference_pb2_grpc.InferenceStub(channel)
 
 
 def _with_port(address: str) -> str:

@@ -36,7 +36,7 @@ class ClusterSection(Section):
     """Run Ray's dashboard in a local cluster (about 240 MB of memory)."""
 
     # As text, since the default is checked as strictly as the file's values are.
-    state_dir: Path = Field(default="~/.cache/coterie")
+    state_dir: Path = Field(default="~/.cache/coterie")  # type: ignore[assignment]
     """Where converted models, compile caches, logs and the state of a local
     cluster are kept."""
 

@@ -116,7 +116,7 @@ def _fixed(text: str) -> Callable[[Mapping[str, Any]], str]:
 
 
 def _filled(template: str) -> Callable[[Mapping[str, Any]], str]:
-    return lambda context: template.format_map(context)
+    return template.format_map
 
 
 # What a value must be, by pydantic's word for the error.
