@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar, get_args
 
 from pydantic import ValidationError
-from pydantic_core import ErrorDetails
 
 from infra.errors import ConfigError
 from infra.section import Section
@@ -41,7 +40,9 @@ def nearest(word: str, candidates: Iterable[str]) -> str | None:
     return close[0] if close else None
 
 
-def _problem(cls: type[Section], document: Document, details: ErrorDetails) -> tuple[int, str]:
+def _problem(
+    cls: type[Section], document: Document, details: Mapping[str, Any]
+) -> tuple[int, str]:
     path: KeyPath = details["loc"]
     line = document.line_of(path)
     what = _describe(section_at(cls, path[:-1]), details)
@@ -69,13 +70,13 @@ def _section_in(annotation: Any) -> type[Section] | None:
     return None
 
 
-def _describe(parent: type[Section] | None, details: ErrorDetails) -> str:
+def _describe(parent: type[Section] | None, details: Mapping[str, Any]) -> str:
     kind, key = details["type"], str(details["loc"][-1]) if details["loc"] else ""
     if kind == "extra_forbidden":
         return _unknown_key(parent, key)
     if kind == "missing":
         return _missing(parent, key)
-    context: Mapping[str, Any] = details.get("ctx", {})
+    context = details.get("ctx", {})
     if kind == "value_error":
         return str(context["error"])
     if wanted := _WANTED.get(kind):

@@ -12,6 +12,8 @@ from infra.strict_yaml import read_yaml
 
 _WIDTH = 88
 _STEP = "  "
+# Taken for line breaks by YAML, or not allowed in it.
+_TO_ESCAPE = re.compile(r"[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
 _PLAIN = re.compile(r"[A-Za-z/~.][A-Za-z0-9/~._-]*")
 
 
@@ -65,7 +67,8 @@ def _value(value: Any) -> str:
     """JSON, which is YAML too; simple text stands without quotes."""
     if isinstance(value, str) and _PLAIN.fullmatch(value) and _reads_back(value):
         return value
-    return json.dumps(value, ensure_ascii=False)
+    text = json.dumps(value, ensure_ascii=False)
+    return _TO_ESCAPE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def _reads_back(value: str) -> bool:

@@ -76,8 +76,8 @@ def read_yaml(text: str, source: str) -> Document:
         ConfigError: not YAML, a key twice in one mapping, a key that is no
             text, or a value that contains itself. All such keys are named.
     """
-    loader = _Loader(text)
     try:
+        loader = _Loader(text)
         root = loader.get_single_node()
         if root is None:
             return Document(source, {}, {})
@@ -87,8 +87,6 @@ def read_yaml(text: str, source: str) -> Document:
         return Document(source, loader.construct_document(root), lines)
     except yaml.YAMLError as error:
         raise ConfigError(f"{source}{_yaml_problem(error)}") from error
-    finally:
-        loader.dispose()
 
 
 def format_path(path: KeyPath) -> str:
@@ -113,7 +111,7 @@ def _survey(root: yaml.Node) -> tuple[dict[KeyPath, int], list[str]]:
         if node in around:
             problems[_line(node), f"{format_path(path)}: contains itself"] = None
             return
-        seen: dict[str, int] = {}
+        seen: dict[str, yaml.Node] = {}
         for key, key_node, value_node in _entries(node):
             if problem := _key_problem(node, key_node, seen):
                 problems[_line(key_node), format_path((*path, problem))] = None
@@ -145,16 +143,18 @@ def _entries(node: yaml.Node) -> Iterator[tuple[str | int | None, yaml.Node, yam
         yield from merges
 
 
-def _key_problem(node: yaml.Node, key_node: yaml.Node, seen: dict[str, int]) -> str | None:
+def _key_problem(
+    node: yaml.Node, key_node: yaml.Node, seen: dict[str, yaml.Node]
+) -> str | None:
     if not isinstance(node, yaml.MappingNode) or key_node.tag == _MERGE:
         return None
     if key_node.tag != _STR:
         shown = key_node.value if isinstance(key_node, yaml.ScalarNode) else "a collection"
         return f"{shown}: a key must be text; put it in quotes"
-    first = seen.setdefault(key_node.value, _line(key_node))
-    if first == _line(key_node):
+    first = seen.setdefault(key_node.value, key_node)
+    if first is key_node:
         return None
-    return f"{key_node.value}: the key stands twice, first in line {first}"
+    return f"{key_node.value}: the key stands twice, first in line {_line(first)}"
 
 
 def _line(node: yaml.Node) -> int:

@@ -81,7 +81,7 @@ main() {
     adopt_pip_settings
     make_environment "$venv" "$interpreter"
     install_uv "$venv"
-    say "installing Coterie for $device (the first time downloads about 0.6 GB)"
+    say "installing Coterie for $device (the first time downloads about 1 GB)"
     "$venv/bin/uv" pip install --python "$venv/bin/python" "${options[@]}" \
         --editable "$REPOSITORY[$device,dev]"
     "$venv/bin/python" "$HERE/verify.py" "$device"
