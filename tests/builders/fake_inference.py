@@ -217,7 +217,7 @@ def serving(fake: FakeInference, port: int = 0) -> Iterator[str]:
     """Serve it on this machine; gives HOST:PORT. Port 0 takes a free one."""
     with ThreadPoolExecutor(max_workers=4) as pool:
         server = grpc.server(pool, options=[("grpc.so_reuseport", 0)])
-        inference_pb2_grpc.add_InferenceServicer_to_server(fake, server)  # type: ignore[no-untyped-call]
+        inference_pb2_grpc.add_InferenceServicer_to_server(fake, server)
         address = f"127.0.0.1:{server.add_insecure_port(f'127.0.0.1:{port}')}"
         server.start()
         try:

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.asyncio
 async def client() -> AsyncIterator[AsyncClient]:
     server = grpc.aio.server()
     door = GrpcDoor(FakeService(text_deltas("Hel", "lo")))
-    inference_pb2_grpc.add_InferenceServicer_to_server(door, server)  # type: ignore[no-untyped-call]
+    inference_pb2_grpc.add_InferenceServicer_to_server(door, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     async with AsyncClient(f"127.0.0.1:{port}") as client:

@@ -27,7 +27,7 @@ class Whole(Section):
     single: Part = Part(name="only")
     where: Path = Field(default="/tmp")  # type: ignore[assignment]
     text: str | None = None
-    """A very long description that goes on and on, well past the width of a line, so that
+    """A very long description that goes on and on, past the width of any line, so that
     it has to be wrapped."""
 
     free: dict[str, Any] = {}
@@ -48,7 +48,7 @@ def test_a_section_is_shown_with_descriptions_and_defaults_marked() -> None:
         "  name: only",
         "  share: 0.5  # default",
         "where: /tmp  # default",
-        "# A very long description that goes on and on, well past the width of a line, so that it",
+        "# A very long description that goes on and on, past the width of any line, so that it",
         "# has to be wrapped.",
         'text: "x: y"',
         "free: {}  # default",
