@@ -143,6 +143,9 @@ def _spawn(
         # Ray's memory monitor ends actors by node memory, and picks Serve's own
         # before the engine processes that hold the memory.
         "RAY_memory_monitor_refresh_ms": "0",
+        # By default Ray runs its workers, and so our engines, at nice 15: whatever
+        # else runs on the machine would take their cores away.
+        "RAY_worker_niceness": "0",
     }
     return subprocess.Popen(
         command,

@@ -13,6 +13,7 @@ from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
+from deployments.engine.load import EngineLoad, LoadLogger
 from deployments.engine.sampling import to_sampling_params
 from deployments.types import Call, Delta, FinishReason, TokenLogprob, TokenLogprobs
 from infra.errors import CoterieError, EngineError, InvalidArgumentError
@@ -32,8 +33,9 @@ class EngineInfo(msgspec.Struct, frozen=True):
 class Engine:
     """One vLLM engine: its core and ranks are child processes of this one."""
 
-    def __init__(self, llm: AsyncLLM, adapters: dict[str, str]) -> None:
+    def __init__(self, llm: AsyncLLM, adapters: dict[str, str], load: EngineLoad) -> None:
         self._llm = llm
+        self.load = load
         config = llm.vllm_config
         self._defaults: dict[str, Any] = config.model_config.get_diff_sampling_param()
         self._adapters = {
@@ -48,12 +50,16 @@ class Engine:
         )
 
     @classmethod
-    def load(cls, engine_args: dict[str, Any], adapters: dict[str, str]) -> "Engine":
+    def start(cls, engine_args: dict[str, Any], adapters: dict[str, str]) -> "Engine":
         """Build the engine; blocks for as long as loading and warm-up take.
 
         Raises what vLLM raises for arguments it refuses.
         """
-        return cls(AsyncLLM.from_engine_args(AsyncEngineArgs(**engine_args)), adapters)
+        load = EngineLoad()
+        llm = AsyncLLM.from_engine_args(
+            AsyncEngineArgs(**engine_args), stat_loggers=[lambda *_: LoadLogger(load)]
+        )
+        return cls(llm, adapters, load)
 
     async def run(self, call: Call) -> AsyncGenerator[tuple[Delta, bool], None]:
         """Deltas of the call, each with whether it is the call's last.

@@ -25,6 +25,8 @@ class EngineStatus(msgspec.Struct, frozen=True):
     model: str
     pid: int
     num_open_calls: int
+    num_kv_blocks: int
+    num_used_kv_blocks: int
     startup_s: dict[str, float]
 
 
@@ -56,7 +58,7 @@ class EngineReplica:
         args = plan_engine_args(section, device, path, executor)
         engine_class = self._timed("import", _import_engine)
         adapters = dict(section.adapters)
-        return self._timed("load_and_warm_up", lambda: engine_class.load(args, adapters))
+        return self._timed("load_and_warm_up", lambda: engine_class.start(args, adapters))
 
     def _timed(self, stage: str, step: Any) -> Any:
         started = time.monotonic()
@@ -78,10 +80,13 @@ class EngineReplica:
 
     async def status(self) -> dict[str, Any]:
         """`EngineStatus`, as builtins."""
+        num_blocks = self._engine.info.num_kv_blocks
         status = EngineStatus(
             model=self._section.name,
             pid=os.getpid(),
             num_open_calls=self._server.num_open_calls,
+            num_kv_blocks=num_blocks,
+            num_used_kv_blocks=round(self._engine.load.kv_usage * num_blocks),
             startup_s=self._startup_s,
         )
         found: dict[str, Any] = msgspec.to_builtins(status)

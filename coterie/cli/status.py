@@ -1,0 +1,58 @@
+"""`coterie status`: what runs, and how it is."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from rich.table import Table
+
+from coterie.cli.console import err, out, print_json
+from coterie.config import load_config
+from deployments import local_cluster
+
+if TYPE_CHECKING:
+    from deployments.operate import DeploymentState
+
+
+@click.command()
+@click.option(
+    "-f",
+    "--file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="The configuration file that `coterie up` was called with.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print it as one line of JSON.")
+def status_command(file: Path | None, as_json: bool) -> None:
+    """Show each deployment: its state, its replicas, their load and start-up times."""
+    section = load_config(file).cluster
+    if section.address is None:
+        local_cluster.use_auth_token(section)
+    # Ray must be imported after use_auth_token.
+    from deployments import operate  # noqa: PLC0415
+
+    with operate.connected(section):
+        states = operate.deployment_states(section.app_name, with_details=True)
+    if as_json:
+        print_json([asdict(state) for state in states])
+    elif not states:
+        err().print(f"the cluster runs, but not the application {section.app_name}")
+    else:
+        out().print(_table(states))
+        for state in states:
+            if state.message:
+                err().print(f"{state.name}: {state.message}", markup=False, highlight=False)
+
+
+def _table(states: "list[DeploymentState]") -> Table:
+    table = Table("deployment", "state", "replicas", "open requests", "start-up", box=None)
+    for state in states:
+        starts = [d["startup_s"] for d in state.details if "startup_s" in d]
+        table.add_row(
+            state.name,
+            state.status.lower(),
+            f"{state.num_running}/{state.num_wanted}",
+            str(sum(d.get("num_open_calls", 0) for d in state.details)),
+            ", ".join(f"{stage} {s:.1f} s" for stage, s in starts[0].items()) if starts else "",
+        )
+    return table

@@ -1,0 +1,118 @@
+"""`coterie up`: from a configuration to a cluster that answers."""
+
+import socket
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from coterie.cli.console import err, print_json
+from coterie.cli.stages import Stages
+from coterie.config import Config, load_config
+from coterie.errors import ConfigError
+from deployments import local_cluster
+from deployments.models.resolve import resolve_model
+
+if TYPE_CHECKING:
+    from deployments.operate import DeploymentState
+
+
+@click.command()
+@click.option(
+    "-f",
+    "--file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Configuration file (YAML). Default: $COTERIE_CONFIG, else the built-in laptop one.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the outcome as one line of JSON.")
+def up_command(file: Path | None, as_json: bool) -> None:
+    """Start serving, and wait until every model answers.
+
+    Without `cluster.address` in the configuration a Ray cluster is started on
+    this machine, to be ended with `coterie down`. Called again, it brings the
+    running application up to date with the configuration.
+
+    \b
+    Examples:
+      coterie up                     the built-in model, on this machine
+      coterie up -f cluster.yaml     your own configuration
+    """
+    config = load_config(file)
+    stages = Stages(quiet=as_json)
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        # Ray starts beside the preparation of the models.
+        ray_start = pool.submit(_start_ray, config)
+        for model in config.models:
+            with stages.stage(f"model files of {model.name}"):
+                resolve_model(model.model, config.cluster.state_dir.expanduser(), stages)
+        with stages.stage("Ray"):
+            ray_start.result()
+    _deploy(config, stages)
+    _say_where(config, stages, as_json)
+
+
+def _start_ray(config: Config) -> None:
+    if config.cluster.address is not None:
+        return
+    local_cluster.use_auth_token(config.cluster)
+    if local_cluster.find(config.cluster) is None:
+        _check_ports(config)
+        local_cluster.start(config.cluster)
+
+
+def _deploy(config: Config, stages: Stages) -> None:
+    # Ray must be imported after use_auth_token.
+    from deployments import operate  # noqa: PLC0415
+
+    def on_state(states: "list[DeploymentState]") -> None:
+        waiting = [s.name for s in states if s.num_running < max(s.num_wanted, 1)]
+        stages.report(f"waiting for {', '.join(waiting)}" if waiting else "all replicas run")
+
+    with operate.connected(config.cluster):
+        with stages.stage("engines and gateway"):
+            operate.deploy(config.model_dump(mode="json"), config.cluster, on_state)
+        details = operate.deployment_states(config.cluster.app_name, with_details=True)
+    for state in details:
+        for detail in state.details:
+            if "startup_s" in detail:
+                stages.durations_s[state.name] = detail["startup_s"]
+
+
+def _say_where(config: Config, stages: Stages, as_json: bool) -> None:
+    gateway = config.gateway
+    grpc_at = f"{_reachable(gateway.host)}:{gateway.grpc_port}"
+    http_at = f"http://{_reachable(gateway.host)}:{gateway.http_port}/v1"
+    names = [model.name for model in config.models]
+    if as_json:
+        print_json(
+            {"grpc": grpc_at, "http": http_at, "models": names, "seconds": stages.durations_s}
+        )
+        return
+    console = err()
+    console.print(f"[bold green]serving[/] {', '.join(names)}", highlight=False)
+    console.print(f"  gRPC         {grpc_at}", highlight=False)
+    console.print(f"  OpenAI HTTP  {http_at}", highlight=False)
+    address = "" if gateway.grpc_port == 9000 else f" --address {grpc_at}"
+    console.print(f"talk to it: coterie chat{address}", style="dim", highlight=False)
+
+
+def _reachable(host: str) -> str:
+    return "localhost" if host in {"127.0.0.1", "0.0.0.0", "::", "::1"} else host
+
+
+def _check_ports(config: Config) -> None:
+    """Replicas may share a port among themselves, but not with a stranger."""
+    gateway = config.gateway
+    for key in ("grpc_port", "http_port"):
+        port: int = getattr(gateway, key)
+        family: Any = socket.AF_INET6 if ":" in gateway.host else socket.AF_INET
+        with socket.socket(family) as probe:
+            try:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind((gateway.host, port))
+            except OSError as error:
+                raise ConfigError(
+                    f"gateway.{key}: cannot listen on {gateway.host}:{port} "
+                    f"({error.strerror}); end what listens there, or choose another port"
+                ) from error

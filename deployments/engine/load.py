@@ -1,0 +1,44 @@
+"""What the engine core last said of its own load."""
+
+import time
+from typing import Any
+
+import msgspec
+from vllm.v1.metrics.loggers import StatLoggerBase
+
+
+class EngineLoad(msgspec.Struct):
+    """As of the engine's last step; `updated_s` is its monotonic time.
+
+    `kv_usage` is the share of KV blocks that running sequences hold, in
+    [0, 1]; blocks kept only for their prefix count as free.
+    """
+
+    num_running: int = 0
+    num_waiting: int = 0
+    kv_usage: float = 0.0
+    updated_s: float = 0.0
+
+
+class LoadLogger(StatLoggerBase):
+    """Writes every step's numbers into one `EngineLoad`.
+
+    vLLM hands them to such a logger alone; it reports nothing anywhere.
+    """
+
+    def __init__(self, load: EngineLoad) -> None:
+        self._load = load
+
+    def record(
+        self, scheduler_stats: Any, iteration_stats: Any, mm_cache_stats: Any = None,
+        engine_idx: int = 0,
+    ) -> None:  # fmt: skip
+        """Called by vLLM after each step."""
+        if scheduler_stats is not None:
+            self._load.num_running = scheduler_stats.num_running_reqs
+            self._load.num_waiting = scheduler_stats.num_waiting_reqs
+            self._load.kv_usage = scheduler_stats.kv_cache_usage
+            self._load.updated_s = time.monotonic()
+
+    def log_engine_initialized(self) -> None:
+        """Nothing to say."""

@@ -1,0 +1,96 @@
+"""A real cluster for the time of a test: Ray, Serve, gateway, engines, by `coterie up`."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import psutil
+import yaml
+
+STATE_DIR = Path(os.environ.get("COTERIE_STATE_DIR", "~/.cache/coterie")).expanduser()
+"""Shared by all runs, so that models are converted once a machine."""
+
+
+class RunningCluster:
+    """Started on entering, ended on leaving; then nothing of it may be left.
+
+    `sections` are merged into a configuration with free ports on loopback.
+    """
+
+    def __init__(self, folder: Path, name: str, **sections: Any) -> None:
+        grpc_port, http_port = free_ports(2)
+        self.address = f"127.0.0.1:{grpc_port}"
+        self.http_url = f"http://127.0.0.1:{http_port}"
+        self.file = folder / f"{name}.yaml"
+        gateway = {"grpc_port": grpc_port, "http_port": http_port, "drain_timeout_s": 5}
+        config = {
+            "cluster": {"app_name": name, "state_dir": str(STATE_DIR)},
+            "gateway": gateway | sections.pop("gateway", {}),
+            **sections,
+        }
+        self.file.write_text(yaml.safe_dump(config))
+        self.up: dict[str, Any] = {}
+
+    def __enter__(self) -> Self:
+        try:
+            self.up = json.loads(self.coterie("up", "-f", str(self.file), "--json"))
+        except BaseException:
+            self.coterie("down", "-f", str(self.file), "--json")
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        members = self.processes()
+        self.coterie("down", "-f", str(self.file), "--json")
+        _, left = psutil.wait_procs(members, timeout=10)
+        for process in left:
+            process.kill()
+        if error is None:
+            assert not left, f"processes outlived the cluster: {left}"
+
+    def status(self) -> dict[str, dict[str, Any]]:
+        """What `coterie status --json` says, by deployment."""
+        found = json.loads(self.coterie("status", "-f", str(self.file), "--json"))
+        return {state["name"]: state for state in found}
+
+    def processes(self) -> list[psutil.Process]:
+        """All processes of the cluster."""
+        record = STATE_DIR / f"cluster-{self.file.stem}.json"
+        leader = psutil.Process(json.loads(record.read_text())["pid"])
+        return [leader, *leader.children(recursive=True)]
+
+    def coterie(self, *arguments: str, environment: Mapping[str, str] | None = None) -> str:
+        """Run a `coterie` command to its end; its standard output."""
+        done = subprocess.run(
+            [sys.executable, "-m", "coterie.cli.main", *arguments],
+            capture_output=True,
+            text=True,
+            timeout=600,
+            env=os.environ | {"COTERIE_ADDRESS": self.address} | dict(environment or {}),
+            check=False,
+        )
+        assert done.returncode == 0, f"coterie {' '.join(arguments)}: {done.stderr}"
+        return done.stdout
+
+
+def free_ports(count: int) -> Sequence[int]:
+    """Ports of the loopback address that nobody listens on at the moment."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+    finally:
+        for each in sockets:
+            each.close()
