@@ -6,7 +6,6 @@ file.
 """
 
 import os
-import secrets
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from deployments.engine.plan import Device, plan_placement
 from deployments.engine.replica import EngineReplica
 from deployments.gateway.replica import Gateway
 from deployments.gateway.replica_watch import ReplicaWatch
+from deployments.local_cluster import write_secret_once
 from deployments.settings import ClusterSection, GatewaySection, ModelSection
 from router.settings import RouterSection
 
@@ -38,21 +38,25 @@ def build(args: dict[str, Any]) -> serve.Application:
     state_dir = cluster.state_dir.expanduser()
     link = {"token": link_token(state_dir), "state_dir": str(state_dir)}
     engines = {model.name: _engine(model, link) for model in models}
-    return Gateway.options(
-        name=GATEWAY,
-        num_replicas=gateway.num_replicas,
-        ray_actor_options={"num_cpus": gateway.num_cpus},
-        graceful_shutdown_timeout_s=gateway.drain_timeout_s + _SHUTDOWN_MARGIN_S,
-        health_check_period_s=_HEALTH_PERIOD_S,
-        max_constructor_retry_count=3,
-    ).bind(
-        {
-            "gateway": gateway.model_dump(mode="json"),
-            "models": [model.model_dump(mode="json") for model in models],
-        },
-        router.policy,
-        link,
-        engines,
+    return (
+        serve.deployment(Gateway)
+        .options(
+            name=GATEWAY,
+            num_replicas=gateway.num_replicas,
+            ray_actor_options={"num_cpus": gateway.num_cpus},
+            graceful_shutdown_timeout_s=gateway.drain_timeout_s + _SHUTDOWN_MARGIN_S,
+            health_check_period_s=_HEALTH_PERIOD_S,
+            max_constructor_retry_count=3,
+        )
+        .bind(
+            {
+                "gateway": gateway.model_dump(mode="json"),
+                "models": [model.model_dump(mode="json") for model in models],
+            },
+            router.policy,
+            link,
+            engines,
+        )
     )
 
 
@@ -71,12 +75,7 @@ def link_token(state_dir: Path) -> str:
     if given := os.environ.get(LINK_TOKEN_VARIABLE):
         return given
     path = state_dir / "link_token"
-    state_dir.mkdir(parents=True, exist_ok=True)
-    try:
-        with os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
-            file.write(secrets.token_urlsafe(32))
-    except FileExistsError:
-        pass
+    write_secret_once(path)
     return path.read_text()
 
 
@@ -87,20 +86,24 @@ def _engine(model: ModelSection, link: dict[str, str]) -> serve.Application:
     if any(amount for bundle in placement.bundles for amount in bundle.values()):
         options["placement_group_bundles"] = [dict(b) for b in placement.bundles]
         options["placement_group_strategy"] = placement.strategy
-    return EngineReplica.options(
-        name=engine_deployment(model.name),
-        num_replicas=model.num_replicas,
-        ray_actor_options={
-            "num_cpus": placement.actor_num_cpus,
-            "num_gpus": placement.actor_num_gpus,
-        },
-        graceful_shutdown_timeout_s=model.drain_timeout_s + _SHUTDOWN_MARGIN_S,
-        health_check_period_s=_HEALTH_PERIOD_S,
-        health_check_timeout_s=model.health_timeout_s + _SHUTDOWN_MARGIN_S,
-        max_constructor_retry_count=3,
-        request_router_config=RequestRouterConfig(request_router_class=ReplicaWatch),
-        **options,
-    ).bind(model.model_dump(mode="json"), device, placement.executor, link)
+    return (
+        serve.deployment(EngineReplica)
+        .options(
+            name=engine_deployment(model.name),
+            num_replicas=model.num_replicas,
+            ray_actor_options={
+                "num_cpus": placement.actor_num_cpus,
+                "num_gpus": placement.actor_num_gpus,
+            },
+            graceful_shutdown_timeout_s=model.drain_timeout_s + _SHUTDOWN_MARGIN_S,
+            health_check_period_s=_HEALTH_PERIOD_S,
+            health_check_timeout_s=model.health_timeout_s + _SHUTDOWN_MARGIN_S,
+            max_constructor_retry_count=3,
+            request_router_config=RequestRouterConfig(request_router_class=ReplicaWatch),
+            **options,
+        )
+        .bind(model.model_dump(mode="json"), device, placement.executor, link)
+    )
 
 
 def _device(model: ModelSection) -> Device:

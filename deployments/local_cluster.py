@@ -107,12 +107,20 @@ def use_auth_token(section: ClusterSection) -> None:
     its owner's eyes only.
     """
     path = section.state_dir.expanduser() / "ray_auth_token"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with contextlib.suppress(FileExistsError):
-        with os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
-            file.write(os.urandom(32).hex())
+    write_secret_once(path)
     os.environ["RAY_AUTH_MODE"] = "token"
     os.environ["RAY_AUTH_TOKEN_PATH"] = str(path)
+
+
+def write_secret_once(path: Path) -> None:
+    """Put a random secret into a file that only its owner can read, if there is none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+    except FileExistsError:
+        return
+    with os.fdopen(descriptor, "w") as file:
+        file.write(os.urandom(32).hex())
 
 
 def _record(section: ClusterSection) -> Path:
@@ -146,6 +154,9 @@ def _spawn(
         # By default Ray runs its workers, and so our engines, at nice 15: whatever
         # else runs on the machine would take their cores away.
         "RAY_worker_niceness": "0",
+        # The application is drained before the cluster is ended; a node drain on
+        # top would only wait out its full 30 s.
+        "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
     }
     return subprocess.Popen(
         command,

@@ -49,6 +49,8 @@ def connected(section: ClusterSection, *, address: str | None = None) -> Iterato
         if cluster is None:
             raise ConfigError("no local cluster is running; start one with `coterie up`")
         address = cluster.address
+    # Serve tells what it does line by line; the commands have their own words.
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except ConnectionError as error:

@@ -114,7 +114,7 @@ def _read(is_watched: bool) -> str | None:
         line = sys.stdin.readline()
         return line.removesuffix("\n") if line else None
     with contextlib.suppress(ImportError):
-        import readline  # noqa: F401  gives input() editing and recall
+        import readline  # noqa: F401, PLC0415  gives input() editing and recall
     while True:
         try:
             return input("> ")

@@ -95,7 +95,9 @@ class LinkServer:
         """Listen on a free port of `host`; returns the port."""
         self._server = grpc.aio.server(options=CHANNEL_OPTIONS)
         service, method = LINK_METHOD.strip("/").split("/")
-        handler = grpc.stream_stream_rpc_method_handler(self._attach)
+        handler: grpc.RpcMethodHandler[Any, Any] = grpc.stream_stream_rpc_method_handler(
+            self._attach
+        )
         self._server.add_generic_rpc_handlers(
             (grpc.method_handlers_generic_handler(service, {method: handler}),)
         )

@@ -20,7 +20,7 @@ class EngineLoad(msgspec.Struct):
     updated_s: float = 0.0
 
 
-class LoadLogger(StatLoggerBase):
+class LoadLogger(StatLoggerBase):  # type: ignore[misc]  # vLLM is untyped here
     """Writes every step's numbers into one `EngineLoad`.
 
     vLLM hands them to such a logger alone; it reports nothing anywhere.

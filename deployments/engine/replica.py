@@ -9,7 +9,6 @@ from typing import Any
 
 import msgspec
 import ray
-from ray import serve
 
 from deployments.engine.environment import engine_environment, join_ray_cluster
 from deployments.engine.link_server import LinkServer
@@ -30,11 +29,14 @@ class EngineStatus(msgspec.Struct, frozen=True):
     startup_s: dict[str, float]
 
 
-@serve.deployment
 class EngineReplica:
-    """One replica of one model. Requests reach it by its link, not by Serve."""
+    """One replica of one model. Requests reach it by its link, not by Serve.
 
-    async def __init__(
+    Made a Serve deployment in `deployments.app`.
+    """
+
+    # Serve awaits a constructor that is a coroutine.
+    async def __init__(  # type: ignore[misc]
         self, section: dict[str, Any], device: Device, executor: str, link: dict[str, str]
     ) -> None:
         self._section = ModelSection.model_validate(section)

@@ -31,6 +31,7 @@ from infra.errors import CoterieError, DeadlineError, EngineError, NoReplicaErro
 log = logging.getLogger(__name__)
 
 _RECONNECT_S = 0.5
+UplinkStream = grpc.aio.StreamStreamCall[bytes, bytes]
 _KINDS = {
     cls.kind: cls
     for cls in (errors.InvalidArgumentError, errors.NoReplicaError, errors.EngineError)
@@ -70,6 +71,7 @@ class Link:
         self._inboxes: dict[int, Inbox] = {}
         self._uplink: list[Submit | Abort] = []
         self._has_uplink = asyncio.Event()
+        self._is_idle: asyncio.Event | None = None
         self._task = asyncio.create_task(self._stay_connected())
 
     @property
@@ -111,6 +113,15 @@ class Link:
             timer.cancel()
             if self._inboxes.pop(seq, None) is not None and not is_finished:
                 self._send(Abort(seq))
+            if self._is_idle is not None and not self._inboxes:
+                self._is_idle.set()
+
+    async def close_when_idle(self) -> None:
+        """Let the open calls end, then end the stream. No new ones may come."""
+        if self._inboxes:
+            self._is_idle = asyncio.Event()
+            await self._is_idle.wait()
+        await self.close()
 
     async def close(self) -> None:
         """End the stream; open calls fail."""
@@ -148,9 +159,9 @@ class Link:
 
     async def _connect_once(self) -> None:
         async with grpc.aio.insecure_channel(self.address, options=CHANNEL_OPTIONS) as channel:
-            stream: grpc.aio.StreamStreamCall[bytes, bytes] = channel.stream_stream(LINK_METHOD)(
-                metadata=((TOKEN_KEY, self._token),)
-            )
+            stream: grpc.aio.StreamStreamCall[bytes, bytes] = channel.stream_stream(
+                LINK_METHOD
+            )(metadata=((TOKEN_KEY, self._token),))
             self._uplink.clear()
             writer = asyncio.create_task(self._write(stream))
             try:
@@ -159,7 +170,7 @@ class Link:
             finally:
                 writer.cancel()
 
-    async def _write(self, stream: "grpc.aio.StreamStreamCall[bytes, bytes]") -> None:
+    async def _write(self, stream: UplinkStream) -> None:
         while True:
             await self._has_uplink.wait()
             self._has_uplink.clear()

@@ -8,6 +8,7 @@ import asyncio
 import logging
 import os
 import socket
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ import grpc
 import uvicorn
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
-from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from coterie.v1 import inference_pb2, inference_pb2_grpc
@@ -100,11 +100,14 @@ class Doors:
         reflection.enable_server_reflection(names, self._grpc)
 
 
-@serve.deployment
 class Gateway:
-    """Translates between Serve's life cycle and the doors'."""
+    """Translates between Serve's life cycle and the doors'.
 
-    async def __init__(
+    Made a Serve deployment in `deployments.app`.
+    """
+
+    # Serve awaits a constructor that is a coroutine.
+    async def __init__(  # type: ignore[misc]
         self,
         sections: dict[str, Any],
         policy: str,
@@ -139,10 +142,11 @@ def _tokenizer(model: ModelSection, link: dict[str, str]) -> Tokenizer:
 def _follow(served: ServedModel, handle: DeploymentHandle[Any]) -> None:
     """Keep the model's replicas up to date, from Serve's pushes."""
     loop = asyncio.get_running_loop()
-    replica_feed.listen(
-        handle.deployment_name,
-        lambda replicas: loop.call_soon_threadsafe(served.set_replicas, replicas) and None,
-    )
+
+    def on_replicas(replicas: Mapping[str, replica_feed.Metadata]) -> None:
+        loop.call_soon_threadsafe(served.set_replicas, replicas)
+
+    replica_feed.listen(handle.deployment_name, on_replicas)
     # A handle has no router until its first call.
     handle.status.remote()
 

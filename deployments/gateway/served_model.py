@@ -31,6 +31,7 @@ class ServedModel:
         self._created_s = int(time.time())
         self._link_token = link_token
         self._links: dict[ReplicaId, Link] = {}
+        self._closing: set[asyncio.Future[None]] = set()
         self._ledger = Ledger(policy)
 
     @property
@@ -49,9 +50,10 @@ class ServedModel:
                 self._links[ReplicaId(replica_id)] = Link(metadata["address"], self._link_token)
                 self.max_model_len = metadata["max_model_len"]
                 self.vocab_size = metadata["vocab_size"]
-        gone = [r for r in self._links if r not in replicas]
-        for replica_id in gone:
-            asyncio.ensure_future(_close_when_idle(self._links.pop(replica_id)))
+        for replica_id in [r for r in self._links if r not in replicas]:
+            closing = asyncio.ensure_future(self._links.pop(replica_id).close_when_idle())
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
 
     async def run(self, call: Call, timeout_s: float) -> AsyncGenerator[Delta, None]:
         """Choose a replica and give the call's deltas; see `Link.run`.
@@ -74,14 +76,9 @@ class ServedModel:
                 except NoReplicaError:
                     refused.add(replica_id)
 
-    async def wait_ready(self) -> None:
-        """Wait until at least one replica takes calls."""
-        while not self.num_ready_replicas:
-            await asyncio.sleep(0.05)
-
     def cards(self) -> list[ModelCard]:
         """The model's card, then one for each adapter."""
-        names = [(self.section.name, None)]
+        names: list[tuple[str, str | None]] = [(self.section.name, None)]
         names += [(name, self.section.name) for name in sorted(self.section.adapters)]
         return [
             ModelCard(
@@ -100,9 +97,3 @@ class ServedModel:
     async def close(self) -> None:
         """End all links."""
         await asyncio.gather(*(link.close() for link in self._links.values()))
-
-
-async def _close_when_idle(link: Link) -> None:
-    while link.num_open_calls:
-        await asyncio.sleep(0.1)
-    await link.close()

@@ -49,15 +49,16 @@ def write_checkpoint(source: Path, target: Path, progress: Progress) -> None:
     Raises `ConfigError` if the file is damaged, its architecture or tokenizer
     is not supported, or a part of it would be lost.
     """
-    metadata, tensor_names = _read(source)
-    check_supported(source, metadata)
-    progress.report("building the tokenizer", None)
-    tokenizer = build_tokenizer(source, metadata)
-    progress.report("reading the configuration", None)
-    config = _build_config(source, metadata)
-    stops = stop_token_ids(metadata[_TOKENS], metadata)
-    model = _load_model(source, config, progress)
+    with _damage_is_a_config_error(source):
+        metadata, tensor_names = read_gguf_metadata(str(source), (_TOKENS,))
+        check_supported(source, metadata)
+        progress.report("building the tokenizer", None)
+        tokenizer = build_tokenizer(source, metadata)
+        progress.report("reading the configuration", None)
+        config = _build_config(source, metadata)
+        model = _load_model(source, config, progress)
     _check_all_read(model, metadata, tensor_names)
+    stops = stop_token_ids(metadata[_TOKENS], metadata)
     model.generation_config = _generation_config(config, stops)
     progress.report("writing the checkpoint", None)
     with _quiet():
@@ -89,13 +90,14 @@ def check_supported(source: Path, metadata: Metadata) -> None:
         raise ConfigError(f"GGUF file {source.name} has no vocabulary; it is not a whole model")
 
 
-def _read(source: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Metadata with the vocabulary, and the names of all tensors."""
+@contextmanager
+def _damage_is_a_config_error(source: Path) -> Iterator[None]:
     try:
-        metadata, tensor_names = read_gguf_metadata(str(source), (_TOKENS,))
+        yield
     except _PARSER_ERRORS as error:
-        raise ConfigError(f"GGUF file {source} cannot be read: {error}") from error
-    return metadata, tensor_names
+        raise ConfigError(
+            f"GGUF file {source} cannot be read, it may be damaged or cut short: {error}"
+        ) from error
 
 
 def _build_config(source: Path, metadata: Metadata) -> PretrainedConfig:

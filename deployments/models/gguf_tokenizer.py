@@ -6,6 +6,7 @@ falls back to GPT-2's splitting of text where it does not know the file's own.
 Both would give other token ids than the model was trained on, in silence.
 """
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,21 @@ from infra.errors import ConfigError
 # every digit has been set apart.
 _GPT2_SPLITS = frozenset({"gpt-2", "phi-2", "mpt", "olmo", "jais", "trillion"})
 _DIGIT_SPLITS = frozenset({"smollm", "starcoder", "refact", "command-r", "codeshell", "exaone"})
+# Vocabularies of Llama 3's kind: a word that is a token as a whole is never put
+# together from merges, and prompts begin with a token unless the file denies it.
+_WHOLE_WORD_SPLITS = frozenset(
+    {
+        "llama3",
+        "llama-v3",
+        "llama-bpe",
+        "falcon3",
+        "falcon-h1",
+        "pixtral",
+        "midm-2.0",
+        "lfm2",
+        "tekken",
+    }
+)
 _CONTROL = 3
 
 # Tokens by which chat models end a turn; llama.cpp stops at them too.
@@ -50,7 +66,9 @@ def build_tokenizer(path: Path, metadata: Metadata) -> PreTrainedTokenizerFast:
     backend, _ = convert_gguf_tokenizer(architecture, fields)
     if fields.get("pre_tokenizer_type") in _DIGIT_SPLITS:
         backend.pre_tokenizer = _digit_split()
-    _check_size(backend, fields["tokens"])
+    if fields.get("pre_tokenizer_type") in _WHOLE_WORD_SPLITS:
+        backend.model.ignore_merges = True
+    backend = _only_own_tokens(backend, len(fields["tokens"]))
     backend.post_processor = _post_processor(metadata, names)
     known = {name: token for name, token in names.items() if token is not None}
     arch = metadata["general.architecture"]
@@ -103,23 +121,34 @@ def _check_split(fields: dict[str, Any]) -> None:
         )
 
 
-def _check_size(backend: Tokenizer, tokens: list[str]) -> None:
-    size = max(backend.get_vocab(with_added_tokens=True).values()) + 1
-    if size > len(tokens):
-        raise ConfigError(
-            f"the GGUF file's tokenizer cannot be rebuilt: it would have {size} tokens "
-            f"where the model has {len(tokens)}; give the original checkpoint as a directory"
-        )
+def _only_own_tokens(backend: Tokenizer, num_tokens: int) -> Tokenizer:
+    """The tokenizer without tokens past the file's vocabulary.
+
+    transformers builds it by way of a class of one model, whose special tokens
+    are added at the end where the vocabulary lacks them (GPT-2's
+    `<|endoftext|>` in a Llama 3). The model has no embedding for those.
+    """
+    if backend.get_vocab_size(with_added_tokens=True) <= num_tokens:
+        return backend
+    state = json.loads(backend.to_str())
+    state["added_tokens"] = [
+        token for token in state["added_tokens"] if token["id"] < num_tokens
+    ]
+    return Tokenizer.from_str(json.dumps(state))
 
 
 def _post_processor(metadata: Metadata, names: dict[str, Any]) -> processors.PostProcessor:
     """Puts the tokens around a prompt that the file asks for.
 
-    Defaults are llama.cpp's: a beginning token for SentencePiece vocabularies.
+    Defaults are llama.cpp's: a beginning token for SentencePiece vocabularies
+    and those of Llama 3's kind.
     """
     key = "tokenizer.ggml"
-    is_sentencepiece = metadata.get(f"{key}.model") in ("llama", "gemma4")
-    has_bos = metadata.get(f"{key}.add_bos_token", is_sentencepiece)
+    is_begun = (
+        metadata.get(f"{key}.model") in ("llama", "gemma4")
+        or metadata.get(f"{key}.pre") in _WHOLE_WORD_SPLITS
+    )
+    has_bos = metadata.get(f"{key}.add_bos_token", is_begun)
     has_eos = metadata.get(f"{key}.add_eos_token", False)
     bos, eos = names.get("bos_token"), names.get("eos_token")
     single = [*([bos] if has_bos and bos else []), "$A", *([eos] if has_eos and eos else [])]

@@ -24,7 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -238,13 +238,11 @@ async def _run(arguments: argparse.Namespace, section: ModelSection, address: st
 def main() -> None:
     """Measure and print a row of JSON a level."""
     arguments = _arguments()
-    awaitable: Awaitable[list[Row]]
     section = ModelSection(
         name="bench", model=arguments.model, max_model_len=2048, enforce_eager=True
     )
     with Cluster(section) as cluster:
-        awaitable = _run(arguments, section, cluster.address)
-        rows = asyncio.run(awaitable)  # type: ignore[arg-type]
+        rows = asyncio.run(_run(arguments, section, cluster.address))
     if arguments.json:
         arguments.json.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
 

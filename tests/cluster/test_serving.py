@@ -20,7 +20,9 @@ from coterie import (
     InvalidArgumentError,
     NoReplicaError,
     PromptTooLongError,
+    Response,
     UnknownModelError,
+    Usage,
 )
 from tests.builders.cluster import RunningCluster
 from tests.cluster.adapter import write_random_adapter
@@ -82,6 +84,12 @@ def client(cluster: RunningCluster) -> Iterator[Client]:
 def expected() -> list[list[int]]:
     """Greedy tokens of vLLM itself. Shape: [len(PROMPTS), NUM_TOKENS]."""
     return greedy_by_vllm(SECTION, PROMPTS, NUM_TOKENS)
+
+
+def usage_of(answer: Response) -> Usage:
+    """Token counts, which a whole answer always has."""
+    assert answer.usage is not None
+    return answer.usage
 
 
 async def all_at(concurrency: int, ask: Any) -> list[Any]:
@@ -152,7 +160,7 @@ def test_a_chat_gives_the_same_text_streamed_and_whole_and_through_both_doors(
     assert len(whole.text) > 10
     assert whole.text == streamed == answer.choices[0].message.content
     assert answer.usage is not None
-    assert answer.usage.prompt_tokens == whole.usage.num_prompt_tokens
+    assert answer.usage.prompt_tokens == usage_of(whole).num_prompt_tokens
 
 
 def test_usage_counts_the_prompt_tokens_that_came_from_the_prefix_cache(
@@ -161,9 +169,9 @@ def test_usage_counts_the_prompt_tokens_that_came_from_the_prefix_cache(
     prompt = [300 + i for i in range(300)]
     first = client.generate_unary(prompt, temperature=0, max_tokens=4)
     second = client.generate_unary(prompt, temperature=0, max_tokens=4)
-    assert (first.usage.num_prompt_tokens, first.usage.num_cached_tokens) == (300, 0)
+    assert (usage_of(first).num_prompt_tokens, usage_of(first).num_cached_tokens) == (300, 0)
     # Whole blocks of 128 tokens are reused.
-    assert second.usage.num_cached_tokens == 256
+    assert usage_of(second).num_cached_tokens == 256
     assert first.outputs[0].token_ids == second.outputs[0].token_ids
 
 
@@ -176,7 +184,7 @@ def test_sampling_parameters_reach_the_engine(client: Client) -> None:
     assert text(temperature=0, logit_bias={260: 100.0}).count(" the") >= 8
     several = client.generate_unary("Once", n=3, temperature=1.0, max_tokens=4, logprobs=2)
     assert [output.index for output in several.outputs] == [0, 1, 2]
-    assert several.usage.num_output_tokens == 12
+    assert usage_of(several).num_output_tokens == 12
     logprobs = several.outputs[0].logprobs
     assert logprobs is not None
     assert [len(position.top) for position in logprobs] == [2] * 4
@@ -225,7 +233,7 @@ def test_tokenize_and_detokenize_are_inverse_and_agree_with_usage(client: Client
     tokens = client.tokenize(text)
     assert client.detokenize(tokens.token_ids) == text
     answer = client.generate_unary(text, max_tokens=1)
-    assert answer.usage.num_prompt_tokens == len(tokens.token_ids)
+    assert usage_of(answer).num_prompt_tokens == len(tokens.token_ids)
 
 
 @pytest.mark.parametrize(
@@ -312,5 +320,5 @@ def test_when_the_engine_core_dies_its_requests_fail_and_another_replica_serves(
             break
         except (EngineError, NoReplicaError):
             time.sleep(1)
-    assert answer.usage.num_output_tokens >= 1
+    assert usage_of(answer).num_output_tokens >= 1
     assert not [p for p in cores if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]

@@ -87,7 +87,12 @@ async def test_everything_of_one_step_comes_as_one_frame() -> None:
     frames: list[int] = []
     async with linked(engine) as (_, link):
         deliver = link._deliver
-        link._deliver = lambda data: (frames.append(len(data)), deliver(data))[1]  # type: ignore[method-assign]
+
+        def counted(data: bytes) -> None:
+            frames.append(len(data))
+            deliver(data)
+
+        link._deliver = counted  # type: ignore[method-assign]
         runs = [asyncio.ensure_future(anext(link.run(call(f"r{n}"), 5))) for n in range(20)]
         await until(lambda: len(engine.open_request_ids) == 20)
         engine.step()

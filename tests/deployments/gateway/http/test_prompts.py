@@ -77,8 +77,9 @@ async def test_a_message_with_more_than_text_is_refused(name: str, value: Any) -
 async def test_a_message_can_be_continued() -> None:
     service = FakeService(text_deltas("ok"))
     await chat(service, continue_final_message=True, add_generation_prompt=False)
-    assert service.last_call.continue_final_message
+    first = service.last_call
     await chat(service, add_generation_prompt=True)
-    assert not service.last_call.continue_final_message
+    second = service.last_call
+    assert [first.continue_final_message, second.continue_final_message] == [True, False]
     param, _ = await refusal_of("chat", add_generation_prompt=False)
     assert param == "add_generation_prompt"
