@@ -82,7 +82,9 @@ main() {
     make_environment "$venv" "$interpreter"
     install_uv "$venv"
     say "installing Coterie for $device (the first time downloads about 1 GB)"
-    "$venv/bin/uv" pip install --python "$venv/bin/python" "${options[@]}" \
+    # Bytecode now, once: each of an engine's three processes would otherwise
+    # compile thousands of modules at its start wherever caches cannot be written.
+    "$venv/bin/uv" pip install --compile-bytecode --python "$venv/bin/python" "${options[@]}" \
         --editable "$REPOSITORY[$device,dev]"
     "$venv/bin/python" "$HERE/verify.py" "$device"
     say "ready: $venv/bin/coterie"

@@ -41,7 +41,7 @@ class RunningCluster:
         try:
             self.up = json.loads(self.coterie("up", "-f", str(self.file), "--json"))
         except BaseException:
-            self.coterie("down", "-f", str(self.file), "--json")
+            self._down()
             raise
         return self
 
@@ -52,7 +52,7 @@ class RunningCluster:
         trace: TracebackType | None,
     ) -> None:
         members = self.processes()
-        self.coterie("down", "-f", str(self.file), "--json")
+        self._down()
         _, left = psutil.wait_procs(members, timeout=10)
         for process in left:
             process.kill()
@@ -63,6 +63,9 @@ class RunningCluster:
         """What `coterie status --json` says, by deployment."""
         found = json.loads(self.coterie("status", "-f", str(self.file), "--json"))
         return {state["name"]: state for state in found}
+
+    def _down(self) -> None:
+        self.coterie("down", "-f", str(self.file), "--json")
 
     def processes(self) -> list[psutil.Process]:
         """All processes of the cluster."""

@@ -40,5 +40,7 @@ def greedy_by_vllm(
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    found: list[list[int]] = json.loads(done.stdout.splitlines()[-1])
+    # vLLM logs to standard output as well.
+    answer = next(line for line in done.stdout.splitlines() if line.startswith("[["))
+    found: list[list[int]] = json.loads(answer)
     return found

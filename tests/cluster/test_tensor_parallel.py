@@ -1,0 +1,66 @@
+"""Two models in one cluster, one of them split over two ranks; a GGUF file by its path."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from coterie import Client
+from tests.builders.cluster import RunningCluster
+from tests.builders.gemma import gemma_gguf
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
+
+# float32, since in bfloat16 the order of the ranks' sum can turn a near tie.
+COMMON = {
+    "dtype": "float32",
+    "enforce_eager": True,
+    "max_model_len": 512,
+    "max_num_seqs": 8,
+    "kv_cache_memory_bytes": 128 * 1024**2,
+}
+PROMPTS = ("The capital of France is", "Water boils at", "def add(a, b):", "Roses are red,")
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningCluster]:
+    folder = tmp_path_factory.mktemp("split")
+    path = str(gemma_gguf(folder))
+    models = [
+        {"name": "whole", "model": path} | COMMON,
+        {"name": "split", "model": path, "tensor_parallel_size": 2} | COMMON,
+    ]
+    with RunningCluster(folder, "split", models=models) as running:
+        yield running
+
+
+def test_two_ranks_give_the_same_greedy_text_as_one(cluster: RunningCluster) -> None:
+    with Client(cluster.address) as client:
+        for prompt in PROMPTS:
+            whole, split = (
+                client.generate_unary(
+                    prompt, model=name, temperature=0, max_tokens=12, ignore_eos=True
+                )
+                for name in ("whole", "split")
+            )
+            assert whole.outputs[0].token_ids == split.outputs[0].token_ids, prompt
+            assert (whole.model, split.model) == ("whole", "split")
+        assert "Paris" in client.generate_unary(PROMPTS[0], model="split", temperature=0).text
+
+
+def test_each_rank_is_a_process_of_its_own_bound_to_its_own_core(
+    cluster: RunningCluster,
+) -> None:
+    ranks = [p for p in cluster.processes() if "Worker" in p.name()]
+    assert len(ranks) == 3
+    assert {model.name for model in _models(cluster)} == {"whole", "split"}
+
+
+def test_a_model_must_be_named_where_there_are_several(cluster: RunningCluster) -> None:
+    with Client(cluster.address) as client, pytest.raises(Exception, match="split, whole"):
+        client.generate_unary("hello")
+
+
+def _models(cluster: RunningCluster) -> tuple[object, ...]:
+    with Client(cluster.address) as client:
+        return client.models()
+
