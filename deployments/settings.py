@@ -3,13 +3,34 @@
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from infra.section import Section
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 Positive = Annotated[int, Field(ge=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$", max_length=128)]
+
+
+# Engine arguments that a section's own fields set; giving them a second time
+# in `engine_args` would leave it open which one counts.
+_OWN_ENGINE_ARGS = {
+    "model": "model",
+    "served_model_name": "name",
+    "tensor_parallel_size": "tensor_parallel_size",
+    "pipeline_parallel_size": "pipeline_parallel_size",
+    "dtype": "dtype",
+    "quantization": "quantization",
+    "max_model_len": "max_model_len",
+    "max_num_seqs": "max_num_seqs",
+    "kv_cache_memory_bytes": "kv_cache_memory_bytes",
+    "gpu_memory_utilization": "gpu_memory_utilization",
+    "enable_prefix_caching": "enable_prefix_caching",
+    "enable_chunked_prefill": "enable_chunked_prefill",
+    "enforce_eager": "enforce_eager",
+    "enable_lora": "adapters",
+    "distributed_executor_backend": "tensor_parallel_size and pipeline_parallel_size",
+}
 
 
 class ClusterSection(Section):
@@ -121,7 +142,7 @@ class ModelSection(Section):
 
     cpu_cores_per_rank: list[list[int]] | None = None
     """CPU only: the cores that each rank's threads are bound to, one list a
-    rank, such as [[0], [1]]. Default: the machine's cores in equal shares."""
+    rank, such as [[0], [1]]. Default: the cores of the machine in equal shares."""
 
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     """Number type of weights and activations; `auto` takes the checkpoint's."""
@@ -171,6 +192,14 @@ class ModelSection(Section):
     def num_ranks(self) -> int:
         """Processes that one engine replica is split over."""
         return self.tensor_parallel_size * self.pipeline_parallel_size
+
+    @field_validator("engine_args")
+    @classmethod
+    def _no_argument_twice(cls, given: dict[str, Any]) -> dict[str, Any]:
+        for key in given:
+            if key in _OWN_ENGINE_ARGS:
+                raise ValueError(f"{key}: set {_OWN_ENGINE_ARGS[key]} of the model instead")
+        return given
 
     @model_validator(mode="after")
     def _one_core_list_per_rank(self) -> "ModelSection":

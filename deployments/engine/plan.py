@@ -4,7 +4,8 @@ Ranks of one engine replica, with where they run:
 
 | device | pipeline stages | executor | bundles                              |
 |--------|-----------------|----------|--------------------------------------|
-| CPU    | any             | mp       | one: the whole replica on one node   |
+| CPU    | any, one rank   | core     | one: the whole replica on one node   |
+| CPU    | any             | mp       | the same                             |
 | GPU    | 1               | mp       | one: all tensor-parallel ranks       |
 | GPU    | more            | ray      | the replica's own, then one a rank   |
 
@@ -23,26 +24,7 @@ from infra.errors import ConfigError
 
 Device = Literal["cpu", "cuda"]
 CPU_KV_CACHE_BYTES = 1024**3
-
-# Engine arguments that a section's own fields set; giving them a second time
-# in `engine_args` would leave it open which one counts.
-_OWN_ENGINE_ARGS = {
-    "model": "model",
-    "served_model_name": "name",
-    "tensor_parallel_size": "tensor_parallel_size",
-    "pipeline_parallel_size": "pipeline_parallel_size",
-    "dtype": "dtype",
-    "quantization": "quantization",
-    "max_model_len": "max_model_len",
-    "max_num_seqs": "max_num_seqs",
-    "kv_cache_memory_bytes": "kv_cache_memory_bytes",
-    "gpu_memory_utilization": "gpu_memory_utilization",
-    "enable_prefix_caching": "enable_prefix_caching",
-    "enable_chunked_prefill": "enable_chunked_prefill",
-    "enforce_eager": "enforce_eager",
-    "enable_lora": "adapters",
-    "distributed_executor_backend": "tensor_parallel_size and pipeline_parallel_size",
-}
+CORE_EXECUTOR = "deployments.engine.core_executor.CoreExecutor"
 
 
 @dataclass(frozen=True)
@@ -53,7 +35,7 @@ class Placement:
     are its share of it.
     """
 
-    executor: Literal["mp", "ray"]
+    executor: str  # "mp", "ray" or CORE_EXECUTOR
     strategy: Literal["PACK", "STRICT_PACK"]
     bundles: tuple[Mapping[str, float], ...]
     actor_num_cpus: float
@@ -65,7 +47,8 @@ def plan_placement(section: ModelSection, device: Device) -> Placement:
     per_rank = section.num_cpus_per_rank
     if device == "cpu":
         num_cpus = (per_rank or 0.0) * section.num_ranks
-        return Placement("mp", "STRICT_PACK", ({"CPU": num_cpus},), num_cpus, 0.0)
+        executor = CORE_EXECUTOR if section.num_ranks == 1 else "mp"
+        return Placement(executor, "STRICT_PACK", ({"CPU": num_cpus},), num_cpus, 0.0)
     per_rank = 1.0 if per_rank is None else per_rank
     if section.pipeline_parallel_size == 1:
         num_gpus = float(section.tensor_parallel_size)
@@ -79,16 +62,7 @@ def plan_placement(section: ModelSection, device: Device) -> Placement:
 def plan_engine_args(
     section: ModelSection, device: Device, model_path: str, executor: str
 ) -> dict[str, Any]:
-    """Keyword arguments for vLLM's `AsyncEngineArgs`.
-
-    Raises ConfigError where `engine_args` repeats a field of the section.
-    """
-    for key in section.engine_args:
-        if key in _OWN_ENGINE_ARGS:
-            raise ConfigError(
-                f"models.{section.name}.engine_args.{key}: "
-                f"set {_OWN_ENGINE_ARGS[key]} of the model instead"
-            )
+    """Keyword arguments for vLLM's `AsyncEngineArgs`."""
     args: dict[str, Any] = {
         "model": model_path,
         "served_model_name": section.name,
@@ -113,19 +87,31 @@ def plan_engine_args(
     return {k: v for k, v in args.items() if v is not None} | section.engine_args
 
 
-def plan_core_binding(section: ModelSection, cores: Sequence[int]) -> str:
-    """Value of VLLM_CPU_OMP_THREADS_BIND: rank by rank, such as "0,1|2,3".
+def plan_thread_environment(section: ModelSection, cores: Sequence[int]) -> Mapping[str, str]:
+    """Variables that bind each rank's threads to its cores.
 
-    One rank is left to vLLM, which keeps a core free for its scheduler.
-    Several ranks get equal runs of the cores that this process may use, since
-    vLLM by itself wants a NUMA node for each. Raises ConfigError where there
-    are fewer cores than ranks.
+    An only rank lives in the engine core's process, which OpenMP's own
+    variables bind. For several, vLLM takes the cores rank by rank ("0,1|2,3").
+    """
+    runs = plan_cores(section, cores)
+    if len(runs) == 1:
+        return {
+            "OMP_NUM_THREADS": str(len(runs[0])),
+            "GOMP_CPU_AFFINITY": " ".join(map(str, runs[0])),
+        }
+    return {"VLLM_CPU_OMP_THREADS_BIND": "|".join(",".join(map(str, run)) for run in runs)}
+
+
+def plan_cores(section: ModelSection, cores: Sequence[int]) -> list[list[int]]:
+    """The cores of each rank. Shape: [num_ranks, num_cores_of_rank].
+
+    By default equal runs of the cores that this process may use; vLLM by
+    itself wants a NUMA node for each rank. Raises ConfigError where there are
+    fewer cores than ranks.
     """
     if section.cpu_cores_per_rank is not None:
-        return "|".join(",".join(map(str, rank)) for rank in section.cpu_cores_per_rank)
+        return section.cpu_cores_per_rank
     num_ranks = section.num_ranks
-    if num_ranks == 1:
-        return "auto"
     if len(cores) < num_ranks:
         raise ConfigError(
             f"models.{section.name}: {num_ranks} ranks need as many cores, "
@@ -133,5 +119,4 @@ def plan_core_binding(section: ModelSection, cores: Sequence[int]) -> str:
         )
     share = len(cores) // num_ranks
     ordered = sorted(cores)
-    runs = [ordered[rank * share : (rank + 1) * share] for rank in range(num_ranks)]
-    return "|".join(",".join(map(str, run)) for run in runs)
+    return [ordered[rank * share : (rank + 1) * share] for rank in range(num_ranks)]

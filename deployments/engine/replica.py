@@ -12,7 +12,7 @@ import ray
 
 from deployments.engine.environment import engine_environment, join_ray_cluster
 from deployments.engine.link_server import LinkServer
-from deployments.engine.plan import Device, plan_core_binding, plan_engine_args
+from deployments.engine.plan import Device, plan_engine_args, plan_thread_environment
 from deployments.settings import ModelSection
 
 log = logging.getLogger("ray.serve")
@@ -53,12 +53,13 @@ class EngineReplica:
     def _load(self, device: Device, executor: str, state_dir: str) -> Any:
         section = self._section
         os.environ.update(engine_environment(Path(state_dir)))
-        if device == "cpu":
-            cores = sorted(os.sched_getaffinity(0))
-            os.environ["VLLM_CPU_OMP_THREADS_BIND"] = plan_core_binding(section, cores)
         path = self._timed("model_files", lambda: _model_path(section.model, state_dir))
         args = plan_engine_args(section, device, path, executor)
         engine_class = self._timed("import", _import_engine)
+        if device == "cpu":
+            # After the import: meant for the engine's processes, not for this one.
+            cores = sorted(os.sched_getaffinity(0))
+            os.environ.update(plan_thread_environment(section, cores))
         adapters = dict(section.adapters)
         return self._timed("load_and_warm_up", lambda: engine_class.start(args, adapters))
 

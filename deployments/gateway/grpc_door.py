@@ -122,8 +122,8 @@ class GrpcDoor(pb_grpc.InferenceServicer):
         )
 
     async def _tokenize(self, request: pb.TokenizeRequest) -> list[int]:
-        if request.messages and request.text:
-            raise InvalidArgumentError("set text or messages, not both", param="messages")
+        if bool(request.messages) == bool(request.text):
+            raise InvalidArgumentError("set exactly one of text and messages", param="text")
         if request.messages:
             return await self._service.tokenize_chat(
                 request.model, messages.to_messages(request.messages)

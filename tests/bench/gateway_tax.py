@@ -32,7 +32,7 @@ import yaml
 
 from coterie import AsyncClient
 from deployments.engine.environment import engine_environment
-from deployments.engine.plan import plan_engine_args
+from deployments.engine.plan import plan_engine_args, plan_placement, plan_thread_environment
 from deployments.models.resolve import resolve_model
 from deployments.settings import ModelSection
 from deployments.types import Call, Sampling
@@ -116,7 +116,9 @@ async def direct(section: ModelSection) -> tuple[Stream, Callable[[], None]]:
     os.environ.update(engine_environment(STATE_DIR))
     from deployments.engine.engine import Engine  # noqa: PLC0415  (needs the environment)
 
-    args = plan_engine_args(section, "cpu", path, "mp")
+    executor = plan_placement(section, "cpu").executor
+    os.environ.update(plan_thread_environment(section, sorted(os.sched_getaffinity(0))))
+    args = plan_engine_args(section, "cpu", path, executor)
     engine = await asyncio.to_thread(Engine.start, args, {})
 
     async def stream(name: str, prompt: list[int], num_tokens: int) -> AsyncIterator[int]:
@@ -215,7 +217,10 @@ def _arguments() -> argparse.Namespace:
         "--concurrency", type=int, nargs="+", default=[1, 4, 16, 32], help="levels"
     )
     parser.add_argument("--prompt-tokens", type=int, default=64)
-    parser.add_argument("--output-tokens", type=int, default=128)
+    parser.add_argument("--output-tokens", type=int, default=64)
+    parser.add_argument(
+        "--cores", type=int, nargs="+", help="cores of the engine's threads (default all)"
+    )
     parser.add_argument("--model", default="smollm2-135m-instruct", help="model reference")
     parser.add_argument("--json", type=Path, help="also write the rows to this file")
     return parser.parse_args()
@@ -239,7 +244,11 @@ def main() -> None:
     """Measure and print a row of JSON a level."""
     arguments = _arguments()
     section = ModelSection(
-        name="bench", model=arguments.model, max_model_len=2048, enforce_eager=True
+        name="bench",
+        model=arguments.model,
+        max_model_len=2048,
+        enforce_eager=True,
+        cpu_cores_per_rank=[arguments.cores] if arguments.cores else None,
     )
     with Cluster(section) as cluster:
         rows = asyncio.run(_run(arguments, section, cluster.address))

@@ -52,15 +52,10 @@ def test_each_rank_is_a_process_of_its_own_bound_to_its_own_core(
 ) -> None:
     ranks = [p for p in cluster.processes() if "Worker" in p.name()]
     assert len(ranks) == 3
-    assert {model.name for model in _models(cluster)} == {"whole", "split"}
+    with Client(cluster.address) as client:
+        assert {model.name for model in client.models()} == {"whole", "split"}
 
 
 def test_a_model_must_be_named_where_there_are_several(cluster: RunningCluster) -> None:
     with Client(cluster.address) as client, pytest.raises(Exception, match="split, whole"):
         client.generate_unary("hello")
-
-
-def _models(cluster: RunningCluster) -> tuple[object, ...]:
-    with Client(cluster.address) as client:
-        return client.models()
-

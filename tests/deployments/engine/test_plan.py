@@ -1,8 +1,15 @@
 """What Ray and vLLM are asked for, by configuration."""
 
 import pytest
+from pydantic import ValidationError
 
-from deployments.engine.plan import plan_core_binding, plan_engine_args, plan_placement
+from deployments.engine.plan import (
+    CORE_EXECUTOR,
+    plan_cores,
+    plan_engine_args,
+    plan_placement,
+    plan_thread_environment,
+)
 from deployments.settings import ModelSection
 from infra.errors import ConfigError
 
@@ -32,21 +39,32 @@ def test_on_cpu_nothing_is_claimed_unless_asked_for() -> None:
     assert (asked.actor_num_cpus, asked.actor_num_gpus) == (3.0, 0.0)
 
 
-def test_one_rank_is_bound_by_vllm_and_several_get_equal_runs_of_cores() -> None:
-    assert plan_core_binding(section(), [0, 1, 2, 3]) == "auto"
+def test_ranks_get_equal_runs_of_the_cores_there_are() -> None:
+    assert plan_cores(section(), [2, 0, 1]) == [[0, 1, 2]]
     two = section(tensor_parallel_size=2)
-    assert plan_core_binding(two, [0, 1]) == "0|1"
-    assert plan_core_binding(two, [7, 4, 5, 6, 8]) == "4,5|6,7"
+    assert plan_cores(two, [0, 1]) == [[0], [1]]
+    assert plan_cores(two, [7, 4, 5, 6, 8]) == [[4, 5], [6, 7]]
+
+
+def test_threads_are_bound_by_openmp_for_one_rank_and_by_vllm_for_several() -> None:
+    assert plan_placement(section(), "cpu").executor == CORE_EXECUTOR
+    assert plan_thread_environment(section(), [0, 1]) == {
+        "OMP_NUM_THREADS": "2",
+        "GOMP_CPU_AFFINITY": "0 1",
+    }
+    two = section(tensor_parallel_size=2)
+    assert plan_placement(two, "cpu").executor == "mp"
+    assert plan_thread_environment(two, [0, 1]) == {"VLLM_CPU_OMP_THREADS_BIND": "0|1"}
 
 
 def test_given_cores_are_taken_as_they_are() -> None:
     asked = section(tensor_parallel_size=2, cpu_cores_per_rank=[[0, 2], [1, 3]])
-    assert plan_core_binding(asked, [0]) == "0,2|1,3"
+    assert plan_cores(asked, [0]) == [[0, 2], [1, 3]]
 
 
 def test_more_ranks_than_cores_is_the_operators_mistake() -> None:
     with pytest.raises(ConfigError, match="lower tensor_parallel_size"):
-        plan_core_binding(section(tensor_parallel_size=3), [0, 1])
+        plan_cores(section(tensor_parallel_size=3), [0, 1])
 
 
 def test_every_other_engine_argument_passes_through() -> None:
@@ -59,8 +77,8 @@ def test_every_other_engine_argument_passes_through() -> None:
 
 
 def test_an_engine_argument_that_has_a_field_is_refused() -> None:
-    with pytest.raises(ConfigError, match="set dtype of the model instead"):
-        plan_engine_args(section(engine_args={"dtype": "half"}), "cpu", "/m", "mp")
+    with pytest.raises(ValidationError, match="set dtype of the model instead"):
+        section(engine_args={"dtype": "half"})
 
 
 def test_adapters_switch_lora_on() -> None:
