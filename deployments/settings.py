@@ -142,7 +142,8 @@ class ModelSection(Section):
 
     cpu_cores_per_rank: list[list[int]] | None = None
     """CPU only: the cores that each rank's threads are bound to, one list a
-    rank, such as [[0], [1]]. Default: the cores of the machine in equal shares."""
+    rank, such as [[0], [1]]. Default: the cores of the machine in equal shares,
+    but for one that is left to gateway and scheduler where it can be spared."""
 
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     """Number type of weights and activations; `auto` takes the checkpoint's."""

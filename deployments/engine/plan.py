@@ -105,9 +105,11 @@ def plan_thread_environment(section: ModelSection, cores: Sequence[int]) -> Mapp
 def plan_cores(section: ModelSection, cores: Sequence[int]) -> list[list[int]]:
     """The cores of each rank. Shape: [num_ranks, num_cores_of_rank].
 
-    By default equal runs of the cores that this process may use; vLLM by
-    itself wants a NUMA node for each rank. Raises ConfigError where there are
-    fewer cores than ranks.
+    By default equal runs of the cores that this process may use, but for one
+    core that is left to gateway and scheduler where there are more cores than
+    ranks: a step waits for its slowest thread, so one that shares its core
+    slows all of them. (vLLM by itself wants a NUMA node for each rank.) Raises
+    ConfigError where there are fewer cores than ranks.
     """
     if section.cpu_cores_per_rank is not None:
         return section.cpu_cores_per_rank
@@ -117,6 +119,8 @@ def plan_cores(section: ModelSection, cores: Sequence[int]) -> list[list[int]]:
             f"models.{section.name}: {num_ranks} ranks need as many cores, "
             f"this node offers {len(cores)}; lower tensor_parallel_size"
         )
-    share = len(cores) // num_ranks
     ordered = sorted(cores)
+    if len(ordered) > num_ranks:
+        del ordered[0]
+    share = len(ordered) // num_ranks
     return [ordered[rank * share : (rank + 1) * share] for rank in range(num_ranks)]

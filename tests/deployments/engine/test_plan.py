@@ -40,17 +40,21 @@ def test_on_cpu_nothing_is_claimed_unless_asked_for() -> None:
 
 
 def test_ranks_get_equal_runs_of_the_cores_there_are() -> None:
-    assert plan_cores(section(), [2, 0, 1]) == [[0, 1, 2]]
     two = section(tensor_parallel_size=2)
     assert plan_cores(two, [0, 1]) == [[0], [1]]
-    assert plan_cores(two, [7, 4, 5, 6, 8]) == [[4, 5], [6, 7]]
+    assert plan_cores(two, [7, 4, 5, 6, 8]) == [[5, 6], [7, 8]]
+
+
+def test_one_core_is_left_to_the_rest_where_there_is_one_to_spare() -> None:
+    assert plan_cores(section(), [2, 0, 1]) == [[1, 2]]
+    assert plan_cores(section(), [3]) == [[3]]
 
 
 def test_threads_are_bound_by_openmp_for_one_rank_and_by_vllm_for_several() -> None:
     assert plan_placement(section(), "cpu").executor == CORE_EXECUTOR
-    assert plan_thread_environment(section(), [0, 1]) == {
+    assert plan_thread_environment(section(), [0, 1, 2]) == {
         "OMP_NUM_THREADS": "2",
-        "GOMP_CPU_AFFINITY": "0 1",
+        "GOMP_CPU_AFFINITY": "1 2",
     }
     two = section(tensor_parallel_size=2)
     assert plan_placement(two, "cpu").executor == "mp"
