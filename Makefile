@@ -33,7 +33,7 @@ demo: setup ## Start a cluster on this machine, talk to a real model, stop it
 	@trap '$(BIN)/coterie down' EXIT; \
 	trap 'exit 130' INT TERM; \
 	$(BIN)/coterie up; \
-	$(BIN)/coterie chat --message "Why is the sky blue? Answer in two sentences."
+	$(BIN)/coterie chat --temperature 0 --message "Why is the sky blue? Answer in two sentences."
 
 .PHONY: check
 check: setup ## Style, types, import direction and unit tests: what CI runs first
