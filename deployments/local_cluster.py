@@ -15,7 +15,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO
@@ -192,15 +191,3 @@ def _remove_tree(path: str) -> None:
     import shutil  # noqa: PLC0415
 
     shutil.rmtree(path, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def running(section: ClusterSection) -> Iterator[LocalCluster]:
-    """A local cluster for the time of a block, as tests need it."""
-    use_auth_token(section)
-    cluster = start(section)
-    try:
-        yield cluster
-    finally:
-        cluster.stop()
-        forget(section)

@@ -38,13 +38,13 @@ class DeploymentState:
 
 
 @contextlib.contextmanager
-def connected(section: ClusterSection, *, address: str | None = None) -> Iterator[None]:
+def connected(section: ClusterSection) -> Iterator[None]:
     """A connection to the cluster of this section for the time of a block.
 
     Raises ConfigError where no cluster is there.
     """
-    address = address or section.address
-    if section.address is None:
+    address = section.address
+    if address is None:
         cluster = local_cluster.find(section)
         if cluster is None:
             raise ConfigError("no local cluster is running; start one with `coterie up`")

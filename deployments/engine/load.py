@@ -1,6 +1,5 @@
 """What the engine core last said of its own load."""
 
-import time
 from typing import Any
 
 import msgspec
@@ -8,7 +7,7 @@ from vllm.v1.metrics.loggers import StatLoggerBase
 
 
 class EngineLoad(msgspec.Struct):
-    """As of the engine's last step; `updated_s` is its monotonic time.
+    """As of the engine's last step.
 
     `kv_usage` is the share of KV blocks that running sequences hold, in
     [0, 1]; blocks kept only for their prefix count as free.
@@ -17,7 +16,6 @@ class EngineLoad(msgspec.Struct):
     num_running: int = 0
     num_waiting: int = 0
     kv_usage: float = 0.0
-    updated_s: float = 0.0
 
 
 class LoadLogger(StatLoggerBase):  # type: ignore[misc]  # vLLM is untyped here
@@ -38,7 +36,6 @@ class LoadLogger(StatLoggerBase):  # type: ignore[misc]  # vLLM is untyped here
             self._load.num_running = scheduler_stats.num_running_reqs
             self._load.num_waiting = scheduler_stats.num_waiting_reqs
             self._load.kv_usage = scheduler_stats.kv_cache_usage
-            self._load.updated_s = time.monotonic()
 
     def log_engine_initialized(self) -> None:
         """Nothing to say."""

@@ -18,9 +18,7 @@ import argparse
 import asyncio
 import json
 import os
-import socket
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -28,16 +26,14 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import yaml
-
 from coterie import AsyncClient
 from deployments.engine.environment import engine_environment
 from deployments.engine.plan import plan_engine_args, plan_placement, plan_thread_environment
 from deployments.models.resolve import resolve_model
 from deployments.settings import ModelSection
 from deployments.types import Call, Sampling
+from tests.builders.cluster import STATE_DIR, RunningCluster
 
-STATE_DIR = Path(os.environ.get("COTERIE_STATE_DIR", "~/.cache/coterie")).expanduser()
 Stream = Callable[[str, list[int], int], AsyncIterator[int]]
 
 
@@ -175,41 +171,6 @@ def _progress(level: int, number: int, last: dict[str, Sample]) -> None:
     print(f"  concurrency {level}, round {number}: {told}", file=sys.stderr, flush=True)
 
 
-class Cluster:
-    """A cluster started by `coterie up` for the time of a block."""
-
-    def __init__(self, section: ModelSection) -> None:
-        grpc_port, http_port = _free_ports()
-        self.address = f"127.0.0.1:{grpc_port}"
-        self._config = {
-            "cluster": {"app_name": "bench", "state_dir": str(STATE_DIR)},
-            "gateway": {"grpc_port": grpc_port, "http_port": http_port},
-            "models": [section.model_dump(mode="json", exclude_defaults=True)],
-        }
-
-    def __enter__(self) -> "Cluster":
-        self._folder = tempfile.TemporaryDirectory()
-        self._file = Path(self._folder.name) / "bench.yaml"
-        self._file.write_text(yaml.safe_dump(self._config))
-        self._call("up")
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._call("down")
-        self._folder.cleanup()
-
-    def _call(self, command: str) -> None:
-        program = [sys.executable, "-m", "coterie.cli.main", command, "-f", str(self._file)]
-        subprocess.run(program, check=True, timeout=900)
-
-
-def _free_ports() -> tuple[int, int]:
-    with socket.socket() as first, socket.socket() as second:
-        first.bind(("127.0.0.1", 0))
-        second.bind(("127.0.0.1", 0))
-        return first.getsockname()[1], second.getsockname()[1]
-
-
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n", maxsplit=1)[0])
     parser.add_argument("--rounds", type=int, default=5, help="rounds a level (default 5)")
@@ -250,7 +211,11 @@ def main() -> None:
         enforce_eager=True,
         cpu_cores_per_rank=[arguments.cores] if arguments.cores else None,
     )
-    with Cluster(section) as cluster:
+    models = [section.model_dump(mode="json", exclude_defaults=True)]
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        RunningCluster(Path(folder), "bench", models=models) as cluster,
+    ):
         rows = asyncio.run(_run(arguments, section, cluster.address))
     if arguments.json:
         arguments.json.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
