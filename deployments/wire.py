@@ -1,17 +1,13 @@
 """Messages between a gateway and an engine replica, as msgpack.
 
-Each pair shares one long-lived bidirectional gRPC stream, the *link*. The
-gateway numbers its calls on the link with `seq`; up go batches of submissions
-and aborts, down come *frames*: everything one engine step produced for this
-gateway.
+Each pair shares one long-lived connection, the *link* (see `peer`). The
+gateway numbers its calls on the link with `seq`; up go submissions and aborts,
+down come *frames*: everything one engine step produced for this gateway.
 """
 
 import msgspec
 
 from deployments.types import Call, Delta
-
-LINK_METHOD = "/coterie.internal.EngineLink/Attach"
-TOKEN_KEY = "coterie-link-token"
 
 
 class Submit(msgspec.Struct, frozen=True, array_like=True, tag=1):
@@ -47,31 +43,22 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
     failure: Failure | None = None
 
 
-class Frame(msgspec.Struct, frozen=True, array_like=True):
-    """What one step gave to one gateway.
-
-    `num_open_calls` counts the engine's calls from all gateways.
-    """
-
-    entries: list[Entry]
-    num_open_calls: int
-
-
 _encoder = msgspec.msgpack.Encoder()
-_uplink_decoder = msgspec.msgpack.Decoder(list[Submit | Abort])
-_frame_decoder = msgspec.msgpack.Decoder(Frame)
+_uplink_decoder = msgspec.msgpack.Decoder(Submit | Abort)
+_frame_decoder = msgspec.msgpack.Decoder(list[Entry])
 
 
-def encode(message: list[Submit | Abort] | Frame) -> bytes:
-    """Bytes of an uplink batch or of a frame."""
+def encode(message: Submit | Abort | list[Entry]) -> bytes:
+    """Bytes of an uplink message or of a frame."""
     return _encoder.encode(message)
 
 
-def decode_uplink(data: bytes) -> list[Submit | Abort]:
+def decode_uplink(data: bytes) -> Submit | Abort:
     """Inverse of `encode`; raises msgspec.ValidationError for anything else."""
-    return _uplink_decoder.decode(data)
+    message: Submit | Abort = _uplink_decoder.decode(data)
+    return message
 
 
-def decode_frame(data: bytes) -> Frame:
+def decode_frame(data: bytes) -> list[Entry]:
     """Inverse of `encode`; raises msgspec.ValidationError for anything else."""
     return _frame_decoder.decode(data)

@@ -1,48 +1,24 @@
 """The engine's end of the links: takes calls, sends frames.
 
-All calls of one gateway ride on its one link. Each call is a task that writes
-entries to the link's *outbox*; the outbox hands over whatever has gathered
-since the last frame. As the engine sets all its sequences going at the end of
-a step, everything of one step goes out as one frame.
+All calls of one gateway ride on its one link. Each call is a task that puts
+entries into the link's *outbox*, which goes out once in each turn of the event
+loop. As the engine sets all its sequences going at the end of a step,
+everything of one step goes out as one frame.
 
 A link that ends, however it ends, aborts its calls: no gateway, no blocks held.
 """
 
 import asyncio
-import hmac
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, Coroutine
 from typing import Any, Protocol
 
-import grpc
-import msgspec
-
+from deployments.peer import PeerConnection
 from deployments.types import Call, Delta
-from deployments.wire import (
-    LINK_METHOD,
-    TOKEN_KEY,
-    Abort,
-    Entry,
-    Failure,
-    Frame,
-    Submit,
-    decode_uplink,
-    encode,
-)
+from deployments.wire import Abort, Entry, Failure, Submit, decode_uplink, encode
 from infra.errors import CoterieError, NoReplicaError
 
 log = logging.getLogger(__name__)
-
-CHANNEL_OPTIONS = (
-    ("grpc.max_send_message_length", -1),
-    ("grpc.max_receive_message_length", -1),
-    # A peer whose machine is gone sends no reset: pings find out.
-    ("grpc.keepalive_time_ms", 10_000),
-    ("grpc.keepalive_timeout_ms", 5_000),
-    ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.max_pings_without_data", 0),
-    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
-)
 
 
 class CallRunner(Protocol):
@@ -56,35 +32,16 @@ class CallRunner(Protocol):
         ...
 
 
-class Outbox:
-    """Entries on their way to one gateway, gathered until the link can send."""
-
-    def __init__(self) -> None:
-        self._entries: list[Entry] = []
-        self._filled = asyncio.Event()
-
-    def put(self, entry: Entry) -> None:
-        """Add one; never waits. Memory is bounded by the calls' own length."""
-        self._entries.append(entry)
-        self._filled.set()
-
-    async def take(self) -> list[Entry]:
-        """Everything gathered since the last call; waits for at least one."""
-        await self._filled.wait()
-        self._filled.clear()
-        entries, self._entries = self._entries, []
-        return entries
-
-
 class LinkServer:
-    """A gRPC server whose one method is a link; see the module's docstring."""
+    """Listens for gateways; see the module's docstring."""
 
     def __init__(self, engine: CallRunner, token: str) -> None:
         self._engine = engine
-        self._token = token.encode()
+        self._token = token
         self._calls: set[asyncio.Task[None]] = set()
+        self._links: set[_Link] = set()
         self._is_draining = False
-        self._server: grpc.aio.Server | None = None
+        self._server: asyncio.Server | None = None
 
     @property
     def num_open_calls(self) -> int:
@@ -93,16 +50,9 @@ class LinkServer:
 
     async def start(self, host: str) -> int:
         """Listen on a free port of `host`; returns the port."""
-        self._server = grpc.aio.server(options=CHANNEL_OPTIONS)
-        service, method = LINK_METHOD.strip("/").split("/")
-        handler: grpc.RpcMethodHandler[Any, Any] = grpc.stream_stream_rpc_method_handler(
-            self._attach
-        )
-        self._server.add_generic_rpc_handlers(
-            (grpc.method_handlers_generic_handler(service, {method: handler}),)
-        )
-        port = self._server.add_insecure_port(f"{host}:0")
-        await self._server.start()
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(self._attach, host, 0)
+        port: int = self._server.sockets[0].getsockname()[1]
         return port
 
     async def drain(self, timeout_s: float) -> None:
@@ -114,72 +64,83 @@ class LinkServer:
     async def stop(self) -> None:
         """Close all links, aborting what still runs."""
         if self._server is not None:
-            await self._server.stop(grace=0)
+            self._server.close()
+        for link in list(self._links):
+            link.connection.close()
+        while self._calls:
+            await asyncio.wait(self._calls)
 
-    async def _attach(
-        self, uplink: AsyncIterator[bytes], context: grpc.aio.ServicerContext[Any, Any]
-    ) -> AsyncGenerator[bytes, None]:
-        given = dict(context.invocation_metadata() or ()).get(TOKEN_KEY, "")
-        if not hmac.compare_digest(str(given).encode(), self._token):
-            await context.abort(grpc.StatusCode.UNAUTHENTICATED, "wrong link token")
-        outbox = Outbox()
-        calls: dict[int, asyncio.Task[None]] = {}
-        reader = asyncio.create_task(self._read(uplink, outbox, calls))
-        reader.add_done_callback(_log_failure)
-        try:
-            # Tells the gateway that the link stands.
-            yield encode(Frame([], len(self._calls)))
-            while True:
-                yield encode(Frame(await outbox.take(), len(self._calls)))
-        finally:
-            reader.cancel()
-            for task in calls.values():
-                task.cancel()
-
-    async def _read(
-        self,
-        uplink: AsyncIterator[bytes],
-        outbox: Outbox,
-        calls: dict[int, asyncio.Task[None]],
-    ) -> None:
-        async for data in uplink:
-            for message in decode_uplink(data):
-                match message:
-                    case Submit(seq, call):
-                        self._start(seq, call, outbox, calls)
-                    case Abort(seq):
-                        if seq in calls:
-                            calls[seq].cancel()
-
-    def _start(
-        self, seq: int, call: Call, outbox: Outbox, calls: dict[int, asyncio.Task[None]]
-    ) -> None:
-        task = asyncio.create_task(self._run(seq, call, outbox))
-        calls[seq] = task
+    def start_call(self, run: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Count the call among the open ones until it is done."""
+        task = asyncio.create_task(run)
         self._calls.add(task)
         task.add_done_callback(self._calls.discard)
-        task.add_done_callback(lambda _: calls.pop(seq, None))
+        return task
 
-    async def _run(self, seq: int, call: Call, outbox: Outbox) -> None:
+    def deltas_of(self, call: Call) -> AsyncGenerator[tuple[Delta, bool], None]:
+        """What the engine makes of it. Raises NoReplicaError once this replica drains."""
+        if self._is_draining:
+            raise NoReplicaError("this engine replica is draining")
+        return self._engine.run(call)
+
+    def discard(self, link: "_Link") -> None:
+        """Forget a link that has ended."""
+        self._links.discard(link)
+
+    def _attach(self) -> PeerConnection:
+        link = _Link(self, self._token)
+        self._links.add(link)
+        return link.connection
+
+
+class _Link:
+    """The link to one gateway, with its calls; `deployments.peer.Handler`."""
+
+    def __init__(self, server: LinkServer, token: str) -> None:
+        self.connection = PeerConnection(token, "engine", self)
+        self._server = server
+        self._calls: dict[int, asyncio.Task[None]] = {}
+        self._outbox: list[Entry] = []
+
+    def opened(self) -> None:
+        """Nothing is due before the gateway's first call."""
+
+    def received(self, data: bytes) -> None:
+        """Start or abort a call. Raises msgspec.ValidationError for nonsense."""
+        match decode_uplink(data):
+            case Submit(seq, call):
+                task = self._calls[seq] = self._server.start_call(self._run(seq, call))
+                task.add_done_callback(lambda _: self._calls.pop(seq, None))
+            case Abort(seq):
+                if seq in self._calls:
+                    self._calls[seq].cancel()
+
+    def ended(self) -> None:
+        """The gateway is gone: abort all that it wanted."""
+        self._server.discard(self)
+        for task in self._calls.values():
+            task.cancel()
+
+    async def _run(self, seq: int, call: Call) -> None:
         try:
-            if self._is_draining:
-                raise NoReplicaError("this engine replica is draining")
-            async for delta, is_last in self._engine.run(call):
-                outbox.put(Entry(seq, delta, is_last))
+            async for delta, is_last in self._server.deltas_of(call):
+                self._put(Entry(seq, delta, is_last))
         except CoterieError as error:
-            outbox.put(_failed(seq, error))
-        except asyncio.CancelledError:
-            raise
+            self._put(_failed(seq, error))
         except Exception as error:  # the boundary of the call: the gateway must hear
             log.exception("call %s failed", call.request_id)
-            outbox.put(_failed(seq, CoterieError(f"internal error: {type(error).__name__}")))
+            self._put(_failed(seq, CoterieError(f"internal error: {type(error).__name__}")))
+
+    def _put(self, entry: Entry) -> None:
+        if not self._outbox:
+            # By then all calls that the engine's step has woken have run.
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._outbox.append(entry)
+
+    def _flush(self) -> None:
+        entries, self._outbox = self._outbox, []
+        self.connection.send(encode(entries))
 
 
 def _failed(seq: int, error: CoterieError) -> Entry:
     return Entry(seq, None, True, Failure(error.kind, error.message, error.param))
-
-
-def _log_failure(reader: asyncio.Task[None]) -> None:
-    """An uplink that breaks ends the link by itself; bad bytes are worth a line."""
-    if not reader.cancelled() and isinstance(reader.exception(), msgspec.MsgspecError):
-        log.error("a gateway sent what is no uplink message", exc_info=reader.exception())

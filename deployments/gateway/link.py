@@ -11,27 +11,15 @@ from collections import deque
 from collections.abc import AsyncGenerator
 from typing import Self
 
-import grpc
-
-from deployments.engine.link_server import CHANNEL_OPTIONS
+from deployments.peer import PeerConnection
 from deployments.types import Call, Delta
-from deployments.wire import (
-    LINK_METHOD,
-    TOKEN_KEY,
-    Abort,
-    Entry,
-    Failure,
-    Submit,
-    decode_frame,
-    encode,
-)
+from deployments.wire import Abort, Entry, Failure, Submit, decode_frame, encode
 from infra import errors
 from infra.errors import CoterieError, DeadlineError, EngineError, NoReplicaError
 
 log = logging.getLogger(__name__)
 
 _RECONNECT_S = 0.5
-UplinkStream = grpc.aio.StreamStreamCall[bytes, bytes]
 _KINDS = {
     cls.kind: cls
     for cls in (errors.InvalidArgumentError, errors.NoReplicaError, errors.EngineError)
@@ -60,23 +48,25 @@ class Inbox:
 
 
 class Link:
-    """The stream to one engine replica, with the calls that ride on it."""
+    """The way to one engine replica, with the calls that ride on it.
+
+    `opened`, `received` and `ended` are its connection's (`deployments.peer.Handler`).
+    """
 
     def __init__(self, address: str, token: str) -> None:
         self.address = address
-        self.num_open_calls_everywhere = 0
         self._token = token
         self._is_up = asyncio.Event()
         self._next_seq = 0
         self._inboxes: dict[int, Inbox] = {}
-        self._uplink: list[Submit | Abort] = []
-        self._has_uplink = asyncio.Event()
+        self._connection: PeerConnection | None = None
+        self._has_ended = asyncio.Event()
         self._is_idle: asyncio.Event | None = None
         self._task = asyncio.create_task(self._stay_connected())
 
     @property
     def is_up(self) -> bool:
-        """The stream stands; calls may be opened."""
+        """The link stands; calls may be opened."""
         return self._is_up.is_set()
 
     @property
@@ -85,7 +75,7 @@ class Link:
         return len(self._inboxes)
 
     async def wait_up(self) -> None:
-        """Wait until the stream stands."""
+        """Wait until the link stands."""
         await self._is_up.wait()
 
     async def run(self, call: Call, timeout_s: float) -> AsyncGenerator[Delta, None]:
@@ -117,14 +107,14 @@ class Link:
                 self._is_idle.set()
 
     async def close_when_idle(self) -> None:
-        """Let the open calls end, then end the stream. No new ones may come."""
+        """Let the open calls end, then end the link. No new ones may come."""
         if self._inboxes:
             self._is_idle = asyncio.Event()
             await self._is_idle.wait()
         await self.close()
 
     async def close(self) -> None:
-        """End the stream; open calls fail."""
+        """End the link; open calls fail."""
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
         self._fail_all("the engine replica was taken away")
@@ -143,50 +133,46 @@ class Link:
         return seq, inbox
 
     def _send(self, message: Submit | Abort) -> None:
-        self._uplink.append(message)
-        self._has_uplink.set()
+        if self._connection is not None:
+            self._connection.send(encode(message))
 
     async def _stay_connected(self) -> None:
         while True:
             try:
                 await self._connect_once()
-            except grpc.aio.AioRpcError as error:
-                log.warning("link to %s broke: %s", self.address, error.details())
-            finally:
-                self._is_up.clear()
-                self._fail_all("the engine replica died or cannot be reached")
+            except OSError as error:
+                log.warning("no link to %s: %s", self.address, error)
             await asyncio.sleep(_RECONNECT_S)
 
     async def _connect_once(self) -> None:
-        async with grpc.aio.insecure_channel(self.address, options=CHANNEL_OPTIONS) as channel:
-            stream: grpc.aio.StreamStreamCall[bytes, bytes] = channel.stream_stream(
-                LINK_METHOD
-            )(metadata=((TOKEN_KEY, self._token),))
-            self._uplink.clear()
-            writer = asyncio.create_task(self._write(stream))
-            try:
-                async for data in stream:
-                    self._deliver(data)
-            finally:
-                writer.cancel()
+        host, port = self.address.rsplit(":", 1)
+        self._has_ended.clear()
+        _, self._connection = await asyncio.get_running_loop().create_connection(
+            lambda: PeerConnection(self._token, "gateway", self), host, int(port)
+        )
+        try:
+            await self._has_ended.wait()
+            log.warning("the link to %s broke", self.address)
+        finally:
+            self._connection.close()
 
-    async def _write(self, stream: UplinkStream) -> None:
-        while True:
-            await self._has_uplink.wait()
-            self._has_uplink.clear()
-            batch, self._uplink = self._uplink, []
-            if batch:
-                await stream.write(encode(batch))
-
-    def _deliver(self, data: bytes) -> None:
-        frame = decode_frame(data)
+    def opened(self) -> None:
+        """The engine replica has proven itself: calls may be opened."""
         self._is_up.set()
-        self.num_open_calls_everywhere = frame.num_open_calls
-        for entry in frame.entries:
+
+    def received(self, data: bytes) -> None:
+        """Hand a frame's entries to their calls."""
+        for entry in decode_frame(data):
             # A call that was left early may still get a few entries.
             inbox = self._inboxes.get(entry.seq)
             if inbox is not None:
                 inbox.put(entry)
+
+    def ended(self) -> None:
+        """The engine replica is gone, or refused this gateway."""
+        self._has_ended.set()
+        self._is_up.clear()
+        self._fail_all("the engine replica died or cannot be reached")
 
     def _fail_all(self, why: str) -> None:
         inboxes, self._inboxes = self._inboxes, {}

@@ -1,4 +1,4 @@
-"""Both ends of a link, over real gRPC, with an engine that only counts."""
+"""Both ends of a link, over a real connection, with an engine that only counts."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -86,13 +86,13 @@ async def test_everything_of_one_step_comes_as_one_frame() -> None:
     engine = FakeEngine(is_free_running=False)
     frames: list[int] = []
     async with linked(engine) as (_, link):
-        deliver = link._deliver
+        received = link.received
 
         def counted(data: bytes) -> None:
             frames.append(len(data))
-            deliver(data)
+            received(data)
 
-        link._deliver = counted  # type: ignore[method-assign]
+        link.received = counted  # type: ignore[method-assign]
         runs = [asyncio.ensure_future(anext(link.run(call(f"r{n}"), 5))) for n in range(20)]
         await until(lambda: len(engine.open_request_ids) == 20)
         engine.step()
