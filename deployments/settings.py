@@ -3,9 +3,11 @@
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
+from deployments.engine.engine_argument_names import engine_argument_names
 from infra.section import Section
+from infra.section_file import nearest
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 Positive = Annotated[int, Field(ge=1)]
@@ -31,6 +33,29 @@ _OWN_ENGINE_ARGS = {
     "enable_lora": "adapters",
     "distributed_executor_backend": "tensor_parallel_size and pipeline_parallel_size",
 }
+
+
+def _engine_argument(name: str) -> str:
+    """The name, if `engine_args` may give it; else ValueError says what to write."""
+    if name in _OWN_ENGINE_ARGS:
+        raise ValueError(_set_own(name))
+    known = engine_argument_names()
+    if known is None or name in known:
+        return name
+    if name in ModelSection.model_fields:
+        raise ValueError("a key of the model itself; put it beside engine_args")
+    close = nearest(name, known | _OWN_ENGINE_ARGS.keys())
+    if close is None:
+        raise ValueError("unknown engine argument; vLLM's AsyncEngineArgs has all of them")
+    advice = f" Then {_set_own(close)}" if close in _OWN_ENGINE_ARGS else ""
+    raise ValueError(f"unknown engine argument; did you mean {close}?{advice}")
+
+
+def _set_own(name: str) -> str:
+    return f"set {_OWN_ENGINE_ARGS[name]} of the model instead"
+
+
+EngineArgument = Annotated[str, AfterValidator(_engine_argument)]
 
 
 class ClusterSection(Section):
@@ -176,7 +201,7 @@ class ModelSection(Section):
     adapters: dict[str, str] = {}
     """LoRA adapters: the name that clients use, and the local directory."""
 
-    engine_args: dict[str, Any] = {}
+    engine_args: dict[EngineArgument, Any] = {}
     """Every other engine argument, by the name vLLM gives it."""
 
     health_timeout_s: Annotated[float, Field(gt=0)] = 60.0
@@ -193,14 +218,6 @@ class ModelSection(Section):
     def num_ranks(self) -> int:
         """Processes that one engine replica is split over."""
         return self.tensor_parallel_size * self.pipeline_parallel_size
-
-    @field_validator("engine_args")
-    @classmethod
-    def _no_argument_twice(cls, given: dict[str, Any]) -> dict[str, Any]:
-        for key in given:
-            if key in _OWN_ENGINE_ARGS:
-                raise ValueError(f"{key}: set {_OWN_ENGINE_ARGS[key]} of the model instead")
-        return given
 
     @model_validator(mode="after")
     def _one_core_list_per_rank(self) -> "ModelSection":

@@ -14,6 +14,8 @@ from infra.strict_yaml import Document, KeyPath, format_path
 SectionT = TypeVar("SectionT", bound=Section)
 
 _MAX_SHOWN_CHARACTERS = 60
+# Where pydantic puts a problem with a mapping's key, as against its value.
+_OF_KEY = "[key]"
 
 
 def parse_section(cls: type[SectionT], document: Document) -> SectionT:
@@ -44,6 +46,8 @@ def _problem(
     cls: type[Section], document: Document, details: Mapping[str, Any]
 ) -> tuple[int, str]:
     path: KeyPath = details["loc"]
+    if path[-1:] == (_OF_KEY,):
+        path = path[:-1]
     line = document.line_of(path)
     what = _describe(section_at(cls, path[:-1]), details)
     where = f"{document.source}:{line}" if line is not None else document.source

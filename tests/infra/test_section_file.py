@@ -3,7 +3,7 @@
 from typing import Annotated, Any, ClassVar, Literal
 
 import pytest
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from infra.errors import ConfigError
 from infra.section import Section
@@ -28,11 +28,18 @@ class Inner(Section):
         return self
 
 
+def lower(key: str) -> str:
+    if not key.islower():
+        raise ValueError("write it in lower case")
+    return key
+
+
 class Outer(Section):
     inner: Inner | None = None
     many: list[Inner] = []
     flag: bool = False
     free: dict[str, Any] = {}
+    limits: dict[Annotated[str, AfterValidator(lower)], int] = {}
 
 
 def problems(text: str) -> list[str]:
@@ -87,9 +94,16 @@ def test_what_a_section_says_of_itself_is_told_as_it_stands() -> None:
     ]
 
 
+def test_a_key_and_a_value_of_a_mapping_are_told_each_in_its_line() -> None:
+    assert problems("limits:\n  ok: 1\n  Big: 2\n  small: x\n") == [
+        "f:3: limits.Big: write it in lower case",
+        'f:4: limits.small: must be a whole number, not "x"',
+    ]
+
+
 def test_an_unknown_key_without_a_neighbour_is_told_the_known_ones() -> None:
     assert problems("zzz: 1") == [
-        "f:1: zzz: unknown key; the keys here are inner, many, flag, free"
+        "f:1: zzz: unknown key; the keys here are inner, many, flag, free, limits"
     ]
 
 
