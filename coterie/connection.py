@@ -26,6 +26,9 @@ _OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 5_000),
     ("grpc.max_reconnect_backoff_ms", 2_000),
+    # Each client has a connection of its own; gRPC would share one among all
+    # of a process, and so bind all to one gateway.
+    ("grpc.use_local_subchannel_pool", 1),
 )
 
 

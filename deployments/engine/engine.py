@@ -1,10 +1,12 @@
 """The vLLM engine of one replica, behind the few calls that the link needs."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator
 from typing import Any
 
 import msgspec
+import psutil
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.exceptions import VLLMClientError
 from vllm.inputs.engine import tokens_input
@@ -96,6 +98,14 @@ class Engine:
             raise EngineError(f"the engine core is stuck: no answer in {timeout_s} s") from None
         except EngineDeadError as error:
             raise EngineError("the engine core is dead") from error
+
+    def kill(self) -> None:
+        """End the engine's processes at once; open calls fail with EngineError."""
+        for process in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                # Python's own helper stays, to remove their shared memory.
+                if not any("resource_tracker" in word for word in process.cmdline()):
+                    process.kill()
 
     def shutdown(self) -> None:
         """End the engine core and its ranks; returns when they are gone."""

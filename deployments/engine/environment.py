@@ -1,20 +1,23 @@
 """Environment variables that an engine's processes must start with."""
 
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
 
 
-def engine_environment(state_dir: Path) -> Mapping[str, str]:
+def engine_environment(state_dir: Path, startup_timeout_s: float = 600.0) -> Mapping[str, str]:
     """Variables for the replica's process, set before anything is imported.
 
     Compile caches go to the state directory, so that a second start finds
-    them; nothing is reported to anyone.
+    them; nothing is reported to anyone. An engine core that is not ready after
+    `startup_timeout_s` is given up.
     """
     cache = state_dir / "engine"
     return {
         "VLLM_CACHE_ROOT": str(cache / "vllm"),
         "TORCHINDUCTOR_CACHE_DIR": str(cache / "inductor"),
+        "VLLM_ENGINE_READY_TIMEOUT_S": str(math.ceil(startup_timeout_s)),
         "VLLM_NO_USAGE_STATS": "1",
         "DO_NOT_TRACK": "1",
         "TOKENIZERS_PARALLELISM": "false",

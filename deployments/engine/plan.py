@@ -24,6 +24,7 @@ from infra.errors import ConfigError
 
 Device = Literal["cpu", "cuda"]
 CPU_KV_CACHE_BYTES = 1024**3
+STAGE_WORKER = "deployments.engine.stage_worker.StageWorker"
 CORE_EXECUTOR = "deployments.engine.core_executor.CoreExecutor"
 
 
@@ -82,8 +83,10 @@ def plan_engine_args(
     }
     if section.adapters:
         args |= {"enable_lora": True, "max_loras": len(section.adapters)}
-    if device == "cpu" and args["kv_cache_memory_bytes"] is None:
-        args["kv_cache_memory_bytes"] = CPU_KV_CACHE_BYTES
+    if device == "cpu":
+        args["kv_cache_memory_bytes"] = section.kv_cache_memory_bytes or CPU_KV_CACHE_BYTES
+        if section.pipeline_parallel_size > 1:
+            args["worker_cls"] = STAGE_WORKER
     return {k: v for k, v in args.items() if v is not None} | section.engine_args
 
 

@@ -14,6 +14,7 @@ from deployments.engine.environment import engine_environment, join_ray_cluster
 from deployments.engine.link_server import LinkServer
 from deployments.engine.plan import Device, plan_engine_args, plan_thread_environment
 from deployments.settings import ModelSection
+from infra.errors import EngineError
 
 log = logging.getLogger("ray.serve")
 
@@ -52,7 +53,8 @@ class EngineReplica:
 
     def _load(self, device: Device, executor: str, state_dir: str) -> Any:
         section = self._section
-        os.environ.update(engine_environment(Path(state_dir)))
+        environment = engine_environment(Path(state_dir), section.startup_timeout_s)
+        os.environ.update(environment)
         path = self._timed("model_files", lambda: _model_path(section.model, state_dir))
         args = plan_engine_args(section, device, path, executor)
         engine_class = self._timed("import", _import_engine)
@@ -79,7 +81,13 @@ class EngineReplica:
 
     async def check_health(self) -> None:
         """Raises EngineError for a dead or stuck core; Serve then replaces us."""
-        await self._engine.check_health(self._section.health_timeout_s)
+        try:
+            await self._engine.check_health(self._section.health_timeout_s)
+        except EngineError:
+            # Open calls fail now instead of hanging until Serve ends this
+            # process; and a stuck core would not notice that its parent is gone.
+            await asyncio.to_thread(self._engine.kill)
+            raise
 
     async def status(self) -> dict[str, Any]:
         """`EngineStatus`, as builtins."""

@@ -29,17 +29,16 @@ class RunningCluster:
         self.http_url = f"http://127.0.0.1:{http_port}"
         self.file = folder / f"{name}.yaml"
         gateway = {"grpc_port": grpc_port, "http_port": http_port, "drain_timeout_s": 5}
-        config = {
+        self._config = {
             "cluster": {"app_name": name, "state_dir": str(STATE_DIR)},
             "gateway": gateway | sections.pop("gateway", {}),
             **sections,
         }
-        self.file.write_text(yaml.safe_dump(config))
         self.up: dict[str, Any] = {}
 
     def __enter__(self) -> Self:
         try:
-            self.up = json.loads(self.coterie("up", "-f", str(self.file), "--json"))
+            self.change()
         except BaseException:
             self._down()
             raise
@@ -58,6 +57,12 @@ class RunningCluster:
             process.kill()
         if error is None:
             assert not left, f"processes outlived the cluster: {left}"
+
+    def change(self, **sections: Any) -> None:
+        """Give these sections new values, and wait until they are in effect."""
+        self._config |= sections
+        self.file.write_text(yaml.safe_dump(self._config))
+        self.up = json.loads(self.coterie("up", "-f", str(self.file), "--json"))
 
     def status(self) -> dict[str, dict[str, Any]]:
         """What `coterie status --json` says, by deployment."""

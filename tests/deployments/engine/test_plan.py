@@ -5,6 +5,7 @@ from pydantic import ValidationError
 
 from deployments.engine.plan import (
     CORE_EXECUTOR,
+    STAGE_WORKER,
     plan_cores,
     plan_engine_args,
     plan_placement,
@@ -88,3 +89,10 @@ def test_an_engine_argument_that_has_a_field_is_refused() -> None:
 def test_adapters_switch_lora_on() -> None:
     args = plan_engine_args(section(adapters={"a": "/a", "b": "/b"}), "cpu", "/m", "mp")
     assert (args["enable_lora"], args["max_loras"]) == (True, 2)
+
+
+def test_later_stages_of_a_cpu_pipeline_make_their_own_buffers() -> None:
+    staged = section(pipeline_parallel_size=2)
+    assert plan_engine_args(staged, "cpu", "p", "mp")["worker_cls"] == STAGE_WORKER
+    assert "worker_cls" not in plan_engine_args(staged, "cuda", "p", "ray")
+    assert "worker_cls" not in plan_engine_args(section(), "cpu", "p", "mp")

@@ -1,4 +1,4 @@
-"""Two models in one cluster, one of them split over two ranks; a GGUF file by its path."""
+"""One model whole, split by tensor and staged in a pipeline; a GGUF file by its path."""
 
 from collections.abc import Iterator
 
@@ -28,22 +28,29 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningCluster
     models = [
         {"name": "whole", "model": path} | COMMON,
         {"name": "split", "model": path, "tensor_parallel_size": 2} | COMMON,
+        {"name": "staged", "model": path, "pipeline_parallel_size": 2} | COMMON,
     ]
     with RunningCluster(folder, "split", models=models) as running:
         yield running
 
 
-def test_two_ranks_give_the_same_greedy_text_as_one(cluster: RunningCluster) -> None:
-    with Client(cluster.address) as client:
-        for prompt in PROMPTS:
-            whole, split = (
-                client.generate_unary(
-                    prompt, model=name, temperature=0, max_tokens=12, ignore_eos=True
-                )
-                for name in ("whole", "split")
+def test_however_a_model_is_split_it_gives_the_same_greedy_text(
+    cluster: RunningCluster,
+) -> None:
+    def tokens(client: Client, model: str) -> list[tuple[int, ...]]:
+        answers = [
+            client.generate_unary(
+                prompt, model=model, temperature=0, max_tokens=12, ignore_eos=True
             )
-            assert whole.outputs[0].token_ids == split.outputs[0].token_ids, prompt
-            assert (whole.model, split.model) == ("whole", "split")
+            for prompt in PROMPTS
+        ]
+        assert {answer.model for answer in answers} == {model}
+        return [tuple(answer.outputs[0].token_ids) for answer in answers]
+
+    with Client(cluster.address) as client:
+        whole = tokens(client, "whole")
+        assert tokens(client, "split") == whole
+        assert tokens(client, "staged") == whole
 
 
 def test_each_rank_is_a_process_of_its_own_bound_to_its_own_core(
@@ -51,13 +58,21 @@ def test_each_rank_is_a_process_of_its_own_bound_to_its_own_core(
 ) -> None:
     # The unsplit model's only rank lives in its engine core.
     ranks = [p for p in cluster.processes() if "Worker" in p.name()]
-    assert sorted(p.name()[-3:] for p in ranks) == ["TP0", "TP1"]
-    first, second = (set(p.cpu_affinity()) for p in ranks)
-    assert first.isdisjoint(second)
+    rank_to_cores = {p.name()[-3:]: set(p.cpu_affinity()) for p in ranks}
+    assert sorted(rank_to_cores) == ["PP0", "PP1", "TP0", "TP1"]
+    for kind in ("PP", "TP"):
+        assert rank_to_cores[f"{kind}0"].isdisjoint(rank_to_cores[f"{kind}1"])
     with Client(cluster.address) as client:
-        assert {model.name for model in client.models()} == {"whole", "split"}
+        assert {model.name for model in client.models()} == {
+            "whole",
+            "split",
+            "staged",
+        }
 
 
 def test_a_model_must_be_named_where_there_are_several(cluster: RunningCluster) -> None:
-    with Client(cluster.address) as client, pytest.raises(Exception, match="split, whole"):
+    with (
+        Client(cluster.address) as client,
+        pytest.raises(Exception, match="split, staged, whole"),
+    ):
         client.generate_unary("hello")

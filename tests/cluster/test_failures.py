@@ -1,0 +1,197 @@
+"""Two gateways and two engine replicas: what is lost when one of them goes, stops or moves."""
+
+import asyncio
+import signal
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+
+import psutil
+import pytest
+
+from coterie import AsyncClient, EngineError, NoReplicaError, UnavailableError
+from tests.builders.cluster import RunningCluster
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+
+MODEL = "smollm2-135m-instruct"
+SECTION = {
+    "name": MODEL,
+    "model": MODEL,
+    "num_replicas": 2,
+    "enforce_eager": True,
+    "max_model_len": 1024,
+    "kv_cache_memory_bytes": 128 * 1024**2,
+    "health_timeout_s": 5,
+    "drain_timeout_s": 60,
+}
+GATEWAYS = {"num_replicas": 2, "drain_timeout_s": 60}
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningCluster]:
+    folder = tmp_path_factory.mktemp("failures")
+    with RunningCluster(folder, "failures", gateway=GATEWAYS, models=[SECTION]) as running:
+        yield running
+
+
+@asynccontextmanager
+async def clients(cluster: RunningCluster, count: int) -> AsyncIterator[list[AsyncClient]]:
+    """Clients with a connection each, which the kernel spreads over the gateways."""
+    found = [AsyncClient(cluster.address) for _ in range(count)]
+    try:
+        yield found
+    finally:
+        await asyncio.gather(*(client.close() for client in found))
+
+
+async def count_tokens(client: AsyncClient, num_tokens: int) -> int:
+    stream = client.generate(
+        [5, 6, 7], max_tokens=num_tokens, ignore_eos=True, temperature=0, timeout_s=200
+    )
+    return sum([len(chunk.token_ids) async for chunk in stream])
+
+
+def replicas(cluster: RunningCluster, deployment: str) -> list[psutil.Process]:
+    """Serve's replica processes of a deployment."""
+    details = cluster.status()[deployment]["details"]
+    return [psutil.Process(detail["pid"]) for detail in details]
+
+
+def engine_core_of(replica: psutil.Process) -> psutil.Process:
+    (core,) = [p for p in replica.children(recursive=True) if "EngineCore" in p.name()]
+    return core
+
+
+def num_connections(server: psutil.Process, port: int) -> int:
+    return sum(
+        each.laddr.port == port and each.status == psutil.CONN_ESTABLISHED
+        for each in server.net_connections(kind="tcp")
+    )
+
+
+def num_open_calls(cluster: RunningCluster) -> int:
+    details = cluster.status()[f"engine-{MODEL}"]["details"]
+    return sum(detail["num_open_calls"] for detail in details)
+
+
+def until(condition: Callable[[], bool], timeout_s: float) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, f"not so within {timeout_s} s"
+        time.sleep(0.3)
+
+
+def is_whole(cluster: RunningCluster) -> bool:
+    """All replicas of both deployments run, and every gateway has its links."""
+    states = cluster.status()
+    counts = [
+        count
+        for detail in states["gateway"]["details"]
+        for count in detail["num_ready_replicas"].values()
+    ]
+    return counts == [2, 2] and states[f"engine-{MODEL}"]["num_running"] == 2
+
+
+async def test_gateways_share_their_ports_and_the_load_is_spread(
+    cluster: RunningCluster,
+) -> None:
+    port = int(cluster.address.rsplit(":", 1)[1])
+    async with clients(cluster, 16) as several:
+        streams = [asyncio.create_task(count_tokens(client, 100)) for client in several]
+        await asyncio.sleep(3)
+        states = await asyncio.to_thread(cluster.status)
+        connections = [
+            num_connections(psutil.Process(detail["pid"]), port)
+            for detail in states["gateway"]["details"]
+        ]
+        assert await asyncio.gather(*streams) == [100] * 16
+    assert len(connections) == 2
+    assert sum(connections) == 16
+    assert min(connections) > 0
+    # Each gateway spreads what it has; both together are even to one call each.
+    calls = [detail["num_open_calls"] for detail in states[f"engine-{MODEL}"]["details"]]
+    assert sum(calls) == 16
+    assert abs(calls[0] - calls[1]) <= 2
+
+
+async def test_a_gateway_that_is_killed_takes_only_its_own_streams_along(
+    cluster: RunningCluster,
+) -> None:
+    async with clients(cluster, 8) as several:
+        streams = [asyncio.create_task(count_tokens(client, 400)) for client in several]
+        await asyncio.sleep(3)
+        gateways = await asyncio.to_thread(replicas, cluster, "gateway")
+        gateways[0].send_signal(signal.SIGKILL)
+        ends = await asyncio.gather(*streams, return_exceptions=True)
+    failed = [end for end in ends if isinstance(end, BaseException)]
+    assert all(isinstance(error, UnavailableError) for error in failed), failed
+    assert ends.count(400) == 8 - len(failed)
+    async with clients(cluster, 4) as several:
+        assert await asyncio.gather(*(count_tokens(c, 2) for c in several)) == [2] * 4
+    assert num_open_calls(cluster) == 0
+    until(lambda: is_whole(cluster), 120)
+
+
+async def test_a_stuck_engine_core_is_noticed_and_nothing_of_it_stays(
+    cluster: RunningCluster,
+) -> None:
+    replica = replicas(cluster, f"engine-{MODEL}")[0]
+    core = engine_core_of(replica)
+    async with clients(cluster, 8) as several:
+        streams = [asyncio.create_task(count_tokens(client, 400)) for client in several]
+        await asyncio.sleep(3)
+        core.send_signal(signal.SIGSTOP)
+        ends = await asyncio.gather(*streams, return_exceptions=True)
+    failed = [end for end in ends if isinstance(end, BaseException)]
+    assert failed
+    assert all(isinstance(error, EngineError | NoReplicaError) for error in failed), failed
+    assert ends.count(400) == 8 - len(failed)
+    async with clients(cluster, 1) as (client,):
+        assert await count_tokens(client, 2) == 2
+    until(lambda: not core.is_running() or core.status() == psutil.STATUS_ZOMBIE, 30)
+    until(lambda: is_whole(cluster), 120)
+
+
+async def test_no_stream_is_lost_while_the_engines_are_replaced_by_a_new_configuration(
+    cluster: RunningCluster,
+) -> None:
+    before = replicas(cluster, f"engine-{MODEL}")
+    is_done = asyncio.Event()
+
+    async def keep_asking(client: AsyncClient) -> int:
+        count = 0
+        while not is_done.is_set():
+            assert await count_tokens(client, 40) == 40
+            count += 1
+        return count
+
+    async with clients(cluster, 4) as several:
+        asking = [asyncio.create_task(keep_asking(client)) for client in several]
+        await asyncio.sleep(1)
+        await asyncio.to_thread(cluster.change, models=[SECTION | {"max_num_seqs": 32}])
+        is_done.set()
+        assert min(await asyncio.gather(*asking)) >= 2
+    after = replicas(cluster, f"engine-{MODEL}")
+    assert not {p.pid for p in before} & {p.pid for p in after}
+
+
+async def test_an_engine_replica_that_is_taken_away_ends_its_streams_first(
+    cluster: RunningCluster,
+) -> None:
+    async with clients(cluster, 6) as several:
+        streams = [asyncio.create_task(count_tokens(client, 300)) for client in several]
+        await asyncio.sleep(2)
+        smaller = SECTION | {"max_num_seqs": 32, "num_replicas": 1}
+        await asyncio.to_thread(cluster.change, models=[smaller])
+        assert await asyncio.gather(*streams) == [300] * 6
+    until(lambda: len(replicas(cluster, f"engine-{MODEL}")) == 1, 60)
+
+
+async def test_an_engine_replica_that_is_killed_leaves_no_engine_process(
+    cluster: RunningCluster,
+) -> None:
+    (replica,) = replicas(cluster, f"engine-{MODEL}")
+    core = engine_core_of(replica)
+    replica.send_signal(signal.SIGKILL)
+    until(lambda: not core.is_running() or core.status() == psutil.STATUS_ZOMBIE, 30)
