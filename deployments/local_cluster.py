@@ -21,6 +21,7 @@ from typing import IO
 
 import psutil
 
+from deployments.engine import scratch
 from deployments.settings import ClusterSection
 from infra.errors import ConfigError
 
@@ -58,6 +59,7 @@ class LocalCluster:
                     process.kill()
             psutil.wait_procs(left, timeout=5)
         _remove_tree(self.temp_dir)
+        scratch.sweep()
 
     def _process(self) -> psutil.Process | None:
         try:

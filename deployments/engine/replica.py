@@ -3,16 +3,19 @@
 import asyncio
 import logging
 import os
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import psutil
 import ray
 
 from deployments.engine.environment import engine_environment, join_ray_cluster
 from deployments.engine.link_server import LinkServer
 from deployments.engine.plan import Device, plan_engine_args, plan_thread_environment
+from deployments.engine.scratch import Scratch
 from deployments.settings import ModelSection
 from infra.errors import EngineError
 
@@ -42,6 +45,7 @@ class EngineReplica:
     ) -> None:
         self._section = ModelSection.model_validate(section)
         self._startup_s: dict[str, float] = {}
+        self._scratch = Scratch.claim()
         started = time.monotonic()
         join_ray_cluster(ray.get_runtime_context().gcs_address)
         self._engine = await asyncio.to_thread(self._load, device, executor, link["state_dir"])
@@ -54,7 +58,8 @@ class EngineReplica:
     def _load(self, device: Device, executor: str, state_dir: str) -> Any:
         section = self._section
         environment = engine_environment(Path(state_dir), section.startup_timeout_s)
-        os.environ.update(environment)
+        os.environ.update({**environment, **self._scratch.environment})
+        tempfile.tempdir = None  # so that the new TMPDIR counts in this process too
         path = self._timed("model_files", lambda: _model_path(section.model, state_dir))
         args = plan_engine_args(section, device, path, executor)
         engine_class = self._timed("import", _import_engine)
@@ -63,7 +68,9 @@ class EngineReplica:
             cores = sorted(os.sched_getaffinity(0))
             os.environ.update(plan_thread_environment(section, cores))
         adapters = dict(section.adapters)
-        return self._timed("load_and_warm_up", lambda: engine_class.start(args, adapters))
+        engine = self._timed("load_and_warm_up", lambda: engine_class.start(args, adapters))
+        self._scratch.note_shared_memory(psutil.Process().children(recursive=True))
+        return engine
 
     def _timed(self, stage: str, step: Any) -> Any:
         started = time.monotonic()
@@ -107,6 +114,7 @@ class EngineReplica:
         await self._server.drain(self._section.drain_timeout_s)
         await self._server.stop()
         await asyncio.to_thread(self._engine.shutdown)
+        self._scratch.remove()
 
 
 def _import_engine() -> Any:

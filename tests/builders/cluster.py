@@ -13,6 +13,8 @@ from typing import Any, Self
 import psutil
 import yaml
 
+from deployments.engine.scratch import shared_memory_names
+
 STATE_DIR = Path(os.environ.get("COTERIE_STATE_DIR", "~/.cache/coterie")).expanduser()
 """Shared by all runs, so that models are converted once a machine."""
 
@@ -51,12 +53,15 @@ class RunningCluster:
         trace: TracebackType | None,
     ) -> None:
         members = self.processes()
+        memory = {name for process in members for name in shared_memory_names(process)}
         self._down()
         _, left = psutil.wait_procs(members, timeout=10)
         for process in left:
             process.kill()
         if error is None:
             assert not left, f"processes outlived the cluster: {left}"
+            left_memory = [name for name in memory if Path("/dev/shm", name).exists()]
+            assert not left_memory, f"shared memory outlived the cluster: {left_memory}"
 
     def change(self, **sections: Any) -> None:
         """Give these sections new values, and wait until they are in effect."""

@@ -1,0 +1,85 @@
+"""A replica's temporary folder: who may clear it up, and what goes with it."""
+
+import subprocess
+import sys
+from multiprocessing.shared_memory import SharedMemory
+from pathlib import Path
+
+import psutil
+import pytest
+
+from deployments.engine.scratch import Scratch, sweep
+
+
+def test_a_living_replicas_folder_is_left_alone(tmp_path: Path) -> None:
+    first = Scratch.claim(tmp_path)
+    second = Scratch.claim(tmp_path)
+    assert first.path.is_dir()
+    assert second.path.is_dir()
+    second.remove()
+    first.remove()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_replica_left_is_removed_with_its_shared_memory(tmp_path: Path) -> None:
+    program = """
+import os, sys
+from multiprocessing import resource_tracker
+from multiprocessing.shared_memory import SharedMemory
+from pathlib import Path
+import psutil
+from deployments.engine.scratch import Scratch
+
+scratch = Scratch.claim(Path(sys.argv[1]))
+memory = SharedMemory(create=True, size=4096)
+resource_tracker.unregister(memory._name, "shared_memory")
+scratch.note_shared_memory([psutil.Process()])
+print(memory.name, flush=True)
+os.kill(os.getpid(), 9)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    name = done.stdout.strip()
+    assert done.returncode == -9
+    assert Path("/dev/shm", name).exists()
+    sweep(tmp_path)
+    assert not Path("/dev/shm", name).exists()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_memory_that_was_not_noted_stays(tmp_path: Path) -> None:
+    scratch = Scratch.claim(tmp_path)
+    scratch.note_shared_memory([psutil.Process()])
+    memory = SharedMemory(create=True, size=4096)
+    try:
+        scratch.remove()
+        assert Path("/dev/shm", memory.name).exists()
+    finally:
+        memory.close()
+        memory.unlink()
+
+
+def test_a_folder_that_is_just_being_made_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "coterie-engine-new").mkdir()
+    sweep(tmp_path)
+    assert (tmp_path / "coterie-engine-new").is_dir()
+
+
+def test_the_environment_leads_into_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scratch = Scratch.claim(tmp_path)
+    for name, value in scratch.environment.items():
+        monkeypatch.setenv(name, value)
+    made = subprocess.run(
+        [sys.executable, "-c", "import tempfile; print(tempfile.mkdtemp())"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert Path(made.stdout.strip()).parent == scratch.path
+    scratch.remove()
