@@ -47,17 +47,24 @@ class LocalCluster:
         """The cluster's leading process runs."""
         return self._process() is not None
 
+    @property
+    def is_reachable(self) -> bool:
+        """Ray's sockets are where they were: a cleaner of temporary files may
+        have taken them, and whoever then connects is ended by Ray."""
+        return Path(self.temp_dir, "session_latest", "sockets", "raylet").exists()
+
     def stop(self) -> None:
         """End all of its processes and remove its temporary files."""
         leader = self._process()
         if leader is not None:
             members = [leader, *leader.children(recursive=True)]
-            leader.send_signal(signal.SIGTERM)
-            _, left = psutil.wait_procs(members, timeout=_STOP_TIMEOUT_S)
-            for process in left:
+            if self.is_reachable:
+                leader.send_signal(signal.SIGTERM)
+                _, members = psutil.wait_procs(members, timeout=_STOP_TIMEOUT_S)
+            for process in members:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     process.kill()
-            psutil.wait_procs(left, timeout=5)
+            psutil.wait_procs(members, timeout=5)
         _remove_tree(self.temp_dir)
         scratch.sweep()
 

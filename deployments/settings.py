@@ -205,8 +205,9 @@ class ModelSection(Section):
     """Every other engine argument, by the name vLLM gives it."""
 
     health_timeout_s: Annotated[float, Field(gt=0)] = 60.0
-    """An engine with work at hand that gives no output for this long counts as
-    stuck, and its replica is replaced."""
+    """An engine core that does not answer for this long counts as stuck, and its
+    replica is replaced. It answers between two steps, so this must be longer
+    than the longest step."""
 
     drain_timeout_s: Annotated[float, Field(ge=0)] = 30.0
     """How long a replica that is to end lets its sequences run on."""

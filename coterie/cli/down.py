@@ -26,18 +26,20 @@ def down_command(file: Path | None, as_json: bool) -> None:
     """
     section = load_config(file).cluster
     stages = Stages(quiet=as_json)
+    cluster = None
     if section.address is None:
         local_cluster.use_auth_token(section)
         cluster = local_cluster.find(section)
         if cluster is None:
             _say(as_json, was_running=False)
             return
-    # Ray must be imported after use_auth_token.
-    from deployments import operate  # noqa: PLC0415
+    if cluster is None or cluster.is_reachable:
+        # Ray must be imported after use_auth_token.
+        from deployments import operate  # noqa: PLC0415
 
-    with operate.connected(section), stages.stage("draining"):
-        operate.remove(section)
-    if section.address is None and cluster is not None:
+        with operate.connected(section), stages.stage("draining"):
+            operate.remove(section)
+    if cluster is not None:
         with stages.stage("Ray"):
             cluster.stop()
             local_cluster.forget(section)
