@@ -9,7 +9,8 @@ concurrency is measured in rounds that take the paths in turn, one ratio a round
         --paths gateway gateway-http serve-llm serve-llm-direct
 
 The second line needs the interpreter of an environment with Ray Serve LLM;
-`serve_llm` tells how to make one. Each engine takes about 2 GB of memory.
+`serve_llm` tells how to make one. It takes 16 GB of memory: four engines, the
+bare one among them, and three Ray clusters.
 """
 
 import argparse
@@ -84,7 +85,10 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--prompt-tokens", type=int, default=64)
     parser.add_argument("--output-tokens", type=int, default=64)
     parser.add_argument(
-        "--cores", type=int, nargs="+", help="cores of the engines' threads (default all)"
+        "--cores",
+        type=int,
+        nargs="+",
+        help="cores of the engines' threads (default: all but one)",
     )
     parser.add_argument("--model", default="smollm2-135m-instruct", help="model reference")
     parser.add_argument(

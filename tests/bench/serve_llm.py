@@ -2,8 +2,8 @@
 
 Runs in an environment with a package more than ours:
 
-    make setup VENV=.venv-serve-llm
-    .venv-serve-llm/bin/uv pip install --python .venv-serve-llm/bin/python \
+    make setup VENV=build/serve-llm
+    build/serve-llm/bin/uv pip install --python build/serve-llm/bin/python \
         -r tests/bench/serve_llm_requirements.txt -c infra/install/constraints.txt
 
 Prints a line of JSON with its `url` once it serves, and ends, with everything it
