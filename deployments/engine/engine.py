@@ -110,6 +110,8 @@ class Engine:
     def shutdown(self) -> None:
         """End the engine core and its ranks; returns when they are gone."""
         self._llm.shutdown(timeout=5.0)
+        # vLLM's finalizer fails when the interpreter, being at its end, calls it.
+        del self._llm
 
 
 def _translated(error: Exception) -> CoterieError:
