@@ -18,7 +18,7 @@ from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 from deployments.engine.load import EngineLoad, LoadLogger
 from deployments.engine.sampling import to_sampling_params
 from deployments.types import Call, Delta, FinishReason, TokenLogprob, TokenLogprobs
-from infra.errors import CoterieError, EngineError, InvalidArgumentError
+from infra.errors import CoterieError, EngineError, InvalidArgumentError, NoReplicaError
 
 _FINISH: dict[str, FinishReason] = {"stop": "stop", "length": "length", "abort": "abort"}
 
@@ -67,8 +67,13 @@ class Engine:
         """Deltas of the call, each with whether it is the call's last.
 
         Closing the generator aborts the call. Raises InvalidArgumentError for
-        what the engine refuses, EngineError where it fails.
+        what the engine refuses, EngineError where it fails, NoReplicaError
+        where it has failed before.
         """
+        if self._llm.errored:
+            # Until it is replaced it has the least load of all: calls must not be
+            # lost to it.
+            raise NoReplicaError("this engine replica is being replaced; try again")
         try:
             async for output in self._llm.generate(
                 tokens_input(call.token_ids),

@@ -1,0 +1,93 @@
+"""Which replica takes a call, and what happens to those that turn it away."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+
+from deployments.engine.link_server import LinkServer
+from deployments.gateway.served_model import ServedModel
+from deployments.gateway.tokenizer import Tokenizer
+from deployments.settings import ModelSection
+from deployments.types import Call, Sampling
+from infra.errors import EngineError, NoReplicaError
+from tests.builders.fake_engine import FakeEngine
+
+TOKEN = "secret"
+
+
+@asynccontextmanager
+async def served_by(
+    *engines: FakeEngine,
+) -> AsyncIterator[tuple[ServedModel, list[LinkServer]]]:
+    servers = [LinkServer(engine, TOKEN) for engine in engines]
+    ports = [await server.start("127.0.0.1") for server in servers]
+    tokenizer = cast(Tokenizer, SimpleNamespace(vocab_size=100, has_chat_template=False))
+    section = ModelSection(name="m", model="some/model")
+    model = ServedModel(section, tokenizer, TOKEN, "least_loaded")
+    model.set_replicas(
+        {
+            f"replica-{number}": {
+                "address": f"127.0.0.1:{port}",
+                "max_model_len": 100,
+                "vocab_size": 100,
+            }
+            for number, port in enumerate(ports)
+        }
+    )
+    async with asyncio.timeout(5):
+        while model.num_ready_replicas < len(engines):
+            await asyncio.sleep(0.005)
+    yield model, servers
+    await model.close()
+    for server in servers:
+        await server.stop()
+
+
+async def tokens_of(model: ServedModel, request_id: str) -> list[int]:
+    call = Call(request_id, [1, 2], Sampling(max_tokens=2))
+    return [token async for delta in model.run(call, 5) for token in delta.token_ids]
+
+
+async def test_calls_are_spread_over_the_replicas() -> None:
+    engines = [FakeEngine(is_free_running=False) for _ in range(2)]
+    async with served_by(*engines) as (model, _):
+        calls = [asyncio.create_task(tokens_of(model, f"r{n}")) for n in range(6)]
+        await asyncio.sleep(0.1)
+        assert [len(engine.open_request_ids) for engine in engines] == [3, 3]
+        for _ in range(2):
+            for engine in engines:
+                engine.step()
+            await asyncio.sleep(0.05)
+        assert await asyncio.gather(*calls) == [[0, 1]] * 6
+
+
+async def test_a_replica_that_turns_calls_away_is_passed_over_unseen() -> None:
+    async with served_by(FakeEngine(), FakeEngine()) as (model, servers):
+        await servers[0].drain(0)
+        found = await asyncio.gather(*(tokens_of(model, f"r{n}") for n in range(8)))
+        assert found == [[0, 1]] * 8
+
+
+async def test_when_all_turn_a_call_away_it_fails_as_having_no_replica() -> None:
+    async with served_by(FakeEngine(), FakeEngine()) as (model, servers):
+        for server in servers:
+            await server.drain(0)
+        with pytest.raises(NoReplicaError):
+            await tokens_of(model, "r")
+
+
+async def test_a_call_that_has_begun_is_not_tried_a_second_time() -> None:
+    # It may be the very call that ends engines.
+    engines = [FakeEngine(is_free_running=False) for _ in range(2)]
+    async with served_by(*engines) as (model, servers):
+        call = asyncio.create_task(tokens_of(model, "r"))
+        await asyncio.sleep(0.1)
+        (begun,) = [n for n, engine in enumerate(engines) if engine.open_request_ids]
+        await servers[begun].stop()
+        with pytest.raises(EngineError):
+            await call
+        assert not engines[1 - begun].open_request_ids
