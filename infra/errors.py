@@ -22,15 +22,22 @@ class CoterieError(Exception):
     """Base of the tree.
 
     `kind` is the stable word by which clients tell failures apart; it is sent
-    as `coterie-error` (gRPC) and `error.code` (HTTP).
+    as `coterie-error` (gRPC) and `error.code` (HTTP). `param` names the field
+    that is wrong; `retry_after_s` says after how many seconds the same request
+    may pass, None that it will not.
     """
 
     kind = "internal"
+    retry_after_s: float | None = None
 
-    def __init__(self, message: str, *, param: str | None = None) -> None:
+    def __init__(
+        self, message: str, *, param: str | None = None, retry_after_s: float | None = None
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.param = param
+        if retry_after_s is not None:
+            self.retry_after_s = retry_after_s
 
 
 class ConfigError(CoterieError):
@@ -79,6 +86,7 @@ class CapacityError(CoterieError):
     """There is no room at the moment; the same request may pass later."""
 
     kind = "overloaded"
+    retry_after_s = 1.0
 
 
 class NoReplicaError(CapacityError):
@@ -97,3 +105,4 @@ class EngineError(CoterieError):
     """The engine failed while it worked on the request; it may be tried again."""
 
     kind = "engine_failed"
+    retry_after_s = 1.0

@@ -4,7 +4,7 @@ vLLM's CPU backend turns its in-process executor into a second process, to
 give the rank's threads their cores by environment; the core then spins,
 yielding its core over and over while a step runs. On a small machine that
 takes half of it away from everybody else. A process that is started with the
-right environment needs no second one (see `plan.plan_core_environment`).
+right environment needs no second one (see `plan.plan_thread_environment`).
 """
 
 from vllm.v1.executor.uniproc_executor import UniProcExecutor

@@ -10,6 +10,7 @@ import grpc
 from coterie.v1 import inference_pb2 as pb
 from coterie.v1 import inference_pb2_grpc as pb_grpc
 from deployments.gateway import grpc_messages as messages
+from deployments.gateway.error_details import MAX_MESSAGE_CHARS, trailing_metadata
 from deployments.gateway.service import Generation, InferenceService
 from deployments.gateway.status import status_of
 from deployments.gateway.usage import UsageCounter
@@ -18,7 +19,6 @@ from infra.errors import CoterieError, InvalidArgumentError
 
 log = logging.getLogger(__name__)
 
-ERROR_KEY = "coterie-error"
 REQUEST_ID_KEY = "x-request-id"
 T = TypeVar("T")
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -178,9 +178,9 @@ async def _answer(context: Context, work: Awaitable[T]) -> T:
 
 
 async def _abort(context: Context, error: CoterieError) -> NoReturn:
-    status = status_of(error)
-    trailing = ((ERROR_KEY, error.kind),)
-    await context.abort(status.grpc_code, error.message, trailing_metadata=trailing)
+    code = status_of(error).grpc_code
+    message = error.message[:MAX_MESSAGE_CHARS]
+    await context.abort(code, message, trailing_metadata=trailing_metadata(error))
 
 
 def _num_outputs(sampling: pb.SamplingParameters) -> int:

@@ -1,6 +1,7 @@
 """OpenAI's error body for every failure, by the table of `status`."""
 
 import logging
+import math
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import NamedTuple
@@ -10,9 +11,7 @@ import msgspec
 from deployments.gateway.status import INTERNAL, status_of
 from infra.errors import CoterieError
 
-RETRY_AFTER_S = 1
 _MAX_MESSAGE_CHARS = 1000
-_RETRIED_STATUSES = (429, 503)
 _PATH_KINDS = {404: "unknown_path", 405: "method_not_allowed"}
 
 log = logging.getLogger(__name__)
@@ -58,7 +57,7 @@ def to_failure(
     param = (param_names or {}).get(error.param or "", error.param)
     message = error.message[:_MAX_MESSAGE_CHARS]
     detail = ErrorDetail(message, status.openai_type, param, error.kind)
-    return _failure(status.http_status, detail)
+    return _failure(status.http_status, detail, error.retry_after_s)
 
 
 def to_path_failure(status: int, method: str, path: str) -> HttpFailure:
@@ -76,8 +75,10 @@ def to_path_failure(status: int, method: str, path: str) -> HttpFailure:
     )
 
 
-def _failure(status: int, detail: ErrorDetail) -> HttpFailure:
+def _failure(
+    status: int, detail: ErrorDetail, retry_after_s: float | None = None
+) -> HttpFailure:
     headers: tuple[tuple[bytes, bytes], ...] = ()
-    if status in _RETRIED_STATUSES:
-        headers = ((b"retry-after", b"%d" % RETRY_AFTER_S),)
+    if retry_after_s is not None:
+        headers = ((b"retry-after", b"%d" % math.ceil(retry_after_s)),)
     return HttpFailure(status, msgspec.json.encode(ErrorBody(detail)), headers)
