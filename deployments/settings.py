@@ -123,8 +123,9 @@ class GatewaySection(Section):
     drain_timeout_s: Annotated[float, Field(ge=0)] = 30.0
     """How long a gateway that is to end lets its open streams run on."""
 
-    reflection: bool = True
-    """Answer gRPC server reflection, so that `grpcurl`-like tools work."""
+    reflection: bool = False
+    """Answer gRPC server reflection, so that `grpcurl`-like tools work. It shows
+    every caller what can be called."""
 
     @model_validator(mode="after")
     def _each_door_its_port(self) -> "GatewaySection":
