@@ -9,6 +9,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.coterie-$(DEVICE)
 INSTALL := infra/install
 ROOMS := cache coterie deployments experts infra router
+PROTOS := coterie/v1/inference.proto deployments/kserve/grpc_service.proto
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -53,9 +54,9 @@ format: setup ## Put the code into its form
 	$(BIN)/ruff format .
 
 .PHONY: proto
-proto: setup ## Make the gRPC stubs from coterie/v1/inference.proto
+proto: setup ## Make the gRPC stubs from the .proto files
 	$(BIN)/python -m grpc_tools.protoc --proto_path=. \
-		--python_out=. --pyi_out=. --grpc_python_out=. coterie/v1/inference.proto
+		--python_out=. --pyi_out=. --grpc_python_out=. $(PROTOS)
 
 .PHONY: lock
 lock: ## Write infra/install/constraints.txt from a fresh installation

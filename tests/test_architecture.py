@@ -30,7 +30,8 @@ MAX_PARAMETERS = 7
 MAX_MEDIAN_FUNCTION_LINES = 10
 SAYS_NOTHING = {"utils.py", "util.py", "common.py", "helpers.py", "helper.py", "misc.py"}
 PROMISE = re.compile(r"\b(TO" + r"DO|FIX" + r"ME|XX" + r"X)\b")
-STUBS = ("inference_pb2.py", "inference_pb2.pyi", "inference_pb2_grpc.py")
+PROTOS = ("coterie/v1/inference", "deployments/kserve/grpc_service")
+STUB_ENDINGS = ("_pb2.py", "_pb2.pyi", "_pb2_grpc.py")
 
 
 def all_files() -> tuple[Path, ...]:
@@ -139,14 +140,20 @@ def test_every_dependency_is_pinned(project: dict[str, Any]) -> None:
     assert [r for r in given if "==" not in r and r != "coterie[serve]"] == []
 
 
-def test_the_grpc_stubs_are_those_of_the_proto(tmp_path: Path) -> None:
-    command = ["-m", "grpc_tools.protoc", "--proto_path=.", "coterie/v1/inference.proto"]
+@pytest.mark.parametrize("proto", PROTOS)
+def test_the_grpc_stubs_are_those_of_the_proto(proto: str, tmp_path: Path) -> None:
+    command = ["-m", "grpc_tools.protoc", "--proto_path=.", f"{proto}.proto"]
     kinds = [f"--{kind}_out={tmp_path}" for kind in ("python", "pyi", "grpc_python")]
     subprocess.run([sys.executable, *command, *kinds], cwd=REPOSITORY, check=True)
-    folder = Path("coterie", "v1")
     stale = [
-        name
-        for name in STUBS
-        if (tmp_path / folder / name).read_text() != (REPOSITORY / folder / name).read_text()
+        proto + ending
+        for ending in STUB_ENDINGS
+        if (tmp_path / (proto + ending)).read_text()
+        != (REPOSITORY / (proto + ending)).read_text()
     ]
     assert stale == [], "run `make proto`"
+
+
+def test_every_proto_has_its_stubs_checked() -> None:
+    protos = {path for room in ROOMS for path in (REPOSITORY / room).rglob("*.proto")}
+    assert {name_of(path) for path in protos} == {f"{proto}.proto" for proto in PROTOS}

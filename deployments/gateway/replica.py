@@ -23,8 +23,10 @@ from deployments.gateway import replica_feed
 from deployments.gateway.cluster_service import ClusterService
 from deployments.gateway.grpc_door import GrpcDoor
 from deployments.gateway.http_door import http_app
+from deployments.gateway.kserve_door import KServeDoor
 from deployments.gateway.served_model import ServedModel
 from deployments.gateway.tokenizer import Tokenizer
+from deployments.kserve import grpc_service_pb2, grpc_service_pb2_grpc
 from deployments.models.resolve import resolve_model
 from deployments.settings import GatewaySection, ModelSection
 from infra.errors import ConfigError
@@ -48,6 +50,9 @@ class Doors:
             )
         )
         inference_pb2_grpc.add_InferenceServicer_to_server(GrpcDoor(service), self._grpc)
+        grpc_service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(
+            KServeDoor(service), self._grpc
+        )
         self._health = health_aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
         if section.reflection:
@@ -94,6 +99,7 @@ class Doors:
 
         names = [
             inference_pb2.DESCRIPTOR.services_by_name["Inference"].full_name,
+            grpc_service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name,
             health_pb2.DESCRIPTOR.services_by_name["Health"].full_name,
             reflection.SERVICE_NAME,
         ]

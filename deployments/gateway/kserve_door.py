@@ -1,0 +1,203 @@
+"""The KServe v2 door, with Triton's streams: `inference.GRPCInferenceService`."""
+
+import asyncio
+import importlib.metadata
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
+from contextlib import aclosing
+from typing import Any, NoReturn, TypeVar
+
+import grpc
+
+from deployments.gateway.error_details import MAX_MESSAGE_CHARS, trailing_metadata
+from deployments.gateway.kserve_request import (
+    VERSION,
+    InferRequest,
+    check_version,
+    decode_request,
+)
+from deployments.gateway.kserve_response import FINAL_PARAM, InferReply
+from deployments.gateway.kserve_tensors import INPUT_TYPES, OUTPUT_TYPES
+from deployments.gateway.service import InferenceService
+from deployments.gateway.status import status_of
+from deployments.kserve import grpc_service_pb2 as pb
+from deployments.kserve import grpc_service_pb2_grpc as pb_grpc
+from infra.errors import CoterieError, InvalidArgumentError, RequestError
+
+log = logging.getLogger(__name__)
+
+# A stream with more open requests is not read further until one has ended.
+MAX_OPEN_REQUESTS = 1024
+EXTENSIONS = ("parameters",)
+T = TypeVar("T")
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class KServeDoor(pb_grpc.GRPCInferenceServiceServicer):
+    """Translates; everything that decides is in the service."""
+
+    def __init__(self, service: InferenceService) -> None:
+        self._service = service
+
+    async def ServerLive(
+        self, request: pb.ServerLiveRequest, context: Context
+    ) -> pb.ServerLiveResponse:
+        """The process answers."""
+        return pb.ServerLiveResponse(live=True)
+
+    async def ServerReady(
+        self, request: pb.ServerReadyRequest, context: Context
+    ) -> pb.ServerReadyResponse:
+        """At least one model can answer."""
+        is_ready = any(card.num_ready_replicas for card in self._service.models())
+        return pb.ServerReadyResponse(ready=is_ready)
+
+    async def ModelReady(
+        self, request: pb.ModelReadyRequest, context: Context
+    ) -> pb.ModelReadyResponse:
+        """The model can answer; false too for a model that is not served."""
+        try:
+            check_version(request.version)
+            card = self._service.model(request.name)
+        except RequestError:
+            return pb.ModelReadyResponse(ready=False)
+        return pb.ModelReadyResponse(ready=card.num_ready_replicas > 0)
+
+    async def ServerMetadata(
+        self, request: pb.ServerMetadataRequest, context: Context
+    ) -> pb.ServerMetadataResponse:
+        """What this server is."""
+        return pb.ServerMetadataResponse(
+            name="coterie", version=importlib.metadata.version("coterie"), extensions=EXTENSIONS
+        )
+
+    async def ModelMetadata(
+        self, request: pb.ModelMetadataRequest, context: Context
+    ) -> pb.ModelMetadataResponse:
+        """Tensors of the model."""
+        return await _answer(context, self._metadata(request))
+
+    async def ModelInfer(
+        self, request: pb.ModelInferRequest, context: Context
+    ) -> pb.ModelInferResponse:
+        """Whole outputs at once."""
+        return await _answer(context, self._infer(request, context.time_remaining()))
+
+    async def ModelStreamInfer(
+        self, request_iterator: AsyncIterator[pb.ModelInferRequest], context: Context
+    ) -> None:
+        """Answer all requests of the stream side by side; its end aborts the open ones."""
+        room = asyncio.Semaphore(MAX_OPEN_REQUESTS)
+        write = asyncio.Lock()
+
+        async def answer(request: pb.ModelInferRequest) -> None:
+            try:
+                async with aclosing(self._responses(request, context)) as responses:
+                    async for response in responses:
+                        # gRPC takes one message at a time.
+                        async with write:
+                            await context.write(response)
+            finally:
+                room.release()
+
+        async with asyncio.TaskGroup() as group:
+            async for request in request_iterator:
+                await room.acquire()
+                group.create_task(answer(request))
+
+    async def _responses(
+        self, message: pb.ModelInferRequest, context: Context
+    ) -> AsyncGenerator[pb.ModelStreamInferResponse, None]:
+        """The responses of one request; a failure is the last of them."""
+        try:
+            request = decode_request(message)
+            async with aclosing(self._replies(request, context.time_remaining())) as replies:
+                async for reply in replies:
+                    yield pb.ModelStreamInferResponse(infer_response=reply)
+        except CoterieError as error:
+            yield _failure(message, error.message)
+        except Exception:  # the boundary of the process: the client gets no traceback
+            log.exception("request failed")
+            yield _failure(message, "internal error; the gateway's log has more")
+
+    async def _replies(
+        self, request: InferRequest, time_left_s: float | None
+    ) -> AsyncGenerator[pb.ModelInferResponse, None]:
+        generation = await self._service.generate(
+            request.model,
+            request.text,
+            request.sampling,
+            request_id=request.id or None,
+            timeout_s=_shorter(request.timeout_s, time_left_s),
+            stream=request.stream,
+        )
+        reply = InferReply(request, generation)
+        async with aclosing(generation.deltas()) as deltas:
+            if not request.stream:
+                response = reply.response([delta async for delta in deltas])
+                response.parameters[FINAL_PARAM].bool_param = True
+                yield response
+                return
+            async for delta in deltas:
+                response = reply.response([delta])
+                response.parameters[FINAL_PARAM].bool_param = reply.is_finished
+                yield response
+
+    async def _infer(
+        self, message: pb.ModelInferRequest, time_left_s: float | None
+    ) -> pb.ModelInferResponse:
+        request = decode_request(message)
+        if request.stream:
+            raise InvalidArgumentError(
+                "ModelInfer gives one response; set stream to false or use ModelStreamInfer",
+                param="stream",
+            )
+        async with aclosing(self._replies(request, time_left_s)) as replies:
+            return await anext(replies)
+
+    async def _metadata(self, request: pb.ModelMetadataRequest) -> pb.ModelMetadataResponse:
+        check_version(request.version)
+        tensor = pb.ModelMetadataResponse.TensorMetadata
+        return pb.ModelMetadataResponse(
+            name=self._service.model(request.name).name,
+            versions=[VERSION],
+            platform="coterie",
+            inputs=[
+                tensor(name=name, datatype=datatype, shape=[1])
+                for name, datatype in INPUT_TYPES.items()
+            ],
+            outputs=[
+                tensor(name=name, datatype=kind.datatype, shape=[kind.num_values])
+                for name, kind in OUTPUT_TYPES.items()
+            ],
+        )
+
+
+def _failure(message: pb.ModelInferRequest, words: str) -> pb.ModelStreamInferResponse:
+    response = pb.ModelStreamInferResponse(error_message=words or "the request failed")
+    response.infer_response.id = message.id
+    response.infer_response.model_name = message.model_name
+    response.infer_response.parameters[FINAL_PARAM].bool_param = True
+    return response
+
+
+def _shorter(first_s: float | None, second_s: float | None) -> float | None:
+    given = [s for s in (first_s, second_s) if s is not None]
+    return min(given, default=None)
+
+
+async def _answer(context: Context, work: Awaitable[T]) -> T:
+    """The result, or the status that stands for its exception."""
+    try:
+        return await work
+    except CoterieError as error:
+        await _abort(context, error)
+    except Exception:  # the boundary of the process: the client gets no traceback
+        log.exception("request failed")
+        await _abort(context, CoterieError("internal error; the gateway's log has more"))
+
+
+async def _abort(context: Context, error: CoterieError) -> NoReturn:
+    code = status_of(error).grpc_code
+    message = error.message[:MAX_MESSAGE_CHARS]
+    await context.abort(code, message, trailing_metadata=trailing_metadata(error))

@@ -1,0 +1,136 @@
+"""A KServe inference request, checked: what to generate and what to give back."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import msgspec
+
+from deployments.gateway.kserve_sampling import PARAM, decode_sampling
+from deployments.gateway.kserve_tensors import (
+    OUTPUT_TYPES,
+    InputValue,
+    decode_inputs,
+    unknown_tensor,
+)
+from deployments.kserve import grpc_service_pb2 as pb
+from deployments.types import Sampling
+from infra.errors import InvalidArgumentError, UnknownModelError
+
+# Models have no versions here; this one stands for what is served.
+VERSION = "1"
+EMPTY_FINAL_PARAM = "triton_enable_empty_final_response"
+_RETURN = "return_"
+_TIMEOUT_PARAM = "timeout"
+_REFUSED_PARAMS: Mapping[str, str] = {
+    "sequence_id": "there are no sequences of requests",
+    "sequence_start": "there are no sequences of requests",
+    "sequence_end": "there are no sequences of requests",
+    "priority": "requests have no priorities",
+}
+
+
+class InferRequest(NamedTuple):
+    """One request of either form; `outputs` are the tensors that its responses have."""
+
+    id: str
+    model: str
+    text: str
+    sampling: Sampling
+    stream: bool
+    has_prompt_in_output: bool
+    outputs: tuple[str, ...]
+    timeout_s: float | None
+
+
+def decode_request(request: pb.ModelInferRequest) -> InferRequest:
+    """Raises InvalidArgumentError that names the tensor or parameter at fault."""
+    check_version(request.model_version)
+    inputs = decode_inputs(request)
+    if "text_input" not in inputs:
+        raise InvalidArgumentError("the input text_input is missing", param="text_input")
+    params = {name: _param_value(param) for name, param in request.parameters.items()}
+    outputs = _outputs(request, inputs)
+    stream = bool(inputs.get("stream", False))
+    return InferRequest(
+        id=request.id,
+        model=request.model_name,
+        text=_to_text(inputs["text_input"]),
+        sampling=decode_sampling(
+            _sampling_text(inputs, params),
+            needs_logprobs=bool({"logprobs", "cumulative_logprob"} & {*outputs}),
+        ),
+        stream=stream,
+        has_prompt_in_output=_has_prompt(inputs, stream=stream),
+        outputs=outputs,
+        timeout_s=_timeout_s(params),
+    )
+
+
+def check_version(version: str) -> None:
+    """Raises UnknownModelError for another version than the only one."""
+    if version not in ("", VERSION):
+        raise UnknownModelError(
+            f"there is no version {version[:64]!r}; leave it empty or give {VERSION}",
+            param="model_version",
+        )
+
+
+def _to_text(value: InputValue) -> str:
+    assert isinstance(value, bytes)
+    try:
+        return value.decode()
+    except UnicodeDecodeError as error:
+        raise InvalidArgumentError("text_input is not UTF-8", param="text_input") from error
+
+
+def _has_prompt(inputs: Mapping[str, InputValue], *, stream: bool) -> bool:
+    """As in Triton's vLLM backend: the prompt leads the output unless it streams."""
+    has_prompt = not inputs.get("exclude_input_in_output", stream)
+    if has_prompt and stream:
+        raise InvalidArgumentError(
+            "a stream does not repeat the prompt; leave out exclude_input_in_output "
+            "or set it to true",
+            param="exclude_input_in_output",
+        )
+    return has_prompt
+
+
+def _outputs(
+    request: pb.ModelInferRequest, inputs: Mapping[str, InputValue]
+) -> tuple[str, ...]:
+    asked = {tensor.name for tensor in request.outputs}
+    for name in asked - OUTPUT_TYPES.keys():
+        raise unknown_tensor("output", name, OUTPUT_TYPES)
+    made = {"text_output"} | {n for n in OUTPUT_TYPES if inputs.get(_RETURN + n)}
+    return tuple(n for n in OUTPUT_TYPES if n in made and (not asked or n in asked))
+
+
+def _sampling_text(
+    inputs: Mapping[str, InputValue], params: Mapping[str, bool | float | str]
+) -> bytes:
+    """The tensor, or else the request's own parameters without Triton's."""
+    for name in params.keys() & _REFUSED_PARAMS.keys():
+        raise InvalidArgumentError(
+            f"leave out the parameter {name}: {_REFUSED_PARAMS[name]}", param=name
+        )
+    text = inputs.get(PARAM)
+    if isinstance(text, bytes):
+        return text
+    rest = {n: v for n, v in params.items() if n not in (_TIMEOUT_PARAM, EMPTY_FINAL_PARAM)}
+    return msgspec.json.encode(rest)
+
+
+def _timeout_s(params: Mapping[str, bool | float | str]) -> float | None:
+    """Triton's `timeout` is in microseconds; 0 is none."""
+    timeout_us = params.get(_TIMEOUT_PARAM, 0)
+    if not isinstance(timeout_us, int) or timeout_us < 0:
+        raise InvalidArgumentError(
+            "the parameter timeout must be a number of microseconds", param=_TIMEOUT_PARAM
+        )
+    return timeout_us / 1e6 if timeout_us else None
+
+
+def _param_value(param: pb.InferParameter) -> bool | float | str:
+    choice = param.WhichOneof("parameter_choice")
+    value: bool | float | str = getattr(param, choice) if choice else ""
+    return value
