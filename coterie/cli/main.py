@@ -30,6 +30,9 @@ SECTIONS = {
         "detokenize": LazyCommand(
             "coterie.cli.tokenize:detokenize_command", "Turn token ids into text."
         ),
+        "bench": LazyCommand(
+            "coterie.cli.bench:bench_command", "Measure how quickly it answers under load."
+        ),
     },
 }
 

@@ -1,0 +1,45 @@
+"""What sends the requests of a load: an interface, and what every driver is told."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from coterie.benchmark.prompts import Alphabet
+from coterie.benchmark.types import Ask, Piece
+
+
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How each request is made. None leaves a value to the server; `model` may stay
+    empty where one is served. `api_key` goes along as a bearer token."""
+
+    model: str = ""
+    timeout_s: float | None = None
+    api_key: str | None = None
+    temperature: float | None = None
+    is_chat: bool = False
+    ignore_eos: bool = False
+
+
+class Driver(Protocol):
+    """A way to a server. Both methods raise errors of `coterie.errors` alone."""
+
+    async def prepare(self) -> Alphabet:
+        """Reach the server, and give the alphabet of its made-up prompts. Call it first.
+
+        Raises UnavailableError where none answers, UnknownModelError where it does
+        not serve the model.
+        """
+        ...
+
+    def stream(self, ask: Ask) -> AsyncIterator[Piece]:
+        """Send a request, and give the pieces of its answer as they arrive.
+
+        Leaving early ends the request. The error that a request ends in is raised
+        after the pieces that came before it.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Give the connections back; streams that are open end."""
+        ...

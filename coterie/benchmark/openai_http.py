@@ -1,0 +1,178 @@
+"""The driver of any server that speaks OpenAI's HTTP interface.
+
+aiohttp reads the events: its parser is compiled, so that the client takes little
+of the machine that a local server is measured on.
+"""
+
+import json
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from typing import Any
+
+import aiohttp
+
+from coterie.benchmark.driver import Manner
+from coterie.benchmark.prompts import WORDS, Alphabet
+from coterie.benchmark.types import Ask, Counts, Piece
+from coterie.errors import (
+    CoterieError,
+    DeadlineError,
+    InvalidArgumentError,
+    UnavailableError,
+    UnknownModelError,
+)
+
+_READ_BUFFER_BYTES = 2**20  # an event is a line, and must fit into it twice
+_REFUSAL_CHARACTERS = 300
+_DATA = b"data:"
+
+
+class OpenAIHttpDriver:
+    """A `Driver` of `/completions`, or of `/chat/completions` for conversations.
+
+    `url` is the base that OpenAI's clients take: `http://localhost:8000/v1`.
+    """
+
+    def __init__(self, url: str, manner: Manner) -> None:
+        if not url.startswith(("http://", "https://")):
+            raise InvalidArgumentError(
+                f"the URL {url!r} must begin with http:// or https://", param="url"
+            )
+        self._url = url.rstrip("/")
+        self._manner = manner
+        self._model = manner.model
+
+    @cached_property
+    def _session(self) -> aiohttp.ClientSession:
+        """Made at the first call, because it belongs to the running loop."""
+        key = self._manner.api_key
+        return aiohttp.ClientSession(
+            headers={"Authorization": f"Bearer {key}"} if key else None,
+            timeout=aiohttp.ClientTimeout(total=self._manner.timeout_s, sock_connect=10),
+            connector=aiohttp.TCPConnector(limit=0),
+            read_bufsize=_READ_BUFFER_BYTES,
+        )
+
+    async def prepare(self) -> Alphabet:
+        """See `Driver.prepare`. Without a model's name the only one is taken."""
+        with self._failures():
+            async with self._session.get(f"{self._url}/models") as response:
+                text = await response.text()
+                if response.status == 200:
+                    self._model = _model_of(text, self._model)
+                elif not self._model:
+                    raise _refusal(response.status, text)
+        return WORDS
+
+    async def stream(self, ask: Ask) -> AsyncIterator[Piece]:
+        """See `Driver.stream`."""
+        path = "chat/completions" if self._manner.is_chat else "completions"
+        with self._failures():
+            async with self._session.post(
+                f"{self._url}/{path}", json=self._body(ask)
+            ) as response:
+                if response.status != 200:
+                    raise _refusal(response.status, await response.text(errors="replace"))
+                async for line in response.content:
+                    if not line.startswith(_DATA):
+                        continue
+                    data = line[len(_DATA) :].strip()
+                    if data == b"[DONE]":
+                        return
+                    yield piece_of(json.loads(data))
+        raise UnavailableError(f"{self._url} ended its answer before [DONE]")
+
+    async def close(self) -> None:
+        """See `Driver.close`."""
+        await self._session.close()
+
+    def _body(self, ask: Ask) -> dict[str, Any]:
+        manner = self._manner
+        body: dict[str, Any] = {
+            "model": self._model,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
+        if manner.is_chat:
+            body["messages"] = [{"role": "user", "content": ask.prompt}]
+        else:
+            body["prompt"] = ask.prompt
+        if ask.max_tokens is not None:
+            body["max_tokens"] = ask.max_tokens
+        if manner.temperature is not None:
+            body["temperature"] = manner.temperature
+        if manner.ignore_eos:  # an addition of vLLM's, refused by some servers
+            body["ignore_eos"] = True
+        return body
+
+    @contextmanager
+    def _failures(self) -> Iterator[None]:
+        """Turn what the transport raises into errors of ours."""
+        try:
+            yield
+        except TimeoutError as error:
+            raise DeadlineError(
+                f"the answer of {self._url} was not complete in the time given"
+            ) from error
+        except aiohttp.ClientConnectorError as error:
+            raise UnavailableError(f"nothing answers at {self._url}: {error}") from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise UnavailableError(
+                f"the connection to {self._url} ended before the answer did: {error!r}"
+            ) from error
+        except ValueError as error:
+            raise CoterieError(f"{self._url} answered with no such event: {error}") from error
+
+
+def piece_of(event: dict[str, Any]) -> Piece:
+    """What one event brings. Raises the error of an event that tells one."""
+    if event.get("error"):
+        raise _failure_of(event["error"], "internal")
+    has_output = any(_has_output(choice) for choice in event.get("choices") or ())
+    return Piece(has_output, _counts_of(event.get("usage")))
+
+
+def _has_output(choice: dict[str, Any]) -> bool:
+    delta = choice.get("delta") or {}
+    told = (delta.get(key) for key in ("content", "reasoning_content", "reasoning"))
+    return bool(choice.get("text") or delta.get("tool_calls") or any(told))
+
+
+def _counts_of(usage: dict[str, Any] | None) -> Counts | None:
+    if not usage:
+        return None
+    details = usage.get("prompt_tokens_details") or {}
+    return Counts(
+        num_prompt_tokens=usage.get("prompt_tokens") or 0,
+        num_output_tokens=usage.get("completion_tokens") or 0,
+        num_cached_tokens=details.get("cached_tokens") or 0,
+    )
+
+
+def _model_of(text: str, wanted: str) -> str:
+    names = [model["id"] for model in json.loads(text).get("data", ())]
+    if wanted:
+        return wanted
+    if len(names) != 1:
+        raise UnknownModelError(f"choose a model with --model: {', '.join(names) or 'none'}")
+    return str(names[0])
+
+
+def _refusal(status: int, text: str) -> CoterieError:
+    """The error of an answer that is no stream."""
+    try:
+        body = json.loads(text)
+        error = body["error"]
+    except (ValueError, KeyError, TypeError):
+        error = text[:_REFUSAL_CHARACTERS]
+    return _failure_of(error, f"http_{status}")
+
+
+def _failure_of(error: Any, otherwise: str) -> CoterieError:
+    """An error whose kind is the server's own word, or `otherwise` where it has none."""
+    fields: dict[str, Any] = error if isinstance(error, dict) else {"message": error}
+    code = fields.get("code")
+    failure = CoterieError(str(fields.get("message") or error or otherwise))
+    failure.kind = code if isinstance(code, str) and code else otherwise
+    return failure
