@@ -10,6 +10,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from deployments.gateway.kserve_http import kserve_routes
 from deployments.gateway.openai_chat import CHAT_REFUSED_FIELDS, ChatRequest
 from deployments.gateway.openai_completion import (
     COMPLETION_REFUSED_FIELDS,
@@ -55,6 +56,7 @@ def http_app(service: InferenceService, section: GatewaySection) -> FastAPI:
             Route("/v1/models/{name:path}", catalogue.get_model),
             Route("/health", catalogue.health),
             Route("/-/healthz", catalogue.health),
+            *kserve_routes(service, section.max_message_bytes),
         ],
         exception_handlers={
             HTTPException: _answer_path_failure,

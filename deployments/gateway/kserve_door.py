@@ -1,7 +1,6 @@
 """The KServe v2 door, with Triton's streams: `inference.GRPCInferenceService`."""
 
 import asyncio
-import importlib.metadata
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
 from contextlib import aclosing
@@ -10,14 +9,10 @@ from typing import Any, NoReturn, TypeVar
 import grpc
 
 from deployments.gateway.error_details import MAX_MESSAGE_CHARS, trailing_metadata
-from deployments.gateway.kserve_request import (
-    VERSION,
-    InferRequest,
-    check_version,
-    decode_request,
-)
-from deployments.gateway.kserve_response import FINAL_PARAM, InferReply
-from deployments.gateway.kserve_tensors import INPUT_TYPES, OUTPUT_TYPES
+from deployments.gateway.kserve_metadata import model_metadata, server_metadata
+from deployments.gateway.kserve_request import VERSION, check_version, decode_request
+from deployments.gateway.kserve_response import InferResponse, answer
+from deployments.gateway.kserve_tensors import OUTPUT_TYPES, encode_output
 from deployments.gateway.service import InferenceService
 from deployments.gateway.status import status_of
 from deployments.kserve import grpc_service_pb2 as pb
@@ -28,7 +23,7 @@ log = logging.getLogger(__name__)
 
 # A stream with more open requests is not read further until one has ended.
 MAX_OPEN_REQUESTS = 1024
-EXTENSIONS = ("parameters",)
+FINAL_PARAM = "triton_final_response"
 T = TypeVar("T")
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -67,9 +62,7 @@ class KServeDoor(pb_grpc.GRPCInferenceServiceServicer):
         self, request: pb.ServerMetadataRequest, context: Context
     ) -> pb.ServerMetadataResponse:
         """What this server is."""
-        return pb.ServerMetadataResponse(
-            name="coterie", version=importlib.metadata.version("coterie"), extensions=EXTENSIONS
-        )
+        return pb.ServerMetadataResponse(**server_metadata())
 
     async def ModelMetadata(
         self, request: pb.ModelMetadataRequest, context: Context
@@ -90,7 +83,7 @@ class KServeDoor(pb_grpc.GRPCInferenceServiceServicer):
         room = asyncio.Semaphore(MAX_OPEN_REQUESTS)
         write = asyncio.Lock()
 
-        async def answer(request: pb.ModelInferRequest) -> None:
+        async def write_all(request: pb.ModelInferRequest) -> None:
             try:
                 async with aclosing(self._responses(request, context)) as responses:
                     async for response in responses:
@@ -103,7 +96,7 @@ class KServeDoor(pb_grpc.GRPCInferenceServiceServicer):
         async with asyncio.TaskGroup() as group:
             async for request in request_iterator:
                 await room.acquire()
-                group.create_task(answer(request))
+                group.create_task(write_all(request))
 
     async def _responses(
         self, message: pb.ModelInferRequest, context: Context
@@ -111,37 +104,15 @@ class KServeDoor(pb_grpc.GRPCInferenceServiceServicer):
         """The responses of one request; a failure is the last of them."""
         try:
             request = decode_request(message)
-            async with aclosing(self._replies(request, context.time_remaining())) as replies:
-                async for reply in replies:
-                    yield pb.ModelStreamInferResponse(infer_response=reply)
+            time_left_s = context.time_remaining()
+            async with aclosing(answer(self._service, request, time_left_s)) as responses:
+                async for response in responses:
+                    yield pb.ModelStreamInferResponse(infer_response=_to_message(response))
         except CoterieError as error:
             yield _failure(message, error.message)
         except Exception:  # the boundary of the process: the client gets no traceback
             log.exception("request failed")
             yield _failure(message, "internal error; the gateway's log has more")
-
-    async def _replies(
-        self, request: InferRequest, time_left_s: float | None
-    ) -> AsyncGenerator[pb.ModelInferResponse, None]:
-        generation = await self._service.generate(
-            request.model,
-            request.text,
-            request.sampling,
-            request_id=request.id or None,
-            timeout_s=_shorter(request.timeout_s, time_left_s),
-            stream=request.stream,
-        )
-        reply = InferReply(request, generation)
-        async with aclosing(generation.deltas()) as deltas:
-            if not request.stream:
-                response = reply.response([delta async for delta in deltas])
-                response.parameters[FINAL_PARAM].bool_param = True
-                yield response
-                return
-            async for delta in deltas:
-                response = reply.response([delta])
-                response.parameters[FINAL_PARAM].bool_param = reply.is_finished
-                yield response
 
     async def _infer(
         self, message: pb.ModelInferRequest, time_left_s: float | None
@@ -152,25 +123,24 @@ class KServeDoor(pb_grpc.GRPCInferenceServiceServicer):
                 "ModelInfer gives one response; set stream to false or use ModelStreamInfer",
                 param="stream",
             )
-        async with aclosing(self._replies(request, time_left_s)) as replies:
-            return await anext(replies)
+        async with aclosing(answer(self._service, request, time_left_s)) as responses:
+            return _to_message(await anext(responses))
 
     async def _metadata(self, request: pb.ModelMetadataRequest) -> pb.ModelMetadataResponse:
         check_version(request.version)
-        tensor = pb.ModelMetadataResponse.TensorMetadata
-        return pb.ModelMetadataResponse(
-            name=self._service.model(request.name).name,
-            versions=[VERSION],
-            platform="coterie",
-            inputs=[
-                tensor(name=name, datatype=datatype, shape=[1])
-                for name, datatype in INPUT_TYPES.items()
-            ],
-            outputs=[
-                tensor(name=name, datatype=kind.datatype, shape=[kind.num_values])
-                for name, kind in OUTPUT_TYPES.items()
-            ],
-        )
+        return pb.ModelMetadataResponse(**model_metadata(self._service.model(request.name)))
+
+
+def _to_message(response: InferResponse) -> pb.ModelInferResponse:
+    message = pb.ModelInferResponse(
+        model_name=response.model, model_version=VERSION, id=response.id
+    )
+    message.parameters[FINAL_PARAM].bool_param = response.is_final
+    for name, values in response.name_to_values.items():
+        datatype = OUTPUT_TYPES[name].datatype
+        message.outputs.add(name=name, datatype=datatype, shape=[len(values)])
+        message.raw_output_contents.append(encode_output(name, values))
+    return message
 
 
 def _failure(message: pb.ModelInferRequest, words: str) -> pb.ModelStreamInferResponse:
@@ -179,11 +149,6 @@ def _failure(message: pb.ModelInferRequest, words: str) -> pb.ModelStreamInferRe
     response.infer_response.model_name = message.model_name
     response.infer_response.parameters[FINAL_PARAM].bool_param = True
     return response
-
-
-def _shorter(first_s: float | None, second_s: float | None) -> float | None:
-    given = [s for s in (first_s, second_s) if s is not None]
-    return min(given, default=None)
 
 
 async def _answer(context: Context, work: Awaitable[T]) -> T:

@@ -1,7 +1,7 @@
 """A KServe inference request, checked: what to generate and what to give back."""
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -45,15 +45,29 @@ class InferRequest(NamedTuple):
 def decode_request(request: pb.ModelInferRequest) -> InferRequest:
     """Raises InvalidArgumentError that names the tensor or parameter at fault."""
     check_version(request.model_version)
-    inputs = decode_inputs(request)
+    asked = {tensor.name for tensor in request.outputs}
+    for name in asked - OUTPUT_TYPES.keys():
+        raise unknown_tensor("output", name, OUTPUT_TYPES)
+    params = {name: _param_value(param) for name, param in request.parameters.items()}
+    made = make_request(request.id, request.model_name, decode_inputs(request), params)
+    if not asked:
+        return made
+    return made._replace(outputs=tuple(name for name in made.outputs if name in asked))
+
+
+def make_request(
+    request_id: str, model: str, inputs: Mapping[str, InputValue], params: Mapping[str, Any]
+) -> InferRequest:
+    """A request of input tensors and parameters. Raises InvalidArgumentError likewise."""
     if "text_input" not in inputs:
         raise InvalidArgumentError("the input text_input is missing", param="text_input")
-    params = {name: _param_value(param) for name, param in request.parameters.items()}
-    outputs = _outputs(request, inputs)
     stream = bool(inputs.get("stream", False))
+    outputs = tuple(
+        name for name in OUTPUT_TYPES if name == "text_output" or inputs.get(_RETURN + name)
+    )
     return InferRequest(
-        id=request.id,
-        model=request.model_name,
+        id=request_id,
+        model=model,
         text=_to_text(inputs["text_input"]),
         sampling=decode_sampling(
             _sampling_text(inputs, params),
@@ -95,35 +109,28 @@ def _has_prompt(inputs: Mapping[str, InputValue], *, stream: bool) -> bool:
     return has_prompt
 
 
-def _outputs(
-    request: pb.ModelInferRequest, inputs: Mapping[str, InputValue]
-) -> tuple[str, ...]:
-    asked = {tensor.name for tensor in request.outputs}
-    for name in asked - OUTPUT_TYPES.keys():
-        raise unknown_tensor("output", name, OUTPUT_TYPES)
-    made = {"text_output"} | {n for n in OUTPUT_TYPES if inputs.get(_RETURN + n)}
-    return tuple(n for n in OUTPUT_TYPES if n in made and (not asked or n in asked))
-
-
-def _sampling_text(
-    inputs: Mapping[str, InputValue], params: Mapping[str, bool | float | str]
-) -> bytes:
+def _sampling_text(inputs: Mapping[str, InputValue], params: Mapping[str, Any]) -> bytes:
     """The tensor, or else the request's own parameters without Triton's."""
     for name in params.keys() & _REFUSED_PARAMS.keys():
         raise InvalidArgumentError(
             f"leave out the parameter {name}: {_REFUSED_PARAMS[name]}", param=name
         )
-    text = inputs.get(PARAM)
-    if isinstance(text, bytes):
-        return text
     rest = {n: v for n, v in params.items() if n not in (_TIMEOUT_PARAM, EMPTY_FINAL_PARAM)}
-    return msgspec.json.encode(rest)
+    text = inputs.get(PARAM)
+    if not isinstance(text, bytes):
+        return msgspec.json.encode(rest)
+    for name in rest:
+        short = name[:64]
+        raise InvalidArgumentError(
+            f"put {short} into {PARAM}, or send all of them as parameters", param=short
+        )
+    return text
 
 
-def _timeout_s(params: Mapping[str, bool | float | str]) -> float | None:
+def _timeout_s(params: Mapping[str, Any]) -> float | None:
     """Triton's `timeout` is in microseconds; 0 is none."""
     timeout_us = params.get(_TIMEOUT_PARAM, 0)
-    if not isinstance(timeout_us, int) or timeout_us < 0:
+    if type(timeout_us) is not int or timeout_us < 0:
         raise InvalidArgumentError(
             "the parameter timeout must be a number of microseconds", param=_TIMEOUT_PARAM
         )

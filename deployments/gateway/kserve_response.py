@@ -1,24 +1,57 @@
-"""Deltas to KServe responses, with the tensors that the request asked for.
+"""The life of one KServe request, whatever the door: its responses, in order.
 
 A response has one entry for each of the `n` outputs in every tensor; those that
 have nothing new in a streamed response have "" and 0.
 """
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from typing import NamedTuple
 
 import msgspec
 
-from deployments.gateway.kserve_request import VERSION, InferRequest
-from deployments.gateway.kserve_tensors import OUTPUT_TYPES, encode_bytes, encode_numbers
-from deployments.gateway.service import Generation
-from deployments.kserve import grpc_service_pb2 as pb
+from deployments.gateway.kserve_request import InferRequest
+from deployments.gateway.service import Generation, InferenceService
 from deployments.types import Delta, TokenLogprob, TokenLogprobs
 
-FINAL_PARAM = "triton_final_response"
+Values = Sequence[str] | Sequence[float]
+
+
+class InferResponse(NamedTuple):
+    """`id` is the request's; `name_to_values` has the outputs that it asked for."""
+
+    id: str
+    model: str
+    name_to_values: dict[str, Values]
+    is_final: bool
+
+
+async def answer(
+    service: InferenceService, request: InferRequest, time_left_s: float | None
+) -> AsyncGenerator[InferResponse, None]:
+    """One response, or one for each delta where it streams; leaving early aborts it.
+
+    Raises what `InferenceService.generate` and `Generation.deltas` raise.
+    """
+    generation = await service.generate(
+        request.model,
+        request.text,
+        request.sampling,
+        request_id=request.id or None,
+        timeout_s=_shorter(request.timeout_s, time_left_s),
+        stream=request.stream,
+    )
+    reply = InferReply(request, generation)
+    async with aclosing(generation.deltas()) as deltas:
+        if not request.stream:
+            yield reply.response([delta async for delta in deltas])
+            return
+        async for delta in deltas:
+            yield reply.response([delta])
 
 
 class InferReply:
-    """The responses of one request, in order."""
+    """Makes the responses of one request."""
 
     def __init__(self, request: InferRequest, generation: Generation) -> None:
         self._request = request
@@ -31,24 +64,19 @@ class InferReply:
         self._finish_reasons = ["None"] * num_outputs
         self._cumulative_logprobs = [0.0] * num_outputs
 
-    @property
-    def is_finished(self) -> bool:
-        """All outputs have had their last delta."""
-        return self._num_unfinished == 0
-
-    def response(self, deltas: Sequence[Delta]) -> pb.ModelInferResponse:
+    def response(self, deltas: Sequence[Delta]) -> InferResponse:
         """The next response; `deltas` are of different outputs."""
         for delta in deltas:
             self._note(delta)
-        response = pb.ModelInferResponse(
-            model_name=self._model, model_version=VERSION, id=self._request.id
-        )
-        num_outputs = len(self._finish_reasons)
         index_to_delta = {delta.index: delta for delta in deltas}
+        num_outputs = len(self._finish_reasons)
         pieces = [index_to_delta.get(i, Delta(i, "", [])) for i in range(num_outputs)]
-        for name in self._request.outputs:
-            self._add(response, name, pieces)
-        return response
+        return InferResponse(
+            id=self._request.id,
+            model=self._model,
+            name_to_values={n: self._values(n, pieces) for n in self._request.outputs},
+            is_final=self._num_unfinished == 0,
+        )
 
     def _note(self, delta: Delta) -> None:
         if delta.finish_reason is not None:
@@ -57,28 +85,26 @@ class InferReply:
         for entry in delta.logprobs or ():
             self._cumulative_logprobs[delta.index] += entry.chosen.logprob
 
-    def _add(self, response: pb.ModelInferResponse, name: str, pieces: list[Delta]) -> None:
-        raw = self._raw(name, pieces)
-        kind = OUTPUT_TYPES[name]
-        num_values = len(pieces) if kind.num_values < 0 else kind.num_values
-        response.outputs.add(name=name, datatype=kind.datatype, shape=[num_values])
-        response.raw_output_contents.append(raw)
-
-    def _raw(self, name: str, pieces: list[Delta]) -> bytes:
+    def _values(self, name: str, pieces: Sequence[Delta]) -> Values:
         match name:
             case "text_output":
-                return encode_bytes([self._prompt + piece.text for piece in pieces])
+                return [self._prompt + piece.text for piece in pieces]
             case "finish_reason":
-                return encode_bytes(self._finish_reasons)
+                return [*self._finish_reasons]
             case "cumulative_logprob":
-                return encode_numbers("FP32", self._cumulative_logprobs)
+                return [*self._cumulative_logprobs]
             case "logprobs":
-                return encode_bytes([_logprobs_json(piece.logprobs) for piece in pieces])
+                return [_logprobs_json(piece.logprobs) for piece in pieces]
             case "num_input_tokens":
-                return encode_numbers("UINT32", [self._num_prompt_tokens])
+                return [self._num_prompt_tokens]
             case _:
                 assert name == "num_output_tokens"
-                return encode_numbers("UINT32", [len(piece.token_ids) for piece in pieces])
+                return [len(piece.token_ids) for piece in pieces]
+
+
+def _shorter(first_s: float | None, second_s: float | None) -> float | None:
+    given = [s for s in (first_s, second_s) if s is not None]
+    return min(given, default=None)
 
 
 def _logprobs_json(entries: Sequence[TokenLogprobs] | None) -> str:

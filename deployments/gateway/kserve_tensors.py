@@ -70,14 +70,12 @@ def decode_inputs(request: pb.ModelInferRequest) -> dict[str, InputValue]:
     return found
 
 
-def encode_bytes(values: Sequence[str]) -> bytes:
-    """Raw bytes of a BYTES tensor."""
-    parts = [value.encode() for value in values]
-    return b"".join(_LENGTH.pack(len(part)) + part for part in parts)
-
-
-def encode_numbers(datatype: Datatype, values: Sequence[float]) -> bytes:
-    """Raw bytes of an FP32 or UINT32 tensor."""
+def encode_output(name: str, values: Sequence[str] | Sequence[float]) -> bytes:
+    """Raw bytes of an output tensor."""
+    datatype = OUTPUT_TYPES[name].datatype
+    if datatype == "BYTES":
+        parts = [str(value).encode() for value in values]
+        return b"".join(_LENGTH.pack(len(part)) + part for part in parts)
     return struct.pack(f"<{len(values)}{_FORMATS[datatype]}", *values)
 
 

@@ -10,7 +10,7 @@ from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
 from deployments.gateway.checks import check_request_id
-from deployments.gateway.openai_errors import to_failure
+from deployments.gateway.openai_errors import HttpFailure, to_failure
 from infra.errors import InvalidArgumentError, RequestTooLargeError
 
 REQUEST_ID_HEADER = "x-request-id"
@@ -127,8 +127,11 @@ class Exchange:
         await self._send({"type": "http.response.body", "body": b""})
 
     async def fail(self, error: Exception, param_names: Mapping[str, str]) -> None:
+        """Tell the client in OpenAI's form; see `send_failure`."""
+        await self.send_failure(to_failure(error, self.request_id, param_names))
+
+    async def send_failure(self, failure: HttpFailure) -> None:
         """Tell the client: by status before the first event, by an event after it."""
-        failure = to_failure(error, self.request_id, param_names)
         if not self._has_started:
             await self.answer(failure.status, failure.body, failure.headers)
             return

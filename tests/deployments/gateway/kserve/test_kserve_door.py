@@ -8,7 +8,7 @@ import grpc
 import pytest
 import pytest_asyncio
 
-from deployments.gateway.kserve_response import FINAL_PARAM
+from deployments.gateway.kserve_door import FINAL_PARAM
 from deployments.kserve import grpc_service_pb2 as pb
 from deployments.kserve.grpc_service_pb2_grpc import GRPCInferenceServiceStub
 from deployments.types import Delta

@@ -62,6 +62,13 @@ def test_parameters_of_the_request_stand_in_for_the_sampling_tensor() -> None:
     )
 
 
+def test_sampling_parameters_come_in_one_way_at_a_time() -> None:
+    request = infer_request(text_input="a", sampling_parameters="{}")
+    request.parameters["temperature"].double_param = 1
+    with pytest.raises(InvalidArgumentError, match="put temperature into sampling_parameters"):
+        decode_request(request)
+
+
 def test_numbers_may_be_written_as_strings() -> None:
     assert sampling_of(temperature="0.5", top_k="-1", ignore_eos="true") == Sampling(
         temperature=0.5, top_k=0, ignore_eos=True, max_tokens=16
