@@ -22,7 +22,7 @@ from coterie.benchmark.trace import read_trace
 from coterie.benchmark.types import PlannedRequest, Sample
 from coterie.cli import console
 from coterie.cli.bench_options import BenchOptions, bench_options
-from coterie.cli.bench_report import show
+from coterie.cli.bench_report import show, show_failures
 from coterie.cli.client_options import ClientOptions, client_options
 
 _DEFAULT_CONCURRENCY = 8
@@ -54,7 +54,7 @@ def bench_command(bench_options: BenchOptions, client_options: ClientOptions) ->
     requests, warmups = _planned(bench_options), _warmups(bench_options)
     samples: list[Sample] = []
     is_whole = True
-    with _progress(bench_options) as progress:
+    with _progress() as progress:
         task = progress.add_task("warming up", total=_num_requests(bench_options))
 
         def on_sample(sample: Sample) -> None:
@@ -152,7 +152,7 @@ def _seconds(milliseconds: float | None) -> float | None:
     return None if milliseconds is None else milliseconds / 1000
 
 
-def _progress(options: BenchOptions) -> Progress:
+def _progress() -> Progress:
     stderr = console.err()
     return Progress(
         TextColumn("{task.description}"),
@@ -180,14 +180,16 @@ def _tell(
     if where.is_json:
         console.print_json(asdict(summary))
     else:
-        show(summary, samples)
+        show(summary)
+    show_failures(summary, samples)
     if options.output:
         written = {
             "settings": _settings(options, where),
             "summary": asdict(summary),
             "samples": [asdict(sample) for sample in samples],
         }
-        options.output.write_text(json.dumps(written) + "\n", encoding="utf-8")
+        text = json.dumps(written, default=str)  # paths
+        options.output.write_text(f"{text}\n", encoding="utf-8")
     if options.plot:
         server = options.url or where.address
         draw(samples, f"{server}, {len(samples)} requests", options.plot)
@@ -195,7 +197,6 @@ def _tell(
 
 def _settings(options: BenchOptions, where: ClientOptions) -> dict[str, Any]:
     """All options but the key, which is a secret."""
-    given = {**asdict(options), "address": where.address, "model": where.model}
+    given = asdict(options) | {"address": where.address, "model": where.model}
     given.pop("api_key")
-    given["timeout_s"] = where.timeout_s
-    return json.loads(json.dumps(given, default=str))  # type: ignore[no-any-return]
+    return given | {"timeout_s": where.timeout_s}

@@ -16,16 +16,14 @@ _TIMES = (
 )
 
 
-def show(summary: Summary, samples: Sequence[Sample]) -> None:
-    """Totals and times to standard output; failures, with a message each, to
-    standard error."""
+def show(summary: Summary) -> None:
+    """Totals and times, to standard output."""
     totals = Table(box=None, show_header=False)
     for row in _totals(summary):
         totals.add_row(*row)
     out().print(totals)
     if summary.num_failed < summary.num_requests:
         out().print(_times(summary))
-    _show_failures(summary, samples)
 
 
 def _totals(summary: Summary) -> Iterator[tuple[str, str]]:
@@ -52,7 +50,8 @@ def _times(summary: Summary) -> Table:
     return table
 
 
-def _show_failures(summary: Summary, samples: Sequence[Sample]) -> None:
+def show_failures(summary: Summary, samples: Sequence[Sample]) -> None:
+    """How many failed of each kind, with the first one's message, to standard error."""
     failures = [sample.failure for sample in samples if sample.failure]
     for kind, count in summary.errors.items():
         message = next(failure.message for failure in failures if failure.kind == kind)

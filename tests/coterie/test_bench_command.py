@@ -1,5 +1,6 @@
 """`coterie bench`, against a server that speaks the protocol."""
 
+import asyncio
 import json
 import signal
 import subprocess
@@ -14,6 +15,8 @@ from coterie.benchmark.plot import check_can_plot
 from coterie.cli.main import cli
 from coterie.errors import CapacityError, ConfigError
 from tests.builders.fake_inference import REPLY, FakeInference
+from tests.builders.fake_service import FakeService, text_deltas
+from tests.deployments.gateway.http.server import serving
 
 
 def bench(*args: str, address: str = "") -> Result:
@@ -24,6 +27,17 @@ def bench(*args: str, address: str = "") -> Result:
 def generated(fake: FakeInference) -> list[str]:
     """Prompts of requests of text that were sent, warm-ups included."""
     return [request.text for request in fake.requests if hasattr(request, "sampling")]
+
+
+async def test_an_openai_style_server_is_driven_by_its_url() -> None:
+    service = FakeService(text_deltas("one", "two"))
+    async with serving(service) as url:
+        args = ("--url", f"{url}/v1/", "--requests", "3", "--prompt-tokens", "5", "--json")
+        result = await asyncio.to_thread(bench, *args)
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert (found["num_requests"], found["num_output_tokens"]) == (3, 18)
+    assert {call.sampling.max_tokens for call in service.calls} == {64}
 
 
 def test_the_table_tells_totals_and_times(address: str) -> None:
@@ -136,6 +150,15 @@ def test_failures_are_told_by_kind_and_are_no_success(
     assert "3 x overloaded: no room" in result.stderr
     assert "3 failed" in result.stdout
     assert "TTFT" not in result.stdout
+
+
+def test_json_leaves_messages_of_failures_to_standard_error(
+    address: str, fake: FakeInference
+) -> None:
+    fake.failure, fake.fail_after = CapacityError("no room"), 1
+    result = bench("--requests", "2", "--json", address=address)
+    assert json.loads(result.stdout)["errors"] == {"overloaded": 2}
+    assert "2 x overloaded: no room" in result.stderr
 
 
 def test_where_no_cluster_answers_the_exit_code_says_so() -> None:
