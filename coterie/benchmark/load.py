@@ -84,7 +84,7 @@ class _Run:
         return self._load.duration_s is not None and elapsed_s >= self._load.duration_s
 
     async def _measure(self, request: PlannedRequest, ask: Ask) -> None:
-        timeline = Timeline(request.index, self._start_s, self._clock())
+        timeline = Timeline(request, self._start_s, self._clock())
         failure = None
         try:
             async for piece in self._driver.stream(ask):

@@ -33,7 +33,8 @@ class Summary:
 
     Times, tokens and requests per second are those of requests that succeeded.
     `goodput_requests_per_s` counts those that met the SLO; None without one.
-    `errors` gives the number of failures of each kind.
+    `errors` gives the number of failures of each kind. `max_late_s` is how far the
+    client fell behind the arrivals at most.
     """
 
     num_requests: int
@@ -50,6 +51,7 @@ class Summary:
     itl_s: Spread | None
     e2e_s: Spread | None
     errors: dict[str, int]
+    max_late_s: float
 
 
 def summarize(samples: Sequence[Sample], slo: Slo) -> Summary:
@@ -74,6 +76,7 @@ def summarize(samples: Sequence[Sample], slo: Slo) -> Summary:
         itl_s=spread_of(gap for s in done for gap in s.itl_s),
         e2e_s=spread_of(s.e2e_s for s in done),
         errors=dict(Counter(s.failure.kind for s in samples if s.failure).most_common()),
+        max_late_s=max((s.late_s for s in samples), default=0.0),
     )
 
 

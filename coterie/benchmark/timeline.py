@@ -2,15 +2,15 @@
 
 from itertools import pairwise
 
-from coterie.benchmark.types import Counts, Failure, Piece, Sample
+from coterie.benchmark.types import Counts, Failure, Piece, PlannedRequest, Sample
 
 
 class Timeline:
     """Takes note of pieces as they come; times in seconds of one clock."""
 
-    def __init__(self, index: int, start_s: float, sent_s: float) -> None:
+    def __init__(self, request: PlannedRequest, start_s: float, sent_s: float) -> None:
         """`start_s` is when the load began, `sent_s` when the request was sent."""
-        self._index = index
+        self._request = request
         self._start_s = start_s
         self._sent_s = sent_s
         self._output_s: list[float] = []
@@ -30,10 +30,12 @@ class Timeline:
         """
         times_s = self._output_s
         counts = self._counts or Counts(0, len(times_s), 0)
+        sent_s, at_s = self._sent_s - self._start_s, self._request.at_s
         is_whole = bool(times_s) and failure is None
         return Sample(
-            index=self._index,
-            sent_s=self._sent_s - self._start_s,
+            index=self._request.index,
+            sent_s=sent_s,
+            late_s=0.0 if at_s is None else sent_s - at_s,
             ttft_s=times_s[0] - self._sent_s if times_s else None,
             tpot_s=_tpot_s(times_s, counts.num_output_tokens),
             e2e_s=(times_s[-1] if is_whole else now_s) - self._sent_s,

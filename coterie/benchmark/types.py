@@ -68,12 +68,14 @@ class Sample:
     """What was measured of one request; times in seconds.
 
     `sent_s` counts from the load's start. Without any output `ttft_s` is None;
-    with fewer than two output tokens `tpot_s` is. `has_counts` tells whether
+    with fewer than two output tokens `tpot_s` is. `late_s` is how long after its
+    arrival the client came to send it, 0 without arrivals. `has_counts` tells whether
     the server counted the tokens; otherwise each piece of output counts as one.
     """
 
     index: int
     sent_s: float
+    late_s: float
     ttft_s: float | None
     tpot_s: float | None
     e2e_s: float

@@ -22,7 +22,7 @@ from coterie.benchmark.trace import read_trace
 from coterie.benchmark.types import PlannedRequest, Sample
 from coterie.cli import console
 from coterie.cli.bench_options import BenchOptions, bench_options
-from coterie.cli.bench_report import show, show_failures
+from coterie.cli.bench_report import show, show_failures, show_lateness
 from coterie.cli.client_options import ClientOptions, client_options
 
 _DEFAULT_CONCURRENCY = 8
@@ -182,6 +182,7 @@ def _tell(
     else:
         show(summary)
     show_failures(summary, samples)
+    show_lateness(summary)
     if options.output:
         written = {
             "settings": _settings(options, where),

@@ -14,6 +14,7 @@ _TIMES = (
     ("ITL, ms", "itl_s"),
     ("E2E, ms", "e2e_s"),
 )
+_MAX_LATE_S = 0.1
 
 
 def show(summary: Summary) -> None:
@@ -48,6 +49,16 @@ def _times(summary: Summary) -> Table:
             values = (spread.mean, spread.median, spread.p90, spread.p99, spread.max)
             table.add_row(label, *(f"{value * 1000:.1f}" for value in values))
     return table
+
+
+def show_lateness(summary: Summary) -> None:
+    """A warning, to standard error, where the client could not keep up."""
+    if summary.max_late_s > _MAX_LATE_S:
+        err().print(
+            f"warning: requests were sent up to {summary.max_late_s:.2f} s after their "
+            "arrival; this client, not the server, may be the limit",
+            highlight=False,
+        )
 
 
 def show_failures(summary: Summary, samples: Sequence[Sample]) -> None:

@@ -8,14 +8,17 @@ from hypothesis import strategies as st
 
 from coterie.benchmark.summary import Slo, Spread, meets, percentile, spread_of, summarize
 from coterie.benchmark.timeline import Timeline
-from coterie.benchmark.types import Counts, Failure, Piece, Sample
+from coterie.benchmark.types import Counts, Failure, Piece, PlannedRequest, Sample
+from coterie.cli.bench_report import show_lateness
 
+REQUEST = PlannedRequest(0, 2, prompt="a")
 VALUES = st.lists(st.floats(0, 10), min_size=2, max_size=40)
 
 
 def sample(
     *,
     sent_s: float = 0.0,
+    late_s: float = 0.0,
     ttft_s: float | None = 0.5,
     tpot_s: float | None = 0.25,
     num_output_tokens: int = 3,
@@ -24,6 +27,7 @@ def sample(
     return Sample(
         index=0,
         sent_s=sent_s,
+        late_s=late_s,
         ttft_s=ttft_s,
         tpot_s=tpot_s,
         e2e_s=1.0,
@@ -37,13 +41,14 @@ def sample(
 
 
 def test_pieces_become_a_sample_as_the_definitions_say() -> None:
-    timeline = Timeline(4, start_s=8.0, sent_s=10.0)
+    timeline = Timeline(PlannedRequest(4, 3, prompt="a", at_s=1.5), start_s=8.0, sent_s=10.0)
     for now_s in (10.5, 10.625, 11.0):
         timeline.add(Piece(has_output=True), now_s)
     timeline.add(Piece(has_output=False, counts=Counts(9, 3, 1)), 11.5)
     assert timeline.sample(12.0) == Sample(
         index=4,
         sent_s=2.0,
+        late_s=0.5,
         ttft_s=0.5,
         tpot_s=0.25,
         e2e_s=1.0,
@@ -56,7 +61,7 @@ def test_pieces_become_a_sample_as_the_definitions_say() -> None:
 
 
 def test_without_the_servers_counts_each_piece_is_a_token() -> None:
-    timeline = Timeline(0, start_s=0.0, sent_s=0.0)
+    timeline = Timeline(REQUEST, start_s=0.0, sent_s=0.0)
     timeline.add(Piece(has_output=True), 1.0)
     timeline.add(Piece(has_output=True), 2.0)
     measured = timeline.sample(2.0)
@@ -64,12 +69,12 @@ def test_without_the_servers_counts_each_piece_is_a_token() -> None:
 
 
 def test_a_request_without_output_has_no_first_token() -> None:
-    measured = Timeline(0, start_s=0.0, sent_s=1.0).sample(4.0)
+    measured = Timeline(REQUEST, start_s=0.0, sent_s=1.0).sample(4.0)
     assert (measured.ttft_s, measured.tpot_s, measured.e2e_s) == (None, None, 3.0)
 
 
 def test_a_failed_request_lasts_until_its_failure() -> None:
-    timeline = Timeline(0, start_s=0.0, sent_s=0.0)
+    timeline = Timeline(REQUEST, start_s=0.0, sent_s=0.0)
     timeline.add(Piece(has_output=True), 1.0)
     failure = Failure("engine_failed", "it died")
     assert timeline.sample(3.0, failure).e2e_s == 3.0
@@ -96,6 +101,15 @@ def test_a_summary_counts_successes_and_lists_failures() -> None:
 def test_a_summary_of_nothing_is_zeros() -> None:
     found = summarize([], Slo())
     assert (found.num_requests, found.requests_per_s, found.ttft_s) == (0, 0.0, None)
+
+
+def test_a_client_that_fell_behind_the_arrivals_is_told(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    show_lateness(summarize([sample(late_s=0.01), sample(late_s=0.05)], Slo()))
+    assert capsys.readouterr().err == ""
+    show_lateness(summarize([sample(late_s=0.01), sample(late_s=2.5)], Slo()))
+    assert "up to 2.50 s after their arrival" in capsys.readouterr().err
 
 
 def test_without_an_slo_there_is_no_goodput() -> None:
