@@ -7,6 +7,7 @@ from contextlib import aclosing
 from typing import Any, NoReturn, TypeVar
 
 import grpc
+from google.protobuf.message import DecodeError
 
 from deployments.gateway.error_details import MAX_MESSAGE_CHARS, trailing_metadata
 from deployments.gateway.kserve_metadata import model_metadata, server_metadata
@@ -80,6 +81,17 @@ class KServeDoor(pb_grpc.GRPCInferenceServiceServicer):
         self, request_iterator: AsyncIterator[pb.ModelInferRequest], context: Context
     ) -> None:
         """Answer all requests of the stream side by side; its end aborts the open ones."""
+        is_garbled = False
+        try:
+            await self._answer_all(request_iterator, context)
+        except* DecodeError:
+            is_garbled = True
+        if is_garbled:
+            await _abort(context, InvalidArgumentError("a message is no ModelInferRequest"))
+
+    async def _answer_all(
+        self, requests: AsyncIterator[pb.ModelInferRequest], context: Context
+    ) -> None:
         room = asyncio.Semaphore(MAX_OPEN_REQUESTS)
         write = asyncio.Lock()
 
@@ -94,7 +106,7 @@ class KServeDoor(pb_grpc.GRPCInferenceServiceServicer):
                 room.release()
 
         async with asyncio.TaskGroup() as group:
-            async for request in request_iterator:
+            async for request in requests:
                 await room.acquire()
                 group.create_task(write_all(request))
 

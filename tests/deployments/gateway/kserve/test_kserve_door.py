@@ -3,6 +3,7 @@
 import asyncio
 import struct
 from collections.abc import AsyncIterator
+from typing import Any
 
 import grpc
 import pytest
@@ -155,3 +156,33 @@ async def test_metadata_of_an_unknown_model_is_not_found(
     with pytest.raises(grpc.aio.AioRpcError, match="there is no model 'none'") as caught:
         await stub.ModelMetadata(pb.ModelMetadataRequest(name="none"))
     assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+async def test_bytes_that_are_no_message_end_their_stream(
+    service: FakeService, address: str
+) -> None:
+    service.script = [Delta(0, "a", [97]), asyncio.Event()]
+    async with grpc.aio.insecure_channel(address) as channel:
+        call: Any = channel.stream_stream("/inference.GRPCInferenceService/ModelStreamInfer")()
+        await call.write(infer_request(text_input="x", stream=True).SerializeToString())
+        await call.read()
+        await call.write(b"\xff\xff")
+        with pytest.raises(grpc.aio.AioRpcError, match="is no ModelInferRequest") as caught:
+            await call.read()
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert service.aborted_ids == ["r"]
+
+
+async def test_a_deadline_aborts_all_requests_of_its_stream(
+    service: FakeService, stub: GRPCInferenceServiceStub
+) -> None:
+    service.script = [asyncio.Event()]
+    requests = [infer_request(text_input="x", stream=True) for _ in range(20)]
+    call = stub.ModelStreamInfer(iter(requests), timeout=1)
+    with pytest.raises(grpc.aio.AioRpcError, match="Deadline Exceeded"):
+        await anext(aiter(call))
+    assert service.calls
+    async with asyncio.timeout(5):
+        while len(service.aborted_ids) < len(service.calls):
+            await asyncio.sleep(0.01)
+    assert service.open_ids == []
