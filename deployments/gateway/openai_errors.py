@@ -65,7 +65,7 @@ def to_path_failure(status: int, method: str, path: str) -> HttpFailure:
     if status == HTTPStatus.NOT_FOUND:
         message = (
             f"there is no {path} here; this gateway answers /v1/models, /v1/completions, "
-            "/v1/chat/completions and /health"
+            "/v1/chat/completions, /v2/models/{name}/generate and /health"
         )
     else:
         message = f"{path} does not take {method}"

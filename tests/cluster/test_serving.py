@@ -3,6 +3,8 @@
 import asyncio
 import json
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -305,6 +307,32 @@ def test_the_command_line_speaks_to_the_cluster(cluster: RunningCluster) -> None
         "generate", "The capital of France is", "--max-tokens", "8", "--temperature", "0"
     )
     assert "Paris" in text
+
+
+def test_a_triton_client_gets_the_text_that_ours_gets(
+    cluster: RunningCluster, client: Client
+) -> None:
+    prompt = "The capital of France is"
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.cluster.triton_client", cluster.address, MODEL, prompt],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    answer = client.generate_unary(prompt, temperature=0, max_tokens=12, ignore_eos=True)
+    assert json.loads(done.stdout) == {"whole": answer.text, "streamed": answer.text}
+
+
+@pytest.mark.parametrize("door", ["grpc", "http"])
+def test_the_bench_command_measures_the_cluster(cluster: RunningCluster, door: str) -> None:
+    url = ["--url", f"{cluster.http_url}/v1", "--model", MODEL] if door == "http" else []
+    load = ("--requests", "6", "--concurrency", "3", "--prompt-tokens", "16")
+    told = cluster.coterie("bench", *url, *load, "--output-tokens", "8", "--json")
+    found = json.loads(told)
+    assert (found["num_requests"], found["num_failed"]) == (6, 0)
+    assert found["num_output_tokens"] == 48
 
 
 # The last test: it takes the engine down and waits for another.
