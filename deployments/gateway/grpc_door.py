@@ -1,27 +1,18 @@
 """The native gRPC door: `coterie.v1.Inference` over an `InferenceService`."""
 
-import logging
-from collections.abc import AsyncGenerator, Awaitable
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Any, NoReturn, TypeVar
-
-import grpc
 
 from coterie.v1 import inference_pb2 as pb
 from coterie.v1 import inference_pb2_grpc as pb_grpc
 from deployments.gateway import grpc_messages as messages
-from deployments.gateway.error_details import MAX_MESSAGE_CHARS, trailing_metadata
+from deployments.gateway.grpc_answer import Context, abort, answer
 from deployments.gateway.service import Generation, InferenceService
-from deployments.gateway.status import status_of
 from deployments.gateway.usage import UsageCounter
 from deployments.types import Delta
 from infra.errors import CoterieError, InvalidArgumentError
 
-log = logging.getLogger(__name__)
-
 REQUEST_ID_KEY = "x-request-id"
-T = TypeVar("T")
-Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class GrpcDoor(pb_grpc.InferenceServicer):
@@ -34,7 +25,7 @@ class GrpcDoor(pb_grpc.InferenceServicer):
         self, request: pb.GenerateRequest, context: Context
     ) -> AsyncGenerator[pb.OutputChunk, None]:
         """Stream of pieces; the client's end or deadline aborts the engine."""
-        generation = await _answer(context, self._generate(request, context, stream=True))
+        generation = await answer(context, self._generate(request, context, stream=True))
         num_outputs = _num_outputs(request.sampling)
         async with aclosing(_chunks(generation, num_outputs, context)) as chunks:
             async for chunk in chunks:
@@ -44,14 +35,14 @@ class GrpcDoor(pb_grpc.InferenceServicer):
         self, request: pb.GenerateRequest, context: Context
     ) -> pb.OutputResponse:
         """Whole outputs at once."""
-        generation = await _answer(context, self._generate(request, context, stream=False))
-        return await _answer(context, _collect(generation, _num_outputs(request.sampling)))
+        generation = await answer(context, self._generate(request, context, stream=False))
+        return await answer(context, _collect(generation, _num_outputs(request.sampling)))
 
     async def Chat(
         self, request: pb.ChatRequest, context: Context
     ) -> AsyncGenerator[pb.OutputChunk, None]:
         """Stream of pieces of the answer."""
-        generation = await _answer(context, self._chat(request, context, stream=True))
+        generation = await answer(context, self._chat(request, context, stream=True))
         num_outputs = _num_outputs(request.sampling)
         async with aclosing(_chunks(generation, num_outputs, context)) as chunks:
             async for chunk in chunks:
@@ -59,14 +50,14 @@ class GrpcDoor(pb_grpc.InferenceServicer):
 
     async def ChatUnary(self, request: pb.ChatRequest, context: Context) -> pb.OutputResponse:
         """The whole answer at once."""
-        generation = await _answer(context, self._chat(request, context, stream=False))
-        return await _answer(context, _collect(generation, _num_outputs(request.sampling)))
+        generation = await answer(context, self._chat(request, context, stream=False))
+        return await answer(context, _collect(generation, _num_outputs(request.sampling)))
 
     async def Tokenize(
         self, request: pb.TokenizeRequest, context: Context
     ) -> pb.TokenizeResponse:
         """Text or conversation to token ids."""
-        token_ids = await _answer(context, self._tokenize(request))
+        token_ids = await answer(context, self._tokenize(request))
         card = self._service.model(request.model)
         return pb.TokenizeResponse(token_ids=token_ids, max_model_len=card.max_model_len)
 
@@ -74,7 +65,7 @@ class GrpcDoor(pb_grpc.InferenceServicer):
         self, request: pb.DetokenizeRequest, context: Context
     ) -> pb.DetokenizeResponse:
         """Token ids to text."""
-        text = await _answer(
+        text = await answer(
             context,
             self._service.detokenize(
                 request.model,
@@ -94,7 +85,7 @@ class GrpcDoor(pb_grpc.InferenceServicer):
 
     async def GetModel(self, request: pb.GetModelRequest, context: Context) -> pb.Model:
         """One model or adapter."""
-        return await _answer(context, self._get_model(request.name))
+        return await answer(context, self._get_model(request.name))
 
     async def _generate(
         self, request: pb.GenerateRequest, context: Context, *, stream: bool
@@ -148,7 +139,7 @@ async def _chunks(
                 chunk.model = generation.model
                 yield chunk
     except CoterieError as error:
-        await _abort(context, error)
+        await abort(context, error)
 
 
 async def _collect(generation: Generation, num_outputs: int) -> pb.OutputResponse:
@@ -164,23 +155,6 @@ async def _collect(generation: Generation, num_outputs: int) -> pb.OutputRespons
         outputs=[messages.to_output(d) for d in sorted(outputs, key=lambda d: d.index)],
         usage=messages.to_usage(counter.usage),
     )
-
-
-async def _answer(context: Context, work: Awaitable[T]) -> T:
-    """The result, or the status that stands for its exception."""
-    try:
-        return await work
-    except CoterieError as error:
-        await _abort(context, error)
-    except Exception:  # the boundary of the process: the client gets no traceback
-        log.exception("request failed")
-        await _abort(context, CoterieError("internal error; the gateway's log has more"))
-
-
-async def _abort(context: Context, error: CoterieError) -> NoReturn:
-    code = status_of(error).grpc_code
-    message = error.message[:MAX_MESSAGE_CHARS]
-    await context.abort(code, message, trailing_metadata=trailing_metadata(error))
 
 
 def _num_outputs(sampling: pb.SamplingParameters) -> int:

@@ -2,20 +2,18 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
-from typing import Any, NoReturn, TypeVar
 
-import grpc
 from google.protobuf.message import DecodeError
 
-from deployments.gateway.error_details import MAX_MESSAGE_CHARS, trailing_metadata
+from deployments.gateway.grpc_answer import Context, abort
+from deployments.gateway.grpc_answer import answer as answer_call
 from deployments.gateway.kserve_metadata import model_metadata, server_metadata
 from deployments.gateway.kserve_request import VERSION, check_version, decode_request
 from deployments.gateway.kserve_response import InferResponse, answer
 from deployments.gateway.kserve_tensors import OUTPUT_TYPES, encode_output
 from deployments.gateway.service import InferenceService
-from deployments.gateway.status import status_of
 from deployments.kserve import grpc_service_pb2 as pb
 from deployments.kserve import grpc_service_pb2_grpc as pb_grpc
 from infra.errors import CoterieError, InvalidArgumentError, RequestError
@@ -25,8 +23,6 @@ log = logging.getLogger(__name__)
 # A stream with more open requests is not read further until one has ended.
 MAX_OPEN_REQUESTS = 1024
 FINAL_PARAM = "triton_final_response"
-T = TypeVar("T")
-Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class KServeDoor(pb_grpc.GRPCInferenceServiceServicer):
@@ -69,13 +65,13 @@ class KServeDoor(pb_grpc.GRPCInferenceServiceServicer):
         self, request: pb.ModelMetadataRequest, context: Context
     ) -> pb.ModelMetadataResponse:
         """Tensors of the model."""
-        return await _answer(context, self._metadata(request))
+        return await answer_call(context, self._metadata(request))
 
     async def ModelInfer(
         self, request: pb.ModelInferRequest, context: Context
     ) -> pb.ModelInferResponse:
         """Whole outputs at once."""
-        return await _answer(context, self._infer(request, context.time_remaining()))
+        return await answer_call(context, self._infer(request, context.time_remaining()))
 
     async def ModelStreamInfer(
         self, request_iterator: AsyncIterator[pb.ModelInferRequest], context: Context
@@ -87,7 +83,7 @@ class KServeDoor(pb_grpc.GRPCInferenceServiceServicer):
         except* DecodeError:
             is_garbled = True
         if is_garbled:
-            await _abort(context, InvalidArgumentError("a message is no ModelInferRequest"))
+            await abort(context, InvalidArgumentError("a message is no ModelInferRequest"))
 
     async def _answer_all(
         self, requests: AsyncIterator[pb.ModelInferRequest], context: Context
@@ -161,20 +157,3 @@ def _failure(message: pb.ModelInferRequest, words: str) -> pb.ModelStreamInferRe
     response.infer_response.model_name = message.model_name
     response.infer_response.parameters[FINAL_PARAM].bool_param = True
     return response
-
-
-async def _answer(context: Context, work: Awaitable[T]) -> T:
-    """The result, or the status that stands for its exception."""
-    try:
-        return await work
-    except CoterieError as error:
-        await _abort(context, error)
-    except Exception:  # the boundary of the process: the client gets no traceback
-        log.exception("request failed")
-        await _abort(context, CoterieError("internal error; the gateway's log has more"))
-
-
-async def _abort(context: Context, error: CoterieError) -> NoReturn:
-    code = status_of(error).grpc_code
-    message = error.message[:MAX_MESSAGE_CHARS]
-    await context.abort(code, message, trailing_metadata=trailing_metadata(error))
