@@ -98,7 +98,7 @@ def start(section: ClusterSection) -> LocalCluster:
     # Ray puts Unix sockets below it, whose paths must stay under 108 bytes.
     temp_dir = tempfile.mkdtemp(prefix="coterie-")
     log_path = state_dir / f"ray-{section.app_name}.log"
-    ports = _free_ports(5)
+    ports = free_ports(5)
     with log_path.open("w") as log:
         leader = _spawn(section, temp_dir, ports, log)
     started_s = psutil.Process(leader.pid).create_time()
@@ -188,7 +188,8 @@ def _wait_started(
         time.sleep(0.05)
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Ports of the loopback address that nobody listens on at the moment."""
     with contextlib.ExitStack() as held:
         sockets = [held.enter_context(socket.socket()) for _ in range(count)]
         for each in sockets:

@@ -35,7 +35,6 @@ from deployments.engine.environment import engine_environment
 from deployments.engine.plan import plan_engine_args, plan_placement, plan_thread_environment
 from deployments.models.resolve import resolve_model
 from deployments.settings import ClusterSection, ModelSection
-from tests.builders.cluster import free_ports
 
 _START_TIMEOUT_S = 600
 # What Ray counts, not what is there: two for the model's replica, one the ingress.
@@ -69,7 +68,7 @@ def llm_config(section: ModelSection, state_dir: Path) -> dict[str, Any]:
 
 def direct_environment(folder: Path) -> Mapping[str, str]:
     """Variables that put HAProxy in front, with ports and files of its own."""
-    http, grpc, metrics, stats = map(str, free_ports(4))
+    http, grpc, metrics, stats = map(str, local_cluster.free_ports(4))
     return {
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_LLM_ENABLE_DIRECT_STREAMING": "1",
@@ -95,7 +94,7 @@ def serve_model(address: str, config: Mapping[str, Any]) -> str:
     from ray.serve.config import HTTPOptions  # noqa: PLC0415
     from ray.serve.llm import LLMConfig, build_openai_app  # noqa: PLC0415
 
-    (port,) = free_ports(1)
+    (port,) = local_cluster.free_ports(1)
     ray.init(address=address, log_to_driver=False)
     # Ray has put a handler of its own in place, which aborts the program.
     _end_on_signals()

@@ -2,10 +2,9 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -14,6 +13,7 @@ import psutil
 import yaml
 
 from deployments.engine.scratch import shared_memory_names
+from deployments.local_cluster import free_ports
 
 STATE_DIR = Path(os.environ.get("COTERIE_STATE_DIR", "~/.cache/coterie")).expanduser()
 """Shared by all runs, so that models are converted once a machine."""
@@ -95,15 +95,3 @@ class RunningCluster:
         )
         assert done.returncode == 0, f"coterie {' '.join(arguments)}: {done.stderr}"
         return done.stdout
-
-
-def free_ports(count: int) -> Sequence[int]:
-    """Ports of the loopback address that nobody listens on at the moment."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
