@@ -10,6 +10,8 @@ from typing import Literal, NewType
 
 import msgspec
 
+from router.types import ANONYMOUS, Priority, TenantId
+
 RequestId = NewType("RequestId", str)
 FinishReason = Literal["stop", "length", "abort"]
 
@@ -52,6 +54,20 @@ class Sampling(msgspec.Struct, frozen=True, omit_defaults=True):
     structured_output: StructuredOutput | None = None
     skip_special_tokens: bool = True
     include_stop: bool = False
+
+
+class CallOptions(msgspec.Struct, frozen=True):
+    """What surrounds a request: who asks, under which id, until when.
+
+    `timeout_s` counts from now; None is the gateway's own limit. With
+    `stream=False` each output comes as a single, last delta.
+    """
+
+    request_id: str | None = None
+    timeout_s: float | None = None
+    stream: bool = True
+    tenant: TenantId = ANONYMOUS
+    priority: Priority = "normal"
 
 
 class Call(msgspec.Struct, frozen=True, omit_defaults=True):

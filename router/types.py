@@ -10,9 +10,14 @@ in decode has a load of 900 + 3 * 64 = 1,092 tokens.
 """
 
 from dataclasses import dataclass
-from typing import NewType
+from typing import Literal, NewType
 
 ReplicaId = NewType("ReplicaId", str)
+TenantId = NewType("TenantId", str)
+Priority = Literal["high", "normal", "low"]
+
+ANONYMOUS = TenantId("anonymous")
+"""The tenant of every request where no API keys are asked for."""
 
 DECODE_LOAD_TOKENS = 64
 """What one decoding sequence counts, in tokens of prefill. A step prefills on

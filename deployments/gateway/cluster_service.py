@@ -16,7 +16,15 @@ from deployments.gateway.checks import (
 from deployments.gateway.served_model import ServedModel
 from deployments.gateway.service import Prompt
 from deployments.settings import GatewaySection
-from deployments.types import Call, ChatMessage, Delta, ModelCard, RequestId, Sampling
+from deployments.types import (
+    Call,
+    CallOptions,
+    ChatMessage,
+    Delta,
+    ModelCard,
+    RequestId,
+    Sampling,
+)
 from infra.errors import InvalidArgumentError, NoReplicaError, UnknownModelError
 
 
@@ -57,10 +65,7 @@ class ClusterService:
         model: str,
         prompt: Prompt,
         sampling: Sampling,
-        *,
-        request_id: str | None,
-        timeout_s: float | None,
-        stream: bool = True,
+        options: CallOptions,
     ) -> ClusterGeneration:
         """See `InferenceService.generate`."""
         name, served, _ = self._find(model)
@@ -69,17 +74,15 @@ class ClusterService:
         else:
             token_ids = list(prompt)
             check_token_ids(token_ids, served.vocab_size, "prompt")
-        return self._admit(name, token_ids, sampling, request_id, timeout_s, stream)
+        return self._admit(name, token_ids, sampling, options)
 
     async def chat(
         self,
         model: str,
         messages: Sequence[ChatMessage],
         sampling: Sampling,
+        options: CallOptions,
         *,
-        request_id: str | None,
-        timeout_s: float | None,
-        stream: bool = True,
         continue_final_message: bool = False,
     ) -> ClusterGeneration:
         """See `InferenceService.chat`."""
@@ -88,7 +91,7 @@ class ClusterService:
         token_ids = await served.tokenizer.encode_chat(
             messages, continue_final_message=continue_final_message
         )
-        return self._admit(name, token_ids, sampling, request_id, timeout_s, stream)
+        return self._admit(name, token_ids, sampling, options)
 
     async def tokenize(
         self, model: str, text: str, *, add_special_tokens: bool = True
@@ -137,9 +140,7 @@ class ClusterService:
         name: str,
         token_ids: list[int],
         sampling: Sampling,
-        request_id: str | None,
-        timeout_s: float | None,
-        stream: bool,
+        options: CallOptions,
     ) -> ClusterGeneration:
         _, served, adapter = self._find(name)
         if not served.num_ready_replicas:
@@ -152,17 +153,17 @@ class ClusterService:
             served.max_model_len, served.vocab_size, section.max_outputs, section.max_logprobs
         )
         check_sampling(sampling, limits)
-        if request_id:
-            check_request_id(request_id)
+        if options.request_id:
+            check_request_id(options.request_id)
         call = Call(
-            request_id=request_id or uuid.uuid4().hex,
+            request_id=options.request_id or uuid.uuid4().hex,
             token_ids=token_ids,
             sampling=fit_to_context(len(token_ids), sampling, served.max_model_len),
             adapter=adapter,
-            stream=stream,
+            stream=options.stream,
         )
         limit_s = section.request_timeout_s
-        timeout_s = limit_s if timeout_s is None else min(timeout_s, limit_s)
+        timeout_s = limit_s if options.timeout_s is None else min(options.timeout_s, limit_s)
         return ClusterGeneration(name, served, call, timeout_s)
 
 

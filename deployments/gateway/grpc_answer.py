@@ -1,4 +1,7 @@
-"""How every gRPC door answers: with the result, or with the status of its exception."""
+"""What all gRPC doors share: what surrounds a request, and how it is answered.
+
+With the result, that is, or with the status of its exception.
+"""
 
 import logging
 from collections.abc import Awaitable
@@ -6,14 +9,33 @@ from typing import Any, NoReturn, TypeVar
 
 import grpc
 
+from deployments.gateway.caller import current_caller
 from deployments.gateway.error_details import MAX_MESSAGE_CHARS, trailing_metadata
 from deployments.gateway.status import status_of
+from deployments.types import CallOptions
 from infra.errors import CoterieError
+
+REQUEST_ID_KEY = "x-request-id"
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Context = grpc.aio.ServicerContext[Any, Any]
+
+
+def call_options(context: Context, request_id: str = "", *, stream: bool = True) -> CallOptions:
+    """Who asks, under which id, until when. The metadata's id counts where none is given."""
+    if not request_id:
+        metadata = dict(context.invocation_metadata() or ())
+        request_id = str(metadata.get(REQUEST_ID_KEY, ""))
+    caller = current_caller()
+    return CallOptions(
+        request_id=request_id or None,
+        timeout_s=context.time_remaining(),
+        stream=stream,
+        tenant=caller.tenant,
+        priority=caller.priority,
+    )
 
 
 async def answer(context: Context, work: Awaitable[T]) -> T:

@@ -6,13 +6,11 @@ from contextlib import aclosing
 from coterie.v1 import inference_pb2 as pb
 from coterie.v1 import inference_pb2_grpc as pb_grpc
 from deployments.gateway import grpc_messages as messages
-from deployments.gateway.grpc_answer import Context, abort, answer
+from deployments.gateway.grpc_answer import Context, abort, answer, call_options
 from deployments.gateway.service import Generation, InferenceService
 from deployments.gateway.usage import UsageCounter
 from deployments.types import Delta
 from infra.errors import CoterieError, InvalidArgumentError
-
-REQUEST_ID_KEY = "x-request-id"
 
 
 class GrpcDoor(pb_grpc.InferenceServicer):
@@ -94,9 +92,7 @@ class GrpcDoor(pb_grpc.InferenceServicer):
             request.model,
             messages.to_prompt(request),
             messages.to_sampling(request.sampling, request.output),
-            request_id=_request_id(request.request_id, context),
-            timeout_s=context.time_remaining(),
-            stream=stream,
+            call_options(context, request.request_id, stream=stream),
         )
 
     async def _chat(
@@ -106,9 +102,7 @@ class GrpcDoor(pb_grpc.InferenceServicer):
             request.model,
             messages.to_messages(request.messages),
             messages.to_sampling(request.sampling, request.output),
-            request_id=_request_id(request.request_id, context),
-            timeout_s=context.time_remaining(),
-            stream=stream,
+            call_options(context, request.request_id, stream=stream),
             continue_final_message=request.continue_final_message,
         )
 
@@ -159,10 +153,3 @@ async def _collect(generation: Generation, num_outputs: int) -> pb.OutputRespons
 
 def _num_outputs(sampling: pb.SamplingParameters) -> int:
     return sampling.n if sampling.HasField("n") else 1
-
-
-def _request_id(given: str, context: Context) -> str | None:
-    if given:
-        return given
-    metadata = dict(context.invocation_metadata() or ())
-    return str(metadata[REQUEST_ID_KEY]) if REQUEST_ID_KEY in metadata else None

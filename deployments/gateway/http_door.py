@@ -20,7 +20,6 @@ from deployments.gateway.openai_decode import RequestDecoder
 from deployments.gateway.openai_errors import HttpFailure, to_failure, to_path_failure
 from deployments.gateway.openai_exchange import (
     REQUEST_ID_HEADER,
-    CallOptions,
     ClientGoneError,
     Exchange,
     request_id_or_new,
@@ -28,6 +27,7 @@ from deployments.gateway.openai_exchange import (
 from deployments.gateway.openai_response import DONE, Reply, encode_model, encode_models
 from deployments.gateway.service import Generation, InferenceService
 from deployments.settings import GatewaySection
+from deployments.types import CallOptions
 from infra.errors import CoterieError
 
 AnyRequest = ChatRequest | CompletionRequest

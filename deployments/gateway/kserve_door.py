@@ -7,7 +7,7 @@ from contextlib import aclosing
 
 from google.protobuf.message import DecodeError
 
-from deployments.gateway.grpc_answer import Context, abort
+from deployments.gateway.grpc_answer import Context, abort, call_options
 from deployments.gateway.grpc_answer import answer as answer_call
 from deployments.gateway.kserve_metadata import model_metadata, server_metadata
 from deployments.gateway.kserve_request import VERSION, check_version, decode_request
@@ -16,6 +16,7 @@ from deployments.gateway.kserve_tensors import OUTPUT_TYPES, encode_output
 from deployments.gateway.service import InferenceService
 from deployments.kserve import grpc_service_pb2 as pb
 from deployments.kserve import grpc_service_pb2_grpc as pb_grpc
+from deployments.types import CallOptions
 from infra.errors import CoterieError, InvalidArgumentError, RequestError
 
 log = logging.getLogger(__name__)
@@ -71,7 +72,7 @@ class KServeDoor(pb_grpc.GRPCInferenceServiceServicer):
         self, request: pb.ModelInferRequest, context: Context
     ) -> pb.ModelInferResponse:
         """Whole outputs at once."""
-        return await answer_call(context, self._infer(request, context.time_remaining()))
+        return await answer_call(context, self._infer(request, call_options(context)))
 
     async def ModelStreamInfer(
         self, request_iterator: AsyncIterator[pb.ModelInferRequest], context: Context
@@ -112,8 +113,8 @@ class KServeDoor(pb_grpc.GRPCInferenceServiceServicer):
         """The responses of one request; a failure is the last of them."""
         try:
             request = decode_request(message)
-            time_left_s = context.time_remaining()
-            async with aclosing(answer(self._service, request, time_left_s)) as responses:
+            options = call_options(context)
+            async with aclosing(answer(self._service, request, options)) as responses:
                 async for response in responses:
                     yield pb.ModelStreamInferResponse(infer_response=_to_message(response))
         except CoterieError as error:
@@ -123,7 +124,7 @@ class KServeDoor(pb_grpc.GRPCInferenceServiceServicer):
             yield _failure(message, "internal error; the gateway's log has more")
 
     async def _infer(
-        self, message: pb.ModelInferRequest, time_left_s: float | None
+        self, message: pb.ModelInferRequest, options: CallOptions
     ) -> pb.ModelInferResponse:
         request = decode_request(message)
         if request.stream:
@@ -131,7 +132,7 @@ class KServeDoor(pb_grpc.GRPCInferenceServiceServicer):
                 "ModelInfer gives one response; set stream to false or use ModelStreamInfer",
                 param="stream",
             )
-        async with aclosing(answer(self._service, request, time_left_s)) as responses:
+        async with aclosing(answer(self._service, request, options)) as responses:
             return _to_message(await anext(responses))
 
     async def _metadata(self, request: pb.ModelMetadataRequest) -> pb.ModelMetadataResponse:

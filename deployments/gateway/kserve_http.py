@@ -26,12 +26,12 @@ from deployments.gateway.kserve_response import InferResponse, answer
 from deployments.gateway.kserve_tensors import INPUT_TYPES, InputValue
 from deployments.gateway.openai_errors import ErrorBody, HttpFailure, to_failure
 from deployments.gateway.openai_exchange import (
-    CallOptions,
     ClientGoneError,
     Exchange,
     request_id_or_new,
 )
 from deployments.gateway.service import InferenceService
+from deployments.types import CallOptions
 from infra.errors import CoterieError, InvalidArgumentError
 
 _MODEL = "/v2/models/{name:path}"
@@ -127,8 +127,8 @@ class GeneratePath:
                 param="stream",
             )
         has_id = bool(request.id)
-        request = request._replace(id=request.id or options.request_id)
-        async with aclosing(answer(self._service, request, options.timeout_s)) as responses:
+        request = request._replace(id=request.id or options.request_id or "")
+        async with aclosing(answer(self._service, request, options)) as responses:
             async for response in responses:
                 body = _encode(response, has_id=has_id)
                 if not self._is_stream:

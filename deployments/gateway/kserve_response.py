@@ -12,7 +12,7 @@ import msgspec
 
 from deployments.gateway.kserve_request import InferRequest
 from deployments.gateway.service import Generation, InferenceService
-from deployments.types import Delta, TokenLogprob, TokenLogprobs
+from deployments.types import CallOptions, Delta, TokenLogprob, TokenLogprobs
 
 Values = Sequence[str] | Sequence[float]
 
@@ -27,9 +27,11 @@ class InferResponse(NamedTuple):
 
 
 async def answer(
-    service: InferenceService, request: InferRequest, time_left_s: float | None
+    service: InferenceService, request: InferRequest, options: CallOptions
 ) -> AsyncGenerator[InferResponse, None]:
     """One response, or one for each delta where it streams; leaving early aborts it.
+
+    The request's own id and time-out count before those of `options`.
 
     Raises what `InferenceService.generate` and `Generation.deltas` raise.
     """
@@ -37,9 +39,12 @@ async def answer(
         request.model,
         request.text,
         request.sampling,
-        request_id=request.id or None,
-        timeout_s=_shorter(request.timeout_s, time_left_s),
-        stream=request.stream,
+        msgspec.structs.replace(
+            options,
+            request_id=request.id or options.request_id,
+            timeout_s=_shorter(request.timeout_s, options.timeout_s),
+            stream=request.stream,
+        ),
     )
     reply = InferReply(request, generation)
     async with aclosing(generation.deltas()) as deltas:

@@ -6,13 +6,12 @@ from typing import Annotated, Any, ClassVar
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from deployments.gateway.openai_exchange import CallOptions
 from deployments.gateway.openai_fields import REFUSED_FIELDS, Refusal
 from deployments.gateway.openai_logprobs import ChatLogprobs, to_chat_logprobs
 from deployments.gateway.openai_request import Count, GenerationRequest, to_sampling
 from deployments.gateway.openai_response import Choice, choice_fields
 from deployments.gateway.service import Generation, InferenceService
-from deployments.types import ChatMessage, Delta, Sampling
+from deployments.types import CallOptions, ChatMessage, Delta, Sampling
 from infra.errors import InvalidArgumentError
 
 Empty = Annotated[list[Any], msgspec.Meta(max_length=0)]
@@ -73,9 +72,7 @@ class ChatRequest(GenerationRequest, frozen=True, kw_only=True, forbid_unknown_f
             self.model or "",
             [message.to_chat_message() for message in self.messages],
             self._sampling(),
-            request_id=options.request_id,
-            timeout_s=options.timeout_s,
-            stream=bool(self.stream),
+            msgspec.structs.replace(options, stream=bool(self.stream)),
             continue_final_message=self._continues(),
         )
 

@@ -3,13 +3,14 @@
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from deployments.gateway.openai_exchange import CallOptions
+import msgspec
+
 from deployments.gateway.openai_fields import REFUSED_FIELDS, Refusal
 from deployments.gateway.openai_logprobs import CompletionLogprobs, to_completion_logprobs
 from deployments.gateway.openai_request import Count, GenerationRequest, to_sampling
 from deployments.gateway.openai_response import Choice, choice_fields
 from deployments.gateway.service import Generation, InferenceService, Prompt
-from deployments.types import Delta
+from deployments.types import CallOptions, Delta
 from infra.errors import InvalidArgumentError
 
 # OpenAI's default of this interface.
@@ -39,9 +40,7 @@ class CompletionRequest(
             self.model or "",
             _to_prompt(self.prompt),
             to_sampling(self, max_tokens=max_tokens, num_logprobs=self.logprobs),
-            request_id=options.request_id,
-            timeout_s=options.timeout_s,
-            stream=bool(self.stream),
+            msgspec.structs.replace(options, stream=bool(self.stream)),
         )
 
     def shape(self) -> "CompletionShape":

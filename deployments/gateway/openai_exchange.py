@@ -4,13 +4,15 @@ import asyncio
 import math
 import uuid
 from collections.abc import Coroutine, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
+from deployments.gateway.caller import current_caller
 from deployments.gateway.checks import check_request_id
 from deployments.gateway.openai_errors import HttpFailure, to_failure
+from deployments.types import CallOptions
 from infra.errors import InvalidArgumentError, RequestTooLargeError
 
 REQUEST_ID_HEADER = "x-request-id"
@@ -26,13 +28,6 @@ _EVENTS = (
 
 class ClientGoneError(Exception):
     """The client closed the connection: nobody is left to answer."""
-
-
-class CallOptions(NamedTuple):
-    """What a request says in its headers."""
-
-    request_id: str
-    timeout_s: float | None
 
 
 def request_id_of(headers: Headers) -> str:
@@ -70,10 +65,18 @@ class Exchange:
         self._has_started = False
 
     def read_options(self) -> CallOptions:
-        """Request id and deadline. Raises InvalidArgumentError that names the header."""
+        """Who asks, under which id, until when. Raises InvalidArgumentError that names
+        the header.
+        """
         self.request_id = request_id_of(self._headers)
         given = self._headers.get(TIMEOUT_HEADER)
-        return CallOptions(self.request_id, None if given is None else _to_seconds(given))
+        caller = current_caller()
+        return CallOptions(
+            request_id=self.request_id,
+            timeout_s=None if given is None else _to_seconds(given),
+            tenant=caller.tenant,
+            priority=caller.priority,
+        )
 
     async def read_body(self, max_bytes: int) -> bytes:
         """The whole body. Raises RequestTooLargeError as soon as it is known to be

@@ -3,7 +3,7 @@
 from collections.abc import AsyncGenerator, Sequence
 from typing import Protocol
 
-from deployments.types import ChatMessage, Delta, ModelCard, RequestId, Sampling
+from deployments.types import CallOptions, ChatMessage, Delta, ModelCard, RequestId, Sampling
 
 Prompt = str | Sequence[int]
 
@@ -37,15 +37,9 @@ class InferenceService(Protocol):
         model: str,
         prompt: Prompt,
         sampling: Sampling,
-        *,
-        request_id: str | None,
-        timeout_s: float | None,
-        stream: bool = True,
+        options: CallOptions,
     ) -> Generation:
-        """Check, tokenize, route and submit; the model may be "" if there is one.
-
-        With `stream=False` each output comes as a single, last delta.
-        """
+        """Check, tokenize, route and submit; the model may be "" if there is one."""
         ...
 
     async def chat(
@@ -53,10 +47,8 @@ class InferenceService(Protocol):
         model: str,
         messages: Sequence[ChatMessage],
         sampling: Sampling,
+        options: CallOptions,
         *,
-        request_id: str | None,
-        timeout_s: float | None,
-        stream: bool = True,
         continue_final_message: bool = False,
     ) -> Generation:
         """The same for a conversation, through the model's chat template."""

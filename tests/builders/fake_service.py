@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from deployments.gateway.service import Prompt
-from deployments.types import ChatMessage, Delta, ModelCard, RequestId, Sampling
+from deployments.types import CallOptions, ChatMessage, Delta, ModelCard, RequestId, Sampling
 from infra.errors import UnknownModelError
 
 Step = Delta | asyncio.Event | Exception
@@ -59,10 +59,23 @@ class RecordedCall(NamedTuple):
     prompt: Prompt | None
     messages: tuple[ChatMessage, ...] | None
     sampling: Sampling
-    request_id: str | None
-    timeout_s: float | None
-    stream: bool
+    options: CallOptions
     continue_final_message: bool = False
+
+    @property
+    def request_id(self) -> str | None:
+        """The client's own."""
+        return self.options.request_id
+
+    @property
+    def timeout_s(self) -> float | None:
+        """Time that the client gives it."""
+        return self.options.timeout_s
+
+    @property
+    def stream(self) -> bool:
+        """Outputs come in pieces."""
+        return self.options.stream
 
 
 class FakeGeneration:
@@ -130,13 +143,10 @@ class FakeService:
         model: str,
         prompt: Prompt,
         sampling: Sampling,
-        *,
-        request_id: str | None,
-        timeout_s: float | None,
-        stream: bool = True,
+        options: CallOptions,
     ) -> FakeGeneration:
         """See `InferenceService.generate`."""
-        call = RecordedCall(model, prompt, None, sampling, request_id, timeout_s, stream)
+        call = RecordedCall(model, prompt, None, sampling, options)
         return self._admit(call, len(prompt))
 
     async def chat(
@@ -144,10 +154,8 @@ class FakeService:
         model: str,
         messages: Sequence[ChatMessage],
         sampling: Sampling,
+        options: CallOptions,
         *,
-        request_id: str | None,
-        timeout_s: float | None,
-        stream: bool = True,
         continue_final_message: bool = False,
     ) -> FakeGeneration:
         """See `InferenceService.chat`."""
@@ -156,9 +164,7 @@ class FakeService:
             None,
             tuple(messages),
             sampling,
-            request_id,
-            timeout_s,
-            stream,
+            options,
             continue_final_message,
         )
         return self._admit(call, len(await self.tokenize_chat(model, messages)))
