@@ -53,7 +53,7 @@ def build(args: dict[str, Any]) -> serve.Application:
                 "gateway": gateway.model_dump(mode="json"),
                 "models": [model.model_dump(mode="json") for model in models],
             },
-            router.policy,
+            router.model_dump(mode="json"),
             link,
             engines,
         )

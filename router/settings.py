@@ -1,6 +1,8 @@
 """The router's section of the configuration."""
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from infra.section import Section
 
@@ -11,3 +13,8 @@ class RouterSection(Section):
     policy: Literal["least_loaded", "round_robin"] = "least_loaded"
     """`least_loaded`: the replica with the fewest tokens to work off.
     `round_robin`: each in turn."""
+
+    replica_wait_s: Annotated[float, Field(ge=0)] = 10.0
+    """How long a request waits for an engine replica of its model where none is
+    ready, as while replicas are replaced. Before a model's first replica is
+    ready, requests fail at once."""

@@ -143,9 +143,9 @@ class ClusterService:
         options: CallOptions,
     ) -> ClusterGeneration:
         _, served, adapter = self._find(name)
-        if not served.num_ready_replicas:
+        if not served.max_model_len:
             raise NoReplicaError(
-                f"no engine replica of {name} is ready; it may still be loading: "
+                f"no engine replica of {name} has been ready yet; it may still be loading: "
                 "`coterie status` shows how far it is"
             )
         section = self._section

@@ -8,7 +8,7 @@ replica is listed.
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import Self
 
 from deployments.peer import PeerConnection
@@ -51,11 +51,15 @@ class Link:
     """The way to one engine replica, with the calls that ride on it.
 
     `opened`, `received` and `ended` are its connection's (`deployments.peer.Handler`).
+    `on_change` is called whenever the link has come up or gone down.
     """
 
-    def __init__(self, address: str, token: str) -> None:
+    def __init__(
+        self, address: str, token: str, on_change: Callable[[], None] = lambda: None
+    ) -> None:
         self.address = address
         self._token = token
+        self._on_change = on_change
         self._is_up = asyncio.Event()
         self._next_seq = 0
         self._inboxes: dict[int, Inbox] = {}
@@ -159,6 +163,7 @@ class Link:
     def opened(self) -> None:
         """The engine replica has proven itself: calls may be opened."""
         self._is_up.set()
+        self._on_change()
 
     def received(self, data: bytes) -> None:
         """Hand a frame's entries to their calls."""
@@ -173,6 +178,7 @@ class Link:
         self._has_ended.set()
         self._is_up.clear()
         self._fail_all("the engine replica died or cannot be reached")
+        self._on_change()
 
     def _fail_all(self, why: str) -> None:
         inboxes, self._inboxes = self._inboxes, {}

@@ -30,6 +30,7 @@ from deployments.kserve import grpc_service_pb2, grpc_service_pb2_grpc
 from deployments.models.resolve import resolve_model
 from deployments.settings import GatewaySection, ModelSection
 from infra.errors import ConfigError
+from router.settings import RouterSection
 
 log = logging.getLogger("ray.serve")
 
@@ -116,14 +117,15 @@ class Gateway:
     async def __init__(  # type: ignore[misc]
         self,
         sections: dict[str, Any],
-        policy: str,
+        router: dict[str, Any],
         link: dict[str, str],
         engines: dict[str, DeploymentHandle[Any]],
     ) -> None:
         section = GatewaySection.model_validate(sections["gateway"])
         models = [ModelSection.model_validate(m) for m in sections["models"]]
+        routing = RouterSection.model_validate(router)
         self._served = [
-            ServedModel(m, await asyncio.to_thread(_tokenizer, m, link), link["token"], policy)
+            ServedModel(m, await asyncio.to_thread(_tokenizer, m, link), link["token"], routing)
             for m in models
         ]
         for served in self._served:

@@ -1,9 +1,10 @@
 """One model as the gateway sees it: tokenizer, engine replicas, load."""
 
 import asyncio
+import contextlib
 import logging
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping
 from contextlib import aclosing
 from typing import Any
 
@@ -11,8 +12,9 @@ from deployments.gateway.link import Link
 from deployments.gateway.tokenizer import Tokenizer
 from deployments.settings import ModelSection
 from deployments.types import Call, Delta, ModelCard
-from infra.errors import NoReplicaError
+from infra.errors import DeadlineError, NoReplicaError
 from router.ledger import Ledger
+from router.settings import RouterSection
 from router.types import ReplicaId
 
 log = logging.getLogger(__name__)
@@ -22,7 +24,11 @@ class ServedModel:
     """The links to a model's engine replicas, and which of them takes a call."""
 
     def __init__(
-        self, section: ModelSection, tokenizer: Tokenizer, link_token: str, policy: str
+        self,
+        section: ModelSection,
+        tokenizer: Tokenizer,
+        link_token: str,
+        router: RouterSection,
     ) -> None:
         self.section = section
         self.tokenizer = tokenizer
@@ -32,12 +38,19 @@ class ServedModel:
         self._link_token = link_token
         self._links: dict[ReplicaId, Link] = {}
         self._closing: set[asyncio.Future[None]] = set()
-        self._ledger = Ledger(policy)
+        self._replica_wait_s = router.replica_wait_s
+        self._ledger = Ledger(router.policy)
+        self._on_change: list[Callable[[], None]] = []
+        self._has_changed = asyncio.Event()
 
     @property
     def num_ready_replicas(self) -> int:
         """Engine replicas whose link stands."""
         return sum(link.is_up for link in self._links.values())
+
+    def on_change(self, listener: Callable[[], None]) -> None:
+        """Call `listener` whenever a replica has become ready or is ready no more."""
+        self._on_change.append(listener)
 
     def set_replicas(self, replicas: Mapping[str, Mapping[str, Any]]) -> None:
         """Take over the running replicas; call it in the event loop.
@@ -47,34 +60,63 @@ class ServedModel:
         """
         for replica_id, metadata in replicas.items():
             if ReplicaId(replica_id) not in self._links and "address" in metadata:
-                self._links[ReplicaId(replica_id)] = Link(metadata["address"], self._link_token)
+                self._links[ReplicaId(replica_id)] = Link(
+                    metadata["address"], self._link_token, self._note_change
+                )
                 self.max_model_len = metadata["max_model_len"]
                 self.vocab_size = metadata["vocab_size"]
         for replica_id in [r for r in self._links if r not in replicas]:
             closing = asyncio.ensure_future(self._links.pop(replica_id).close_when_idle())
             self._closing.add(closing)
             closing.add_done_callback(self._closing.discard)
+        self._note_change()
 
     async def run(self, call: Call, timeout_s: float) -> AsyncGenerator[Delta, None]:
         """Choose a replica and give the call's deltas; see `Link.run`.
 
         A replica that turns the call away before it has begun (it is draining,
-        or its link just broke) is passed over for another.
+        or its link just broke) is passed over for another. Where there is none,
+        one that is about to come is waited for.
         """
         refused: set[ReplicaId] = set()
+        end_s = time.monotonic() + timeout_s
         while True:
-            up = [r for r, link in self._links.items() if link.is_up and r not in refused]
+            up = await self._wait_candidates(refused, min(self._replica_wait_s, timeout_s))
+            left_s = end_s - time.monotonic()
+            if left_s <= 0:
+                raise DeadlineError(f"not begun within {timeout_s:g} s")
             self._ledger.set_replicas(up)
             with self._ledger.reserve(len(call.token_ids), call.sampling.n) as reservation:
                 replica_id = reservation.decision.replica_id
                 try:
-                    async with aclosing(self._links[replica_id].run(call, timeout_s)) as deltas:
+                    async with aclosing(self._links[replica_id].run(call, left_s)) as deltas:
                         async for delta in deltas:
                             reservation.on_first_output()
                             yield delta
                     return
                 except NoReplicaError:
                     refused.add(replica_id)
+
+    async def _wait_candidates(
+        self, refused: Collection[ReplicaId], timeout_s: float
+    ) -> list[ReplicaId]:
+        """Ready replicas but for the refused; empty if none comes within `timeout_s`."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while not (up := self._ready_replicas(refused)):
+                    await self._has_changed.wait()
+                return up
+        return []
+
+    def _ready_replicas(self, refused: Collection[ReplicaId]) -> list[ReplicaId]:
+        return [r for r, link in self._links.items() if link.is_up and r not in refused]
+
+    def _note_change(self) -> None:
+        self._has_changed.set()
+        # Those who wait now are woken; those who come later wait for the next change.
+        self._has_changed = asyncio.Event()
+        for listener in self._on_change:
+            listener()
 
     def cards(self) -> list[ModelCard]:
         """The model's card, then one for each adapter."""

@@ -13,7 +13,8 @@ from deployments.gateway.served_model import ServedModel
 from deployments.gateway.tokenizer import Tokenizer
 from deployments.settings import ModelSection
 from deployments.types import Call, Sampling
-from infra.errors import EngineError, NoReplicaError
+from infra.errors import DeadlineError, EngineError, NoReplicaError
+from router.settings import RouterSection
 from tests.builders.fake_engine import FakeEngine
 
 TOKEN = "secret"
@@ -27,7 +28,8 @@ async def served_by(
     ports = [await server.start("127.0.0.1") for server in servers]
     tokenizer = cast(Tokenizer, SimpleNamespace(vocab_size=100, has_chat_template=False))
     section = ModelSection(name="m", model="some/model")
-    model = ServedModel(section, tokenizer, TOKEN, "least_loaded")
+    router = RouterSection(replica_wait_s=0.5)
+    model = ServedModel(section, tokenizer, TOKEN, router)
     model.set_replicas(
         {
             f"replica-{number}": {
@@ -47,9 +49,9 @@ async def served_by(
         await server.stop()
 
 
-async def tokens_of(model: ServedModel, request_id: str) -> list[int]:
+async def tokens_of(model: ServedModel, request_id: str, timeout_s: float = 5) -> list[int]:
     call = Call(request_id, [1, 2], Sampling(max_tokens=2))
-    return [token async for delta in model.run(call, 5) for token in delta.token_ids]
+    return [token async for delta in model.run(call, timeout_s) for token in delta.token_ids]
 
 
 async def test_calls_are_spread_over_the_replicas() -> None:
@@ -78,6 +80,26 @@ async def test_when_all_turn_a_call_away_it_fails_as_having_no_replica() -> None
             await server.drain(0)
         with pytest.raises(NoReplicaError):
             await tokens_of(model, "r")
+
+
+async def test_a_call_waits_for_the_replica_that_takes_the_place_of_a_draining_one() -> None:
+    async with served_by(FakeEngine()) as (model, (leaving,)):
+        await leaving.drain(0)
+        call = asyncio.create_task(tokens_of(model, "r"))
+        await asyncio.sleep(0.1)
+        coming = LinkServer(FakeEngine(), TOKEN)
+        port = await coming.start("127.0.0.1")
+        address = {"address": f"127.0.0.1:{port}", "max_model_len": 100, "vocab_size": 100}
+        model.set_replicas({"replica-new": address})
+        assert await call == [0, 1]
+        await coming.stop()
+
+
+async def test_a_call_does_not_wait_for_a_replica_beyond_its_deadline() -> None:
+    async with served_by(FakeEngine()) as (model, (leaving,)):
+        await leaving.drain(0)
+        with pytest.raises(DeadlineError):
+            await tokens_of(model, "r", timeout_s=0.1)
 
 
 async def test_a_call_that_has_begun_is_not_tried_a_second_time() -> None:
