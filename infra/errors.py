@@ -7,7 +7,9 @@
     │   │   └── PromptTooLongError
     │   ├── RequestTooLargeError
     │   ├── UnknownModelError
-    │   └── UnknownMethodError
+    │   ├── UnknownMethodError
+    │   ├── UnauthenticatedError
+    │   └── ForbiddenError
     ├── CapacityError          lack of room: try again later
     │   └── NoReplicaError
     ├── DeadlineError          the client's time ran out
@@ -80,6 +82,18 @@ class UnknownMethodError(RequestError):
     """The model has no such ability: a base model without a chat template, say."""
 
     kind = "unknown_method"
+
+
+class UnauthenticatedError(RequestError):
+    """No API key that is valid here came with the request."""
+
+    kind = "unauthenticated"
+
+
+class ForbiddenError(RequestError):
+    """The API key is valid, but not for this."""
+
+    kind = "forbidden"
 
 
 class CapacityError(CoterieError):

@@ -31,6 +31,12 @@ STATUS_TABLE: dict[type[errors.CoterieError], Status] = {
     errors.UnknownMethodError: Status(
         grpc.StatusCode.FAILED_PRECONDITION, 400, "invalid_request_error"
     ),
+    errors.UnauthenticatedError: Status(
+        grpc.StatusCode.UNAUTHENTICATED, 401, "invalid_request_error"
+    ),
+    errors.ForbiddenError: Status(
+        grpc.StatusCode.PERMISSION_DENIED, 403, "invalid_request_error"
+    ),
     errors.CapacityError: Status(
         grpc.StatusCode.RESOURCE_EXHAUSTED, 429, "rate_limit_exceeded"
     ),

@@ -17,6 +17,8 @@ RAISED = [
     errors.PromptTooLongError,
     errors.UnknownModelError,
     errors.UnknownMethodError,
+    errors.UnauthenticatedError,
+    errors.ForbiddenError,
     errors.CapacityError,
     errors.NoReplicaError,
     errors.DeadlineError,
@@ -81,7 +83,8 @@ class _Failed:
     [
         (grpc.StatusCode.INVALID_ARGUMENT, errors.InvalidArgumentError),
         (grpc.StatusCode.NOT_FOUND, errors.UnknownModelError),
-        (grpc.StatusCode.UNAUTHENTICATED, errors.RequestError),
+        (grpc.StatusCode.UNAUTHENTICATED, errors.UnauthenticatedError),
+        (grpc.StatusCode.PERMISSION_DENIED, errors.ForbiddenError),
         (grpc.StatusCode.RESOURCE_EXHAUSTED, errors.CapacityError),
         (grpc.StatusCode.DEADLINE_EXCEEDED, errors.DeadlineError),
         (grpc.StatusCode.UNAVAILABLE, errors.UnavailableError),
