@@ -1,29 +1,15 @@
-"""The driver of any server that speaks OpenAI's HTTP interface.
-
-aiohttp reads the events: its parser is compiled, so that the client takes little
-of the machine that a local server is measured on.
-"""
+"""The driver of any server that speaks OpenAI's HTTP interface."""
 
 import json
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
-from functools import cached_property
+from collections.abc import AsyncIterator
 from typing import Any
-
-import aiohttp
 
 from coterie.benchmark.driver import Manner
 from coterie.benchmark.prompts import WORDS, Alphabet
 from coterie.benchmark.types import Ask, Counts, Piece
-from coterie.errors import (
-    CoterieError,
-    DeadlineError,
-    InvalidArgumentError,
-    UnavailableError,
-    UnknownModelError,
-)
+from coterie.errors import CoterieError, UnavailableError, UnknownModelError
+from coterie.http_server import HttpServer
 
-_READ_BUFFER_BYTES = 2**20  # an event is a line, and must fit into it twice
 _REFUSAL_CHARACTERS = 300
 _DATA = b"data:"
 
@@ -35,29 +21,14 @@ class OpenAIHttpDriver:
     """
 
     def __init__(self, url: str, manner: Manner) -> None:
-        if not url.startswith(("http://", "https://")):
-            raise InvalidArgumentError(
-                f"the URL {url!r} must begin with http:// or https://", param="url"
-            )
-        self._url = url.rstrip("/")
+        self._server = HttpServer(url, manner.api_key, manner.timeout_s)
         self._manner = manner
         self._model = manner.model
 
-    @cached_property
-    def _session(self) -> aiohttp.ClientSession:
-        """Made at the first call, because it belongs to the running loop."""
-        key = self._manner.api_key
-        return aiohttp.ClientSession(
-            headers={"Authorization": f"Bearer {key}"} if key else None,
-            timeout=aiohttp.ClientTimeout(total=self._manner.timeout_s, sock_connect=10),
-            connector=aiohttp.TCPConnector(limit=0),
-            read_bufsize=_READ_BUFFER_BYTES,
-        )
-
     async def prepare(self) -> Alphabet:
         """See `Driver.prepare`. Without a model's name the only one is taken."""
-        with self._failures():
-            async with self._session.get(f"{self._url}/models") as response:
+        with self._server.failures():
+            async with self._server.session.get(f"{self._server.url}/models") as response:
                 text = await response.text()
                 if response.status == 200:
                     self._model = _model_of(text, self._model)
@@ -68,9 +39,9 @@ class OpenAIHttpDriver:
     async def stream(self, ask: Ask) -> AsyncIterator[Piece]:
         """See `Driver.stream`."""
         path = "chat/completions" if self._manner.is_chat else "completions"
-        with self._failures():
-            async with self._session.post(
-                f"{self._url}/{path}", json=self._body(ask)
+        with self._server.failures():
+            async with self._server.session.post(
+                f"{self._server.url}/{path}", json=self._body(ask)
             ) as response:
                 if response.status != 200:
                     raise _refusal(response.status, await response.text(errors="replace"))
@@ -81,11 +52,11 @@ class OpenAIHttpDriver:
                     if data == b"[DONE]":
                         return
                     yield piece_of(json.loads(data))
-        raise UnavailableError(f"{self._url} ended its answer before [DONE]")
+        raise UnavailableError(f"{self._server.url} ended its answer before [DONE]")
 
     async def close(self) -> None:
         """See `Driver.close`."""
-        await self._session.close()
+        await self._server.session.close()
 
     def _body(self, ask: Ask) -> dict[str, Any]:
         manner = self._manner
@@ -105,24 +76,6 @@ class OpenAIHttpDriver:
         if manner.ignore_eos:  # an addition of vLLM's, refused by some servers
             body["ignore_eos"] = True
         return body
-
-    @contextmanager
-    def _failures(self) -> Iterator[None]:
-        """Turn what the transport raises into errors of ours."""
-        try:
-            yield
-        except TimeoutError as error:
-            raise DeadlineError(
-                f"the answer of {self._url} was not complete in the time given"
-            ) from error
-        except aiohttp.ClientConnectorError as error:
-            raise UnavailableError(f"nothing answers at {self._url}: {error}") from error
-        except (aiohttp.ClientError, OSError) as error:
-            raise UnavailableError(
-                f"the connection to {self._url} ended before the answer did: {error!r}"
-            ) from error
-        except ValueError as error:
-            raise CoterieError(f"{self._url} answered with no such event: {error}") from error
 
 
 def piece_of(event: dict[str, Any]) -> Piece:
