@@ -15,18 +15,18 @@ from typing import Any
 import grpc
 import uvicorn
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_health.v1.health import aio as health_aio
 from ray.serve.handle import DeploymentHandle
 
-from coterie.v1 import inference_pb2, inference_pb2_grpc
+from coterie.v1 import inference_pb2_grpc
 from deployments.gateway import replica_feed
 from deployments.gateway.cluster_service import ClusterService
 from deployments.gateway.grpc_door import GrpcDoor
+from deployments.gateway.health import INFERENCE, KSERVE, HealthDoor
 from deployments.gateway.http_door import http_app
 from deployments.gateway.kserve_door import KServeDoor
 from deployments.gateway.served_model import ServedModel
 from deployments.gateway.tokenizer import Tokenizer
-from deployments.kserve import grpc_service_pb2, grpc_service_pb2_grpc
+from deployments.kserve import grpc_service_pb2_grpc
 from deployments.models.resolve import resolve_model
 from deployments.settings import GatewaySection, ModelSection
 from infra.errors import ConfigError
@@ -54,8 +54,8 @@ class Doors:
         grpc_service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(
             KServeDoor(service), self._grpc
         )
-        self._health = health_aio.HealthServicer()
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
+        self.health = HealthDoor(service)
+        health_pb2_grpc.add_HealthServicer_to_server(self.health, self._grpc)
         if section.reflection:
             self._add_reflection()
         self._http = uvicorn.Server(
@@ -77,19 +77,12 @@ class Doors:
         except RuntimeError as error:
             raise _port_taken("grpc_port", section.grpc_port) from error
         await self._grpc.start()
-        await self.set_serving(is_serving=True)
         listener = _shared_socket(section.host, section.http_port)
         self._http_task = asyncio.create_task(self._http.serve([listener]))
 
-    async def set_serving(self, *, is_serving: bool) -> None:
-        """What `grpc.health.v1` answers, for the server as a whole."""
-        states = health_pb2.HealthCheckResponse
-        status = states.SERVING if is_serving else states.NOT_SERVING
-        await self._health.set("", status)
-
     async def close(self) -> None:
         """Take no new requests; let open ones run on for the drain time."""
-        await self.set_serving(is_serving=False)
+        self.health.drain()
         self._http.should_exit = True
         await self._grpc.stop(grace=self._section.drain_timeout_s)
         if self._http_task is not None:
@@ -99,8 +92,8 @@ class Doors:
         from grpc_reflection.v1alpha import reflection  # noqa: PLC0415
 
         names = [
-            inference_pb2.DESCRIPTOR.services_by_name["Inference"].full_name,
-            grpc_service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name,
+            INFERENCE,
+            KSERVE,
             health_pb2.DESCRIPTOR.services_by_name["Health"].full_name,
             reflection.SERVICE_NAME,
         ]
@@ -131,6 +124,8 @@ class Gateway:
         for served in self._served:
             _follow(served, engines[served.section.name])
         self._doors = Doors(section, ClusterService(section, self._served))
+        for served in self._served:
+            served.on_change(self._doors.health.refresh)
         await self._doors.open()
 
     async def status(self) -> dict[str, Any]:

@@ -1,0 +1,99 @@
+"""Both doors as a gateway replica opens them: reflection, health, draining."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from typing import Any, cast
+
+import grpc
+import httpx2
+import pytest
+from google.protobuf import message_factory
+from google.protobuf.descriptor_pool import DescriptorPool
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
+    ProtoReflectionDescriptorDatabase,
+)
+
+from deployments.gateway.cluster_service import ClusterService
+from deployments.gateway.replica import Doors
+from deployments.local_cluster import free_ports
+from deployments.settings import GatewaySection
+from tests.builders.fake_service import FakeService, text_deltas
+
+
+@asynccontextmanager
+async def opened(service: FakeService, **section: Any) -> AsyncIterator[tuple[Doors, str, str]]:
+    """The doors, the gRPC address and the HTTP base of a gateway on loopback."""
+    grpc_port, http_port = free_ports(2)
+    ports = {"grpc_port": grpc_port, "http_port": http_port, "drain_timeout_s": 5.0}
+    doors = Doors(GatewaySection(**(ports | section)), cast(ClusterService, service))
+    await doors.open()
+    try:
+        yield doors, f"127.0.0.1:{grpc_port}", f"http://127.0.0.1:{http_port}"
+    finally:
+        await doors.close()
+
+
+def called_by_reflection(
+    address: str, service: str, method: str, **fields: Any
+) -> Iterator[Any]:
+    """The responses of a method that is known by its name alone, without stubs."""
+    with grpc.insecure_channel(address) as channel:
+        pool = DescriptorPool(ProtoReflectionDescriptorDatabase(channel))
+        found = pool.FindServiceByName(service).FindMethodByName(method)
+        request = message_factory.GetMessageClass(found.input_type)(**fields)
+        response = message_factory.GetMessageClass(found.output_type)
+        call: Any = channel.unary_stream(
+            f"/{service}/{method}",
+            request_serializer=lambda message: message.SerializeToString(),
+            response_deserializer=response.FromString,
+        )
+        yield from call(request, timeout=10)
+
+
+def listed_services(address: str) -> list[str]:
+    with grpc.insecure_channel(address) as channel:
+        return sorted(ProtoReflectionDescriptorDatabase(channel).get_services())
+
+
+async def test_a_reflection_client_finds_the_services_and_calls_one() -> None:
+    async with opened(FakeService(text_deltas("Hel", "lo")), reflection=True) as (
+        _,
+        address,
+        _,
+    ):
+        assert await asyncio.to_thread(listed_services, address) == [
+            "coterie.v1.Inference",
+            "grpc.health.v1.Health",
+            "grpc.reflection.v1alpha.ServerReflection",
+            "inference.GRPCInferenceService",
+        ]
+        chunks = await asyncio.to_thread(
+            lambda: list(
+                called_by_reflection(address, "coterie.v1.Inference", "Generate", text="abc")
+            )
+        )
+        assert [chunk.text for chunk in chunks] == ["Hel", "lo"]
+
+
+async def test_without_reflection_nothing_is_shown() -> None:
+    async with opened(FakeService()) as (_, address, _):
+        with pytest.raises(grpc.RpcError) as failed:
+            await asyncio.to_thread(listed_services, address)
+        assert cast(grpc.Call, failed.value).code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+async def test_a_watcher_does_not_hold_up_the_end_of_the_doors() -> None:
+    async with (
+        opened(FakeService()) as (doors, address, url),
+        grpc.aio.insecure_channel(address) as channel,
+    ):
+        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+        assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
+        async with httpx2.AsyncClient() as client:
+            assert (await client.get(f"{url}/health")).status_code == 200
+        async with asyncio.timeout(3):
+            closing = asyncio.create_task(doors.close())
+            assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
+            await closing
