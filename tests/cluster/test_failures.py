@@ -22,7 +22,7 @@ SECTION = {
     "enforce_eager": True,
     "max_model_len": 1024,
     "kv_cache_memory_bytes": 128 * 1024**2,
-    "health_timeout_s": 5,
+    "health_timeout_s": 10,
     "drain_timeout_s": 60,
 }
 GATEWAYS = {"num_replicas": 2, "drain_timeout_s": 60}

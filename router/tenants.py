@@ -1,0 +1,128 @@
+"""What each tenant has used, and whether its limits let it begin another request."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from infra.errors import CapacityError
+from router.settings import ANONYMOUS_TENANT, TenantSection
+from router.token_bucket import TokenBucket
+from router.types import TenantId
+
+OUTPUT_TOKEN_PRICE = 2.0
+"""Service of one output token in prompt tokens: decoding takes a step for each,
+prefill one step for many (the prices of the VTC paper, see `router.admission`)."""
+
+_MINUTE_S = 60.0
+
+
+@dataclass(eq=False)
+class TenantAccount:
+    """One tenant's limits and use."""
+
+    name: TenantId
+    weight: float
+    max_running: int | None
+    max_held: int
+    tokens: TokenBucket | None
+    requests: TokenBucket | None
+    num_running: int = 0
+    num_held: int = 0
+    service: float = 0.0
+    """Service received, in prompt tokens over the weight: the virtual counter."""
+
+    @property
+    def has_room(self) -> bool:
+        """It may run one request more."""
+        return self.max_running is None or self.num_running < self.max_running
+
+    def check_rates(self, num_prompt_tokens: int, now_s: float) -> None:
+        """Raises CapacityError, with when to come again, where a rate is used up."""
+        for bucket, amount, words in (
+            (self.requests, 1, "requests"),
+            (self.tokens, num_prompt_tokens, "tokens"),
+        ):
+            wait_s = bucket.wait_s(amount, now_s) if bucket is not None else 0.0
+            if wait_s > 0:
+                raise CapacityError(
+                    f"tenant {self.name} has used up its {words} per minute; "
+                    f"try again in {wait_s:.1f} s",
+                    retry_after_s=wait_s,
+                )
+
+    def begin(self, num_prompt_tokens: int, now_s: float) -> None:
+        """A request comes in: take what it surely uses."""
+        if self.requests is not None:
+            self.requests.take(1, now_s)
+        if self.tokens is not None:
+            self.tokens.take(num_prompt_tokens, now_s)
+
+    def undo(self, num_prompt_tokens: int) -> None:
+        """The request was never begun."""
+        if self.requests is not None:
+            self.requests.give_back(1)
+        if self.tokens is not None:
+            self.tokens.give_back(num_prompt_tokens)
+
+    def serve_prompt(self, num_tokens: int) -> None:
+        """Count a prompt as served."""
+        self.service += num_tokens / self.weight
+
+    def serve_outputs(self, num_tokens: int, now_s: float) -> None:
+        """Count output tokens as served, and against the rate."""
+        self.service += OUTPUT_TOKEN_PRICE * num_tokens / self.weight
+        if self.tokens is not None:
+            self.tokens.take(num_tokens, now_s)
+
+    def check_invariants(self) -> None:
+        """Counts are not negative and within the limits."""
+        assert self.num_running >= 0
+        assert 0 <= self.num_held <= self.max_held
+        assert self.max_running is None or self.num_running <= self.max_running
+        for bucket in (self.tokens, self.requests):
+            if bucket is not None:
+                bucket.check_invariants()
+
+
+class Tenants:
+    """The accounts of one gateway.
+
+    `num_gateways` share each limit evenly: every one grants its part, at least one
+    request at a time.
+    """
+
+    def __init__(self, sections: Iterable[TenantSection] = (), num_gateways: int = 1) -> None:
+        listed = list(sections) or [ANONYMOUS_TENANT]
+        self._by_name = {TenantId(s.name): _account(s, num_gateways) for s in listed}
+
+    @property
+    def total_weight(self) -> float:
+        """Sum over all tenants."""
+        return sum(account.weight for account in self._by_name.values())
+
+    def account(self, name: TenantId) -> TenantAccount:
+        """The tenant's account. Doors let in no tenant that is not listed."""
+        return self._by_name[name]
+
+    def check_invariants(self) -> None:
+        """Those of each account."""
+        for account in self._by_name.values():
+            account.check_invariants()
+
+
+def _account(section: TenantSection, num_gateways: int) -> TenantAccount:
+    running = section.max_concurrent_requests
+    return TenantAccount(
+        name=TenantId(section.name),
+        weight=section.weight,
+        max_running=None if running is None else max(1, running // num_gateways),
+        max_held=section.max_queued_requests,
+        tokens=_bucket(section.tokens_per_minute, num_gateways),
+        requests=_bucket(section.requests_per_minute, num_gateways),
+    )
+
+
+def _bucket(per_minute: int | None, num_gateways: int) -> TokenBucket | None:
+    if per_minute is None:
+        return None
+    share = max(1.0, per_minute / num_gateways)
+    return TokenBucket(share / _MINUTE_S, share)
