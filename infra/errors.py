@@ -17,7 +17,22 @@
 
 A message says what to change. A violated assumption of our own is an
 `assert`, not an exception of this tree.
+
+The fields that a message names have other names at other doors: `field` marks them,
+and `CoterieError.renamed` gives the error as a door's clients know them.
 """
+
+import copy
+import re
+from collections.abc import Mapping
+from typing import Self
+
+_FIELD = re.compile("\u27e6([^\u27e6\u27e7]*)\u27e7")
+
+
+def field(name: str) -> str:
+    """The field, as a message writes it; `message` has the bare name."""
+    return f"\u27e6{name}\u27e7"
 
 
 class CoterieError(Exception):
@@ -35,11 +50,21 @@ class CoterieError(Exception):
     def __init__(
         self, message: str, *, param: str | None = None, retry_after_s: float | None = None
     ) -> None:
-        super().__init__(message)
-        self.message = message
+        self._marked = message
+        self.message = _FIELD.sub(r"\1", message)
+        super().__init__(self.message)
         self.param = param
         if retry_after_s is not None:
             self.retry_after_s = retry_after_s
+
+    def renamed(self, names: Mapping[str, str]) -> Self:
+        """The same error with other names for its fields, in message and `param`."""
+        twin = copy.copy(self)
+        twin.message = _FIELD.sub(lambda found: names.get(found[1], found[1]), self._marked)
+        twin._marked = twin.message
+        twin.args = (twin.message,)
+        twin.param = None if self.param is None else names.get(self.param, self.param)
+        return twin
 
 
 class ConfigError(CoterieError):
@@ -120,3 +145,14 @@ class EngineError(CoterieError):
 
     kind = "engine_failed"
     retry_after_s = 1.0
+
+
+def classes_by_kind() -> dict[str, type[CoterieError]]:
+    """Every class of the tree, also of those that other modules add, by its `kind`."""
+    found: dict[str, type[CoterieError]] = {}
+    pending = [CoterieError]
+    while pending:
+        cls = pending.pop()
+        found[cls.kind] = cls
+        pending += cls.__subclasses__()
+    return found

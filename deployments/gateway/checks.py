@@ -7,7 +7,7 @@ from typing import NamedTuple
 import msgspec
 
 from deployments.types import Sampling
-from infra.errors import InvalidArgumentError, PromptTooLongError
+from infra.errors import InvalidArgumentError, PromptTooLongError, field
 
 MAX_STOPS = 64
 MAX_STOP_TOKEN_IDS = 256
@@ -51,7 +51,7 @@ def check_request_id(request_id: str) -> None:
     """At most 128 printable ASCII characters, without spaces."""
     if not _REQUEST_ID.fullmatch(request_id):
         raise InvalidArgumentError(
-            "request_id must be 1 to 128 printable ASCII characters without spaces",
+            f"{field('request_id')} must be 1 to 128 printable ASCII characters without spaces",
             param="request_id",
         )
 
@@ -62,7 +62,7 @@ def check_sampling(sampling: Sampling, limits: Limits) -> None:
         value = getattr(sampling, name)
         if value is not None and not allowed.is_ok(value):
             raise InvalidArgumentError(
-                f"{name} is {value:g}; it must be {allowed.words}", param=name
+                f"{field(name)} is {value:g}; it must be {allowed.words}", param=name
             )
     _at_most(sampling.n, limits.max_outputs, "n")
     _at_most(sampling.logprobs or 0, limits.max_logprobs, "logprobs")
@@ -70,8 +70,8 @@ def check_sampling(sampling: Sampling, limits: Limits) -> None:
     _check_ids(sampling, limits.vocab_size)
     if sampling.temperature == 0 and sampling.n > 1:
         raise InvalidArgumentError(
-            f"n is {sampling.n} with temperature 0, so all outputs would be equal; "
-            "set n to 1 or a temperature above 0",
+            f"{field('n')} is {sampling.n} with {field('temperature')} 0, so all outputs would "
+            f"be equal; set {field('n')} to 1 or {field('temperature')} above 0",
             param="n",
         )
 
@@ -94,14 +94,16 @@ def fit_to_context(num_prompt_tokens: int, sampling: Sampling, max_model_len: in
     wanted = sampling.max_tokens
     if wanted is not None and wanted > room:
         raise PromptTooLongError(
-            f"prompt ({num_prompt_tokens} tokens) and max_tokens ({wanted}) exceed the model's "
-            f"{max_model_len}; set max_tokens to at most {room} or shorten the prompt",
+            f"the prompt ({num_prompt_tokens} tokens) and {field('max_tokens')} ({wanted}) "
+            f"exceed the model's {max_model_len}; set {field('max_tokens')} to at most {room} "
+            "or shorten the prompt",
             param="max_tokens",
         )
     fitted = room if wanted is None else wanted
     if sampling.min_tokens > fitted:
         raise InvalidArgumentError(
-            f"min_tokens is {sampling.min_tokens}, above the {fitted} that may be made",
+            f"{field('min_tokens')} is {sampling.min_tokens}, above the {fitted} that may be "
+            "made",
             param="min_tokens",
         )
     return msgspec.structs.replace(sampling, max_tokens=fitted)
@@ -111,14 +113,17 @@ def check_token_ids(token_ids: Sequence[int], vocab_size: int, param: str) -> No
     """Each id names a token of the model."""
     if token_ids and not (0 <= min(token_ids) and max(token_ids) < vocab_size):
         raise InvalidArgumentError(
-            f"{param} has a token id outside 0 to {vocab_size - 1}, the model's vocabulary",
+            f"{field(param)} has a token id outside 0 to {vocab_size - 1}, the model's "
+            "vocabulary",
             param=param,
         )
 
 
 def _at_most(value: int, limit: int, name: str) -> None:
     if value > limit:
-        raise InvalidArgumentError(f"{name} is {value}; at most {limit} is allowed", param=name)
+        raise InvalidArgumentError(
+            f"{field(name)} is {value}; at most {limit} is allowed", param=name
+        )
 
 
 def _check_sizes(sampling: Sampling) -> None:
@@ -129,18 +134,19 @@ def _check_sizes(sampling: Sampling) -> None:
         ("bad_words", MAX_BAD_WORDS),
     ):
         if len(getattr(sampling, name)) > limit:
-            raise InvalidArgumentError(f"{name} has over {limit} entries", param=name)
+            raise InvalidArgumentError(f"{field(name)} has over {limit} entries", param=name)
     for name in ("stop", "bad_words"):
         if "" in getattr(sampling, name):
-            raise InvalidArgumentError(f"{name} has an empty string", param=name)
+            raise InvalidArgumentError(f"{field(name)} has an empty string", param=name)
     if any(not -100 <= bias <= 100 for bias in sampling.logit_bias.values()):
         raise InvalidArgumentError(
-            "logit_bias has a value outside -100 to 100", param="logit_bias"
+            f"{field('logit_bias')} has a value outside -100 to 100", param="logit_bias"
         )
     form = sampling.structured_output
     if form is not None and _form_chars(form) > MAX_FORM_CHARS:
         raise InvalidArgumentError(
-            f"structured_output is over {MAX_FORM_CHARS} characters", param="structured_output"
+            f"{field('structured_output')} is over {MAX_FORM_CHARS} characters",
+            param="structured_output",
         )
 
 
