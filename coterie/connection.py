@@ -1,6 +1,5 @@
 """What both clients know about the cluster they talk to."""
 
-import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,6 +8,7 @@ import grpc
 
 from coterie.errors import CallSite, CoterieError, FailedCall, InvalidArgumentError, error_of
 from coterie.v1 import inference_pb2_grpc
+from infra.loopback import is_loopback
 
 DEFAULT_ADDRESS = "localhost:9000"
 DEFAULT_PORT = 9000
@@ -79,10 +79,4 @@ def _with_port(address: str) -> str:
 
 
 def _is_loopback(address: str) -> bool:
-    host = address.rpartition(":")[0].strip("[]")
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+    return is_loopback(address.rpartition(":")[0])

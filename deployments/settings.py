@@ -6,11 +6,13 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from deployments.engine.engine_argument_names import engine_argument_names
+from infra.loopback import is_loopback
 from infra.section import Section
 from infra.section_file import nearest
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 Positive = Annotated[int, Field(ge=1)]
+FilePath = Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$", max_length=128)]
 
 
@@ -90,6 +92,20 @@ class ClusterSection(Section):
     """How long `coterie up` waits until every model answers."""
 
 
+class TlsSection(Section):
+    """TLS on both doors. Files that change are taken without a restart."""
+
+    certificate_file: FilePath
+    """Certificate of the gateway, with those that lead to its authority (PEM)."""
+
+    key_file: FilePath
+    """Private key of the certificate (PEM)."""
+
+    client_ca_file: FilePath | None = None
+    """Authority of the clients' certificates (PEM). Given, only clients that have
+    such a certificate get in, on either door."""
+
+
 class GatewaySection(Section):
     """The door: gRPC and HTTP, tokenization, streaming."""
 
@@ -126,6 +142,35 @@ class GatewaySection(Section):
     reflection: bool = False
     """Answer gRPC server reflection, so that `grpcurl`-like tools work. It shows
     every caller what can be called."""
+
+    api_keys_file: FilePath | None = None
+    """File of the API keys that requests must come with; `coterie key` writes it.
+    It must be there on each node that runs a gateway. Changes are taken within
+    some seconds, without a restart."""
+
+    allow_anonymous: bool = False
+    """Answer requests without a key on an address that other machines reach."""
+
+    open_metrics: bool = False
+    """Answer `/metrics` without a key. Otherwise an operator's key is needed
+    where there are keys."""
+
+    tls: TlsSection | None = None
+    """Certificates, to speak TLS on both doors."""
+
+    @model_validator(mode="after")
+    def _not_open_to_strangers(self) -> "GatewaySection":
+        if self.api_keys_file is not None and self.allow_anonymous:
+            raise ValueError("api_keys_file and allow_anonymous are both set; keep one of them")
+        has_client_certificates = self.tls is not None and self.tls.client_ca_file is not None
+        is_guarded = self.api_keys_file is not None or has_client_certificates
+        if not (is_guarded or self.allow_anonymous or is_loopback(self.host)):
+            raise ValueError(
+                f"host {self.host} lets other machines in, and no key is asked of them; make "
+                "one with `coterie key new TENANT -f keys.yaml` and set api_keys_file, "
+                "or set allow_anonymous to true"
+            )
+        return self
 
     @model_validator(mode="after")
     def _each_door_its_port(self) -> "GatewaySection":

@@ -5,11 +5,14 @@ from contextlib import aclosing
 
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from deployments.gateway.guard import Guard
+from deployments.gateway.http_guard import HttpGuard
 from deployments.gateway.kserve_http import kserve_routes
 from deployments.gateway.openai_chat import CHAT_REFUSED_FIELDS, ChatRequest
 from deployments.gateway.openai_completion import (
@@ -33,8 +36,13 @@ from infra.errors import CoterieError
 AnyRequest = ChatRequest | CompletionRequest
 
 
-def http_app(service: InferenceService, section: GatewaySection) -> FastAPI:
-    """The door as an ASGI application; it keeps no state between requests."""
+def http_app(
+    service: InferenceService, section: GatewaySection, guard: Guard | None = None
+) -> FastAPI:
+    """The door as an ASGI application; it keeps no state between requests.
+
+    Without a guard nobody is asked for a key.
+    """
     catalogue = Catalogue(service)
     chat = GenerationPath(
         RequestDecoder(ChatRequest, CHAT_REFUSED_FIELDS), service, section.max_message_bytes
@@ -57,6 +65,11 @@ def http_app(service: InferenceService, section: GatewaySection) -> FastAPI:
             Route("/health", catalogue.health),
             Route("/-/healthz", catalogue.health),
             *kserve_routes(service, section.max_message_bytes),
+        ],
+        middleware=[
+            Middleware(
+                HttpGuard, guard=guard or Guard(None), has_open_metrics=section.open_metrics
+            )
         ],
         exception_handlers={
             HTTPException: _answer_path_failure,

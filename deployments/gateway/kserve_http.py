@@ -116,7 +116,7 @@ class GeneratePath:
             return
         except Exception as error:
             # The boundary of the process: every failure gets an answer, ours are logged.
-            await exchange.send_failure(_failure(error, exchange.request_id))
+            await exchange.send_failure(to_triton_failure(error, exchange.request_id))
 
     async def _answer(
         self, exchange: Exchange, request: InferRequest, options: CallOptions
@@ -180,7 +180,7 @@ def _plain(values: Sequence[Any]) -> Any:
     return values[0] if len(values) == 1 else values
 
 
-def _failure(error: Exception, request_id: str) -> HttpFailure:
+def to_triton_failure(error: Exception, request_id: str) -> HttpFailure:
     """As for OpenAI's clients, in Triton's form: the message alone."""
     failure = to_failure(error, request_id)
     message = msgspec.json.decode(failure.body, type=ErrorBody).error.message
@@ -188,7 +188,7 @@ def _failure(error: Exception, request_id: str) -> HttpFailure:
 
 
 def _to_response(error: Exception, request: Request) -> Response:
-    failure = _failure(error, request_id_or_new(request.headers))
+    failure = to_triton_failure(error, request_id_or_new(request.headers))
     return Response(failure.body, failure.status, media_type="application/json")
 
 

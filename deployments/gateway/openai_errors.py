@@ -12,6 +12,8 @@ from deployments.gateway.status import INTERNAL, status_of
 from infra.errors import CoterieError
 
 _MAX_MESSAGE_CHARS = 1000
+# Where OpenAI's clients look for a word of their own, in place of our kind.
+_OPENAI_CODES = {"unauthenticated": "invalid_api_key"}
 _PATH_KINDS = {404: "unknown_path", 405: "method_not_allowed"}
 
 log = logging.getLogger(__name__)
@@ -56,7 +58,8 @@ def to_failure(
         )
     param = (param_names or {}).get(error.param or "", error.param)
     message = error.message[:_MAX_MESSAGE_CHARS]
-    detail = ErrorDetail(message, status.openai_type, param, error.kind)
+    code = _OPENAI_CODES.get(error.kind, error.kind)
+    detail = ErrorDetail(message, status.openai_type, param, code)
     return _failure(status.http_status, detail, error.retry_after_s)
 
 

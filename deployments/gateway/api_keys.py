@@ -1,0 +1,132 @@
+"""API keys: how they are made, what is kept of them, who a key stands for.
+
+A *key* is `ct-` and 32 random bytes in base64url, 46 characters; the tenant has
+it, nobody else. An *entry* is what the gateway keeps of a key: its SHA-256, its
+tenant, when it ends. A *ring* is all entries, ready to be asked.
+
+A plain SHA-256 is the right hash here. Salt and slow hashes protect words that
+people choose, which can be guessed; 256 random bits cannot, at any speed, and a
+slow hash would be paid at every request.
+
+The ring finds the digest in a dict. The time that takes may tell something of the
+digest's first bits, but nobody can choose a key for its digest without 2^256
+tries, and a digest does not lead back to its key; the whole digest is compared by
+`hmac.compare_digest` all the same, so that no later change makes time tell more.
+"""
+
+import hashlib
+import hmac
+import secrets
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Annotated, Any, NamedTuple
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from infra.errors import ConfigError, UnauthenticatedError
+from infra.section import Section
+from router.types import TenantId
+
+KEY_PREFIX = "ct-"
+"""By which tools that look for leaked secrets know a key."""
+
+_NUM_RANDOM_BYTES = 32
+_MAX_KEY_CHARS = 256
+_ID_CHARS = 12
+
+
+def new_key() -> str:
+    """A key that nobody has had before."""
+    return KEY_PREFIX + secrets.token_urlsafe(_NUM_RANDOM_BYTES)
+
+
+def sha256_of(key: str) -> str:
+    """What is kept of a key, in hexadecimal digits."""
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
+def _in_utc(time: datetime) -> datetime:
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
+
+
+def _day_as_time(given: Any) -> Any:
+    is_day = isinstance(given, str) and len(given) == len("2027-01-31")
+    return f"{given}T00:00:00" if is_day else given
+
+
+Time = Annotated[datetime, BeforeValidator(_day_as_time), AfterValidator(_in_utc)]
+
+
+class KeyEntry(Section):
+    """What is kept of one key."""
+
+    tenant: Annotated[str, Field(min_length=1, max_length=128)]
+    """Who sends it."""
+
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    """SHA-256 of the key, in hexadecimal digits."""
+
+    label: Annotated[str, Field(max_length=128)] | None = None
+    """What it is for, for people."""
+
+    created: Time | None = None
+    """When it was made; without a zone, in UTC."""
+
+    expires: Time | None = None
+    """From when on it is refused; without a zone, in UTC. Default: never."""
+
+    is_operator: bool = False
+    """It is the operator's: it may read what concerns all tenants (`/metrics`)."""
+
+    @property
+    def key_id(self) -> str:
+        """Short name of the key, which tells nothing of it."""
+        return self.sha256[:_ID_CHARS]
+
+
+class Grant(NamedTuple):
+    """Who a key stands for; `expires_s` is in seconds since 1970, None is never."""
+
+    tenant: TenantId
+    is_operator: bool
+    expires_s: float | None
+    digest: bytes
+
+
+class KeyRing:
+    """All valid keys, by digest. It never changes; a changed file makes a new one."""
+
+    def __init__(self, entries: Iterable[KeyEntry]) -> None:
+        """Raises ConfigError where a key is there twice."""
+        self._grants: dict[bytes, Grant] = {}
+        for entry in entries:
+            grant = _grant(entry)
+            if grant.digest in self._grants:
+                raise ConfigError(f"the key {entry.key_id} is there twice; keep one entry")
+            self._grants[grant.digest] = grant
+
+    def __len__(self) -> int:
+        return len(self._grants)
+
+    def grant_of(self, key: str, now_s: float) -> Grant:
+        """Who the key stands for. Raises UnauthenticatedError for an unknown key and
+        for one that has expired. It takes some microseconds.
+        """
+        if len(key) > _MAX_KEY_CHARS:
+            raise UnauthenticatedError(_UNKNOWN)
+        digest = hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
+        grant = self._grants.get(digest)
+        if grant is None or not hmac.compare_digest(grant.digest, digest):
+            raise UnauthenticatedError(_UNKNOWN)
+        if grant.expires_s is not None and now_s >= grant.expires_s:
+            raise UnauthenticatedError("the API key has expired; ask the operator for another")
+        return grant
+
+
+_UNKNOWN = "the API key is not valid here; check it, or ask the operator for one"
+
+
+def _grant(entry: KeyEntry) -> Grant:
+    expires_s = None if entry.expires is None else entry.expires.timestamp()
+    digest = bytes.fromhex(entry.sha256)
+    return Grant(TenantId(entry.tenant), entry.is_operator, expires_s, digest)
