@@ -4,7 +4,7 @@ A response has one entry for each of the `n` outputs in every tensor; those that
 have nothing new in a streamed response have "" and 0.
 """
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from typing import NamedTuple
 
@@ -13,8 +13,18 @@ import msgspec
 from deployments.gateway.kserve_request import InferRequest
 from deployments.gateway.service import Generation, InferenceService
 from deployments.types import CallOptions, Delta, TokenLogprob, TokenLogprobs
+from infra.errors import CoterieError
 
 Values = Sequence[str] | Sequence[float]
+
+# The service's fields, where KServe's clients know them under other names.
+PARAM_NAMES: Mapping[str, str] = {
+    "include_stop": "include_stop_str_in_output",
+    "model": "model_name",
+    "prompt": "text_input",
+    "request_id": "id",
+    "structured_output": "structured_outputs",
+}
 
 
 class InferResponse(NamedTuple):
@@ -33,8 +43,20 @@ async def answer(
 
     The request's own id and time-out count before those of `options`.
 
-    Raises what `InferenceService.generate` and `Generation.deltas` raise.
+    Raises what `InferenceService.generate` and `Generation.deltas` raise, in the
+    names of KServe's fields.
     """
+    try:
+        async with aclosing(_answer(service, request, options)) as responses:
+            async for response in responses:
+                yield response
+    except CoterieError as error:
+        raise error.renamed(PARAM_NAMES) from error
+
+
+async def _answer(
+    service: InferenceService, request: InferRequest, options: CallOptions
+) -> AsyncGenerator[InferResponse, None]:
     generation = await service.generate(
         request.model,
         request.text,

@@ -16,7 +16,7 @@ _MAX_NAME_CHARS = 64
 _ALL_TOKENS = -1
 _INTERNAL = "it is internal to the engine and never taken from clients"
 
-_NAMES = frozenset(
+SAMPLING_NAMES = frozenset(
     {
         "allowed_token_ids",
         "bad_words",
@@ -67,7 +67,7 @@ _REFUSED: Mapping[str, str] = {
 
 
 class _Given(GenerationRequest, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The fields of `_NAMES`; `top_k` may be -1 for all tokens."""
+    """The fields of `SAMPLING_NAMES`; `top_k` may be -1 for all tokens."""
 
     logprobs: Count | None = None
 
@@ -99,7 +99,7 @@ def decode_sampling(text: bytes, *, needs_logprobs: bool) -> Sampling:
 
 
 def _check_names(given: Mapping[str, msgspec.Raw]) -> None:
-    for name in given.keys() - _NAMES:
+    for name in given.keys() - SAMPLING_NAMES:
         short = name[:_MAX_NAME_CHARS]
         if why := _REFUSED.get(name):
             raise InvalidArgumentError(f"leave out {name} of {PARAM}: {why}", param=name)
@@ -107,6 +107,6 @@ def _check_names(given: Mapping[str, msgspec.Raw]) -> None:
             raise InvalidArgumentError(
                 f"leave out {short} of {PARAM}: {_INTERNAL}", param=short
             )
-        close = nearest(short, _NAMES)
+        close = nearest(short, SAMPLING_NAMES)
         hint = f"; did you mean {close}?" if close else "; leave it out"
         raise InvalidArgumentError(f"{PARAM} has no parameter {short}{hint}", param=short)

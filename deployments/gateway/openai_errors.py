@@ -56,10 +56,10 @@ def to_failure(
         return _failure(
             INTERNAL.http_status, ErrorDetail(message, INTERNAL.openai_type, None, "internal")
         )
-    param = (param_names or {}).get(error.param or "", error.param)
+    error = error.renamed(param_names or {})
     message = error.message[:_MAX_MESSAGE_CHARS]
     code = _OPENAI_CODES.get(error.kind, error.kind)
-    detail = ErrorDetail(message, status.openai_type, param, code)
+    detail = ErrorDetail(message, status.openai_type, error.param, code)
     return _failure(status.http_status, detail, error.retry_after_s)
 
 

@@ -41,8 +41,7 @@ def request_id_of(headers: Headers) -> str:
     try:
         check_request_id(given)
     except InvalidArgumentError as error:
-        message = error.message.replace("request_id", REQUEST_ID_HEADER)
-        raise InvalidArgumentError(message, param=REQUEST_ID_HEADER) from error
+        raise error.renamed({"request_id": REQUEST_ID_HEADER}) from None
     return given
 
 
