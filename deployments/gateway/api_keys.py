@@ -60,7 +60,7 @@ Time = Annotated[datetime, BeforeValidator(_day_as_time), AfterValidator(_in_utc
 class KeyEntry(Section):
     """What is kept of one key."""
 
-    tenant: Annotated[str, Field(min_length=1, max_length=128)]
+    tenant: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
     """Who sends it."""
 
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]

@@ -16,7 +16,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
 )
 
 from deployments.gateway.cluster_service import ClusterService
-from deployments.gateway.replica import Doors
+from deployments.gateway.doors import Doors
 from deployments.local_cluster import free_ports
 from deployments.settings import GatewaySection
 from tests.builders.fake_service import FakeService, text_deltas

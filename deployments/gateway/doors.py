@@ -1,0 +1,122 @@
+"""The doors of one gateway replica: servers of its own, for gRPC and for HTTP.
+
+They listen on ports that all gateway replicas of a node share (SO_REUSEPORT: the
+kernel spreads connections over them).
+"""
+
+import asyncio
+import socket
+from collections.abc import Collection
+
+import grpc
+import uvicorn
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from coterie.v1 import inference_pb2_grpc
+from deployments.gateway.door_security import DoorSecurity
+from deployments.gateway.grpc_door import GrpcDoor
+from deployments.gateway.health import INFERENCE, KSERVE, HealthDoor
+from deployments.gateway.http_door import http_app
+from deployments.gateway.kserve_door import KServeDoor
+from deployments.gateway.service import InferenceService
+from deployments.kserve import grpc_service_pb2_grpc
+from deployments.settings import GatewaySection
+from infra.errors import ConfigError
+
+
+class Doors:
+    """The gRPC and the HTTP server of one gateway replica."""
+
+    def __init__(
+        self,
+        section: GatewaySection,
+        service: InferenceService,
+        known_tenants: Collection[str] | None = None,
+    ) -> None:
+        """Raises ConfigError where keys or certificates cannot be read; keys may be
+        for the `known_tenants` alone, None is any."""
+        self._section = section
+        self._security = DoorSecurity(section, known_tenants)
+        limit = section.max_message_bytes
+        self._grpc = grpc.aio.server(
+            interceptors=[self._security.grpc_interceptor()],
+            options=(
+                ("grpc.so_reuseport", 1),
+                ("grpc.max_receive_message_length", limit),
+                ("grpc.keepalive_time_ms", 30_000),
+                ("grpc.keepalive_permit_without_calls", 1),
+                ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+            ),
+        )
+        inference_pb2_grpc.add_InferenceServicer_to_server(GrpcDoor(service), self._grpc)
+        grpc_service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(
+            KServeDoor(service), self._grpc
+        )
+        self.health = HealthDoor(service)
+        health_pb2_grpc.add_HealthServicer_to_server(self.health, self._grpc)
+        if section.reflection:
+            self._add_reflection()
+        self._http = uvicorn.Server(
+            uvicorn.Config(
+                http_app(service, section, self._security.guard),
+                log_level="warning",
+                access_log=False,
+                lifespan="off",
+                ssl_context_factory=self._security.http_context_factory(),
+                timeout_graceful_shutdown=int(section.drain_timeout_s),
+            )
+        )
+        self._http_task: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        """Listen. Raises ConfigError where a port is taken."""
+        section = self._section
+        try:
+            self._security.add_grpc_port(self._grpc, f"{section.host}:{section.grpc_port}")
+        except RuntimeError as error:
+            raise _port_taken("grpc_port", section.grpc_port) from error
+        await self._grpc.start()
+        listener = _shared_socket(section.host, section.http_port)
+        self._http_task = asyncio.create_task(self._http.serve([listener]))
+        self._security.start()
+
+    async def close(self) -> None:
+        """Take no new requests; let open ones run on for the drain time."""
+        self.health.drain()
+        self._http.should_exit = True
+        await self._grpc.stop(grace=self._section.drain_timeout_s)
+        self._security.stop()
+        if self._http_task is not None:
+            await asyncio.wait([self._http_task], timeout=self._section.drain_timeout_s)
+
+    def _add_reflection(self) -> None:
+        from grpc_reflection.v1alpha import reflection  # noqa: PLC0415
+
+        names = [
+            INFERENCE,
+            KSERVE,
+            health_pb2.DESCRIPTOR.services_by_name["Health"].full_name,
+            reflection.SERVICE_NAME,
+        ]
+        reflection.enable_server_reflection(names, self._grpc)
+
+
+def _shared_socket(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise _port_taken("http_port", port) from error
+    listener.listen(2048)
+    return listener
+
+
+def _port_taken(key: str, port: int) -> ConfigError:
+    return ConfigError(
+        f"gateway.{key}: port {port} is taken by another program; "
+        "end it or choose another port in the configuration"
+    )
