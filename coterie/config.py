@@ -12,7 +12,7 @@ from deployments.settings import ClusterSection, GatewaySection, ModelSection
 from infra.section import Section
 from infra.section_file import parse_section
 from infra.strict_yaml import Document, read_yaml, read_yaml_file
-from router.settings import RouterSection
+from router.settings import AdmissionSection, RouterSection, TenantSection
 
 CONFIG_VARIABLE = "COTERIE_CONFIG"
 """Environment variable with the path of the configuration file."""
@@ -36,6 +36,12 @@ class Config(Section):
     router: RouterSection = RouterSection()
     """Which engine replica takes a request."""
 
+    admission: AdmissionSection = AdmissionSection()
+    """How many requests may wait, how long, and what is kept free for whom."""
+
+    tenants: list[TenantSection] = []
+    """Who may ask, and how much; see `gateway.api_keys_file`."""
+
     @field_validator("models")
     @classmethod
     def _each_name_once(cls, models: list[ModelSection]) -> list[ModelSection]:
@@ -46,6 +52,16 @@ class Config(Section):
                 "clients choose by name, so give each its own"
             )
         return models
+
+    @field_validator("tenants")
+    @classmethod
+    def _each_tenant_once(cls, tenants: list[TenantSection]) -> list[TenantSection]:
+        names = Counter(tenant.name for tenant in tenants)
+        if repeated := sorted(name for name, count in names.items() if count > 1):
+            raise ValueError(
+                f"more than one tenant is named {', '.join(repeated)}; give each its own name"
+            )
+        return tenants
 
 
 def load_config(path: Path | None = None) -> Config:

@@ -18,7 +18,7 @@ from deployments.gateway.replica import Gateway
 from deployments.gateway.replica_watch import ReplicaWatch
 from deployments.local_cluster import write_secret_once
 from deployments.settings import ClusterSection, GatewaySection, ModelSection
-from router.settings import RouterSection
+from router.settings import AdmissionSection, RouterSection, TenantSection
 
 GATEWAY = "gateway"
 LINK_TOKEN_VARIABLE = "COTERIE_LINK_TOKEN"
@@ -27,13 +27,15 @@ _SHUTDOWN_MARGIN_S = 15.0
 
 
 def build(args: dict[str, Any]) -> serve.Application:
-    """The application for these sections: `cluster`, `gateway`, `models`, `router`.
+    """The application for the sections of a configuration; see `coterie.config.Config`.
 
     Raises pydantic's ValidationError for a section that does not hold.
     """
     cluster = ClusterSection.model_validate(args.get("cluster", {}))
     gateway = GatewaySection.model_validate(args.get("gateway", {}))
     router = RouterSection.model_validate(args.get("router", {}))
+    admission = AdmissionSection.model_validate(args.get("admission", {}))
+    tenants = [TenantSection.model_validate(t) for t in args.get("tenants", [])]
     models = [ModelSection.model_validate(m) for m in args["models"]]
     state_dir = cluster.state_dir.expanduser()
     link = {"token": link_token(state_dir), "state_dir": str(state_dir)}
@@ -52,8 +54,10 @@ def build(args: dict[str, Any]) -> serve.Application:
             {
                 "gateway": gateway.model_dump(mode="json"),
                 "models": [model.model_dump(mode="json") for model in models],
+                "router": router.model_dump(mode="json"),
+                "admission": admission.model_dump(mode="json"),
+                "tenants": [tenant.model_dump(mode="json") for tenant in tenants],
             },
-            router.model_dump(mode="json"),
             link,
             engines,
         )

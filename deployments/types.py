@@ -78,6 +78,8 @@ class Call(msgspec.Struct, frozen=True, omit_defaults=True):
     sampling: Sampling
     adapter: str | None = None
     stream: bool = True
+    cache_salt: str | None = None
+    """Prefixes are shared only between calls of the same salt."""
 
 
 class TokenLogprob(msgspec.Struct, frozen=True, array_like=True):

@@ -26,15 +26,14 @@ that they admit; `deployments.gateway.admission_gate` wakes whoever waits for th
 
 import math
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 
 from infra.errors import CapacityError
 from router.settings import AdmissionSection
 from router.tenants import TenantAccount, Tenants
-from router.types import Priority, TenantId
+from router.types import PRIORITIES, Priority, TenantId
 
-PRIORITIES: tuple[Priority, ...] = ("high", "normal", "low")
 _MAX_RETRY_S = 60.0
 _NUM_ENDS = 64
 """Requests over whose ends the rate of service is measured."""
@@ -126,6 +125,10 @@ class Admission:
         self._next_number = 0
         self._level = 0.0  # service, when it was chosen, of the tenant chosen last
 
+    def cache_salt(self, tenant: TenantId) -> str | None:
+        """By which the tenant's prefixes are kept apart in the engines' caches."""
+        return self._tenants.account(tenant).cache_salt
+
     def set_places(self, model: str, num_places: int) -> list[Ticket]:
         """The model's ready replicas have changed; returns who is admitted by that."""
         self._queue(model).num_places = num_places
@@ -161,6 +164,7 @@ class Admission:
         account = self._tenants.account(demand.tenant)
         account.check_rates(demand.num_prompt_tokens, now_s)
         queue = self._queue(demand.model)
+        demand = replace(demand, priority=account.priority(demand.priority))
         ticket = Ticket(demand, account, self._next_number)
         if not account.num_held:
             self._lift(account)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from infra.errors import CapacityError
 from router.settings import ANONYMOUS_TENANT, TenantSection
 from router.token_bucket import TokenBucket
-from router.types import TenantId
+from router.types import ANONYMOUS, PRIORITIES, Priority, TenantId
 
 OUTPUT_TOKEN_PRICE = 2.0
 """Service of one output token in prompt tokens: decoding takes a step for each,
@@ -25,6 +25,9 @@ class TenantAccount:
     max_held: int
     tokens: TokenBucket | None
     requests: TokenBucket | None
+    max_priority: Priority
+    cache_salt: str | None
+    """By which its prefixes are kept apart in the engines' caches."""
     num_running: int = 0
     num_held: int = 0
     service: float = 0.0
@@ -34,6 +37,10 @@ class TenantAccount:
     def has_room(self) -> bool:
         """It may run one request more."""
         return self.max_running is None or self.num_running < self.max_running
+
+    def priority(self, asked: Priority) -> Priority:
+        """The priority asked for, or the highest that the tenant may have."""
+        return max(asked, self.max_priority, key=PRIORITIES.index)
 
     def check_rates(self, num_prompt_tokens: int, now_s: float) -> None:
         """Raises CapacityError, with when to come again, where a rate is used up."""
@@ -91,8 +98,8 @@ class Tenants:
     """
 
     def __init__(self, sections: Iterable[TenantSection] = (), num_gateways: int = 1) -> None:
-        listed = list(sections) or [ANONYMOUS_TENANT]
-        self._by_name = {TenantId(s.name): _account(s, num_gateways) for s in listed}
+        self._num_gateways = num_gateways
+        self._by_name = {TenantId(s.name): _account(s, num_gateways) for s in sections}
 
     @property
     def total_weight(self) -> float:
@@ -100,7 +107,10 @@ class Tenants:
         return sum(account.weight for account in self._by_name.values())
 
     def account(self, name: TenantId) -> TenantAccount:
-        """The tenant's account. Doors let in no tenant that is not listed."""
+        """The tenant's account; one that is not listed has the limits of none."""
+        if name not in self._by_name:
+            section = ANONYMOUS_TENANT if name == ANONYMOUS else TenantSection(name=name)
+            self._by_name[name] = _account(section, self._num_gateways)
         return self._by_name[name]
 
     def check_invariants(self) -> None:
@@ -118,7 +128,15 @@ def _account(section: TenantSection, num_gateways: int) -> TenantAccount:
         max_held=section.max_queued_requests,
         tokens=_bucket(section.tokens_per_minute, num_gateways),
         requests=_bucket(section.requests_per_minute, num_gateways),
+        max_priority=section.max_priority,
+        cache_salt=_cache_salt(section),
     )
+
+
+def _cache_salt(section: TenantSection) -> str | None:
+    if section.cache_group is not None:
+        return f"group {section.cache_group}"
+    return None if section.name == ANONYMOUS else f"tenant {section.name}"
 
 
 def _bucket(per_minute: int | None, num_gateways: int) -> TokenBucket | None:

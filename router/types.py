@@ -16,6 +16,9 @@ ReplicaId = NewType("ReplicaId", str)
 TenantId = NewType("TenantId", str)
 Priority = Literal["high", "normal", "low"]
 
+PRIORITIES: tuple[Priority, ...] = ("high", "normal", "low")
+"""The first is the highest."""
+
 ANONYMOUS = TenantId("anonymous")
 """The tenant of every request where no API keys are asked for."""
 

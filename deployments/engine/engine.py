@@ -76,7 +76,7 @@ class Engine:
             raise NoReplicaError("this engine replica is being replaced; try again")
         try:
             async for output in self._llm.generate(
-                tokens_input(call.token_ids),
+                tokens_input(call.token_ids, cache_salt=call.cache_salt),
                 to_sampling_params(call.sampling, self._defaults, stream=call.stream),
                 call.request_id,
                 lora_request=self._adapters[call.adapter] if call.adapter else None,

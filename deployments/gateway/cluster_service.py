@@ -1,11 +1,14 @@
 """The real `InferenceService`: checks, tokenizes, routes to the cluster's engines."""
 
+import time
 import uuid
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing
+from functools import partial
 
 import msgspec
 
+from deployments.gateway.admission_gate import AdmissionGate, Admitted
 from deployments.gateway.checks import (
     Limits,
     check_request_id,
@@ -26,34 +29,52 @@ from deployments.types import (
     Sampling,
 )
 from infra.errors import InvalidArgumentError, NoReplicaError, UnknownModelError
+from router.admission import Demand
 
 
 class ClusterGeneration:
     """One admitted request; see `deployments.gateway.service.Generation`."""
 
-    def __init__(self, name: str, served: ServedModel, call: Call, timeout_s: float) -> None:
+    def __init__(
+        self,
+        name: str,
+        served: ServedModel,
+        call: Call,
+        timeout_s: float,
+        admission: Callable[[float], AbstractAsyncContextManager[Admitted]],
+    ) -> None:
         self.request_id = RequestId(call.request_id)
         self.model = name
         self.num_prompt_tokens = len(call.token_ids)
+        self.queue_s = 0.0
         self._served = served
         self._call = call
         self._timeout_s = timeout_s
+        self._admission = admission
 
     async def deltas(self) -> AsyncGenerator[Delta, None]:
-        """Pieces of the outputs; the engine starts at the first step of the iteration."""
+        """Pieces of the outputs; the first step of the iteration waits for admission."""
+        asked_s = time.monotonic()
         # The client's id may come twice; the engine's must not.
         unique = f"{self._call.request_id}-{uuid.uuid4().hex[:8]}"
         call = msgspec.structs.replace(self._call, request_id=unique)
-        async with aclosing(self._served.run(call, self._timeout_s)) as deltas:
-            async for delta in deltas:
-                yield delta
+        async with self._admission(self._timeout_s) as admitted:
+            self.queue_s = time.monotonic() - asked_s
+            left_s = self._timeout_s - self.queue_s
+            async with aclosing(self._served.run(call, left_s)) as deltas:
+                async for delta in deltas:
+                    admitted.count_outputs(len(delta.token_ids))
+                    yield delta
 
 
 class ClusterService:
     """What the doors ask for, answered by the models of this cluster."""
 
-    def __init__(self, section: GatewaySection, served: Sequence[ServedModel]) -> None:
+    def __init__(
+        self, section: GatewaySection, served: Sequence[ServedModel], gate: AdmissionGate
+    ) -> None:
         self._section = section
+        self._gate = gate
         self._by_name: dict[str, tuple[ServedModel, str | None]] = {}
         for model in served:
             self._by_name[model.section.name] = (model, None)
@@ -69,6 +90,7 @@ class ClusterService:
     ) -> ClusterGeneration:
         """See `InferenceService.generate`."""
         name, served, _ = self._find(model)
+        self._gate.check(served.section.name, options.tenant)
         if isinstance(prompt, str):
             token_ids = await served.tokenizer.encode(prompt)
         else:
@@ -87,6 +109,7 @@ class ClusterService:
     ) -> ClusterGeneration:
         """See `InferenceService.chat`."""
         name, served, _ = self._find(model)
+        self._gate.check(served.section.name, options.tenant)
         _check_messages(messages)
         token_ids = await served.tokenizer.encode_chat(
             messages, continue_final_message=continue_final_message
@@ -161,10 +184,20 @@ class ClusterService:
             sampling=fit_to_context(len(token_ids), sampling, served.max_model_len),
             adapter=adapter,
             stream=options.stream,
+            cache_salt=self._gate.cache_salt(options.tenant),
         )
         limit_s = section.request_timeout_s
         timeout_s = limit_s if options.timeout_s is None else min(options.timeout_s, limit_s)
-        return ClusterGeneration(name, served, call, timeout_s)
+        demand = Demand(
+            model=served.section.name,
+            tenant=options.tenant,
+            priority=options.priority,
+            num_prompt_tokens=len(token_ids),
+            num_outputs=sampling.n,
+        )
+        return ClusterGeneration(
+            name, served, call, timeout_s, partial(self._gate.admitted, demand)
+        )
 
 
 def _check_messages(messages: Sequence[ChatMessage]) -> None:

@@ -9,6 +9,7 @@ import logging
 import os
 import socket
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from ray.serve.handle import DeploymentHandle
 
 from coterie.v1 import inference_pb2_grpc
 from deployments.gateway import replica_feed
+from deployments.gateway.admission_gate import AdmissionGate
 from deployments.gateway.cluster_service import ClusterService
 from deployments.gateway.grpc_door import GrpcDoor
 from deployments.gateway.health import INFERENCE, KSERVE, HealthDoor
@@ -30,7 +32,9 @@ from deployments.kserve import grpc_service_pb2_grpc
 from deployments.models.resolve import resolve_model
 from deployments.settings import GatewaySection, ModelSection
 from infra.errors import ConfigError
-from router.settings import RouterSection
+from router.admission import Admission
+from router.settings import AdmissionSection, RouterSection, TenantSection
+from router.tenants import Tenants
 
 log = logging.getLogger("ray.serve")
 
@@ -110,32 +114,48 @@ class Gateway:
     async def __init__(  # type: ignore[misc]
         self,
         sections: dict[str, Any],
-        router: dict[str, Any],
         link: dict[str, str],
         engines: dict[str, DeploymentHandle[Any]],
     ) -> None:
         section = GatewaySection.model_validate(sections["gateway"])
         models = [ModelSection.model_validate(m) for m in sections["models"]]
-        routing = RouterSection.model_validate(router)
+        router = RouterSection.model_validate(sections["router"])
+        self._gate = _gate(sections, router.replica_wait_s, section.num_replicas)
         self._served = [
-            ServedModel(m, await asyncio.to_thread(_tokenizer, m, link), link["token"], routing)
+            ServedModel(m, await asyncio.to_thread(_tokenizer, m, link), link["token"], router)
             for m in models
         ]
         for served in self._served:
+            served.on_change(partial(_set_places, self._gate, served))
             _follow(served, engines[served.section.name])
-        self._doors = Doors(section, ClusterService(section, self._served))
+        self._doors = Doors(section, ClusterService(section, self._served, self._gate))
         for served in self._served:
             served.on_change(self._doors.health.refresh)
         await self._doors.open()
 
     async def status(self) -> dict[str, Any]:
-        """Process id, and ready engine replicas by model."""
+        """Process id; ready engine replicas and waiting requests by model."""
+        names = [served.section.name for served in self._served]
         ready = {s.section.name: s.num_ready_replicas for s in self._served}
-        return {"pid": os.getpid(), "num_ready_replicas": ready}
+        held = {name: self._gate.num_held(name) for name in names}
+        return {"pid": os.getpid(), "num_ready_replicas": ready, "num_held": held}
 
     async def __del__(self) -> None:
         await self._doors.close()
         await asyncio.gather(*(served.close() for served in self._served))
+
+
+def _gate(
+    sections: Mapping[str, Any], replica_wait_s: float, num_gateways: int
+) -> AdmissionGate:
+    section = AdmissionSection.model_validate(sections["admission"])
+    tenants = [TenantSection.model_validate(t) for t in sections["tenants"]]
+    admission = Admission(section, Tenants(tenants, num_gateways))
+    return AdmissionGate(admission, section, replica_wait_s)
+
+
+def _set_places(gate: AdmissionGate, served: ServedModel) -> None:
+    gate.set_places(served.section.name, served.num_places)
 
 
 def _tokenizer(model: ModelSection, link: dict[str, str]) -> Tokenizer:

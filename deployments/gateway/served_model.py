@@ -48,6 +48,11 @@ class ServedModel:
         """Engine replicas whose link stands."""
         return sum(link.is_up for link in self._links.values())
 
+    @property
+    def num_places(self) -> int:
+        """Sequences that the ready engine replicas work on in one step."""
+        return self.num_ready_replicas * self.section.max_num_seqs
+
     def on_change(self, listener: Callable[[], None]) -> None:
         """Call `listener` whenever a replica has become ready or is ready no more."""
         self._on_change.append(listener)

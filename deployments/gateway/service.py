@@ -20,6 +20,11 @@ class Generation(Protocol):
     model: str
     num_prompt_tokens: int
 
+    @property
+    def queue_s(self) -> float:
+        """Time that it waited to be admitted; 0 until it is."""
+        ...
+
     def deltas(self) -> AsyncGenerator[Delta, None]:
         """Pieces of the outputs as the engine makes them; see `Delta`."""
         ...

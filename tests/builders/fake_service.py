@@ -85,6 +85,7 @@ class FakeGeneration:
         self.request_id = RequestId(call.request_id or f"fake-{len(service.calls)}")
         self.model = call.model or service.cards[0].name
         self.num_prompt_tokens = num_prompt
+        self.queue_s = 0.0
         self._service = service
         self._stream = call.stream
 

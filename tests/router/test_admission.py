@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from infra.errors import CapacityError
-from router.admission import PRIORITIES, Admission, Demand, Ticket
+from router.admission import Admission, Demand, Ticket
 from router.settings import AdmissionSection, TenantSection
 from router.tenants import OUTPUT_TOKEN_PRICE, Tenants
-from router.types import Priority, TenantId
+from router.types import PRIORITIES, Priority, TenantId
 
 MODEL = "m"
 
@@ -51,7 +51,7 @@ class Desk:
 
 
 def desk(places: int = 2, *tenants: TenantSection, **section: Any) -> Desk:
-    sections = tenants or (TenantSection(name="a"), TenantSection(name="b"))
+    sections = tenants or [TenantSection(name=n, max_priority="high") for n in "ab"]
     settings_ = AdmissionSection(**({"reserved_share": 0.0} | section))
     made = Desk(Admission(settings_, Tenants(sections)))
     made.admission.set_places(MODEL, places)
@@ -94,6 +94,14 @@ def test_higher_priority_begins_first_and_the_first_come_within_it() -> None:
     for name in ("running", "h", "n1", "n2"):
         d.end(name)
     assert d.admitted == ["running", "h", "n1", "n2", "l"]
+
+
+def test_a_tenant_gets_no_higher_priority_than_it_may_have() -> None:
+    d = desk(1, TenantSection(name="a"), TenantSection(name="b", max_priority="high"))
+    d.ask("running")
+    d.ask("a", "a", priority="high")
+    d.ask("b", "b", priority="high")
+    assert d.end("running") == ["b"]
 
 
 def test_low_priority_leaves_places_free_for_others() -> None:

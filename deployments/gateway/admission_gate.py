@@ -1,0 +1,121 @@
+"""Where requests wait to be admitted: `router.admission` decides, this waits."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager, suppress
+
+from infra.errors import CapacityError, CoterieError, DeadlineError, NoReplicaError
+from router.admission import Admission, Demand, Ticket
+from router.settings import AdmissionSection
+from router.types import TenantId
+
+
+class Admitted:
+    """A request that may run; what it makes is counted here."""
+
+    def __init__(
+        self, admission: Admission, ticket: Ticket, clock: Callable[[], float]
+    ) -> None:
+        self._admission = admission
+        self._ticket = ticket
+        self._clock = clock
+
+    def count_outputs(self, num_tokens: int) -> None:
+        """So many output tokens more."""
+        self._admission.count_outputs(self._ticket, num_tokens, self._clock())
+
+
+class AdmissionGate:
+    """All models of one gateway; `replica_wait_s` as in `RouterSection`."""
+
+    def __init__(
+        self,
+        admission: Admission,
+        section: AdmissionSection,
+        replica_wait_s: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._admission = admission
+        self._section = section
+        self._replica_wait_s = replica_wait_s
+        self._clock = clock
+        self._waiting: dict[Ticket, asyncio.Event] = {}
+
+    def set_places(self, model: str, num_places: int) -> None:
+        """The model's ready replicas have changed; call it in the event loop."""
+        self._wake(self._admission.set_places(model, num_places))
+
+    def check(self, model: str, tenant: TenantId) -> None:
+        """Raises CapacityError where the request would surely be turned away."""
+        self._admission.check(model, tenant, self._clock())
+
+    def cache_salt(self, tenant: TenantId) -> str | None:
+        """By which the tenant's prefixes are kept apart in the engines' caches."""
+        return self._admission.cache_salt(tenant)
+
+    def num_held(self, model: str) -> int:
+        """Requests that wait for the model."""
+        return self._admission.num_held(model)
+
+    def num_running(self, model: str) -> int:
+        """Places of the model that are taken."""
+        return self._admission.num_running(model)
+
+    @asynccontextmanager
+    async def admitted(self, demand: Demand, timeout_s: float) -> AsyncIterator[Admitted]:
+        """Wait until the request may begin; it is over when the block is left.
+
+        Raises CapacityError where it is turned away, at once or after
+        `max_queue_s`; NoReplicaError where no replica comes; DeadlineError where
+        it has not begun within `timeout_s`.
+        """
+        ticket = self._admission.offer(demand, self._clock())
+        try:
+            if not ticket.is_admitted:
+                await self._wait(ticket, timeout_s)
+            yield Admitted(self._admission, ticket, self._clock)
+        finally:
+            self._wake(self._admission.end(ticket, self._clock()))
+
+    def check_invariants(self) -> None:
+        """Those who wait are held, or have just been admitted and woken."""
+        self._admission.check_invariants()
+        for ticket, event in self._waiting.items():
+            assert event.is_set() == ticket.is_admitted
+
+    async def _wait(self, ticket: Ticket, timeout_s: float) -> None:
+        since_s = self._clock()
+        event = self._waiting[ticket] = asyncio.Event()
+        try:
+            while not event.is_set():
+                # The limit changes with the first replica that comes.
+                limit_s = min(self._limit_s(ticket), timeout_s)
+                left_s = since_s + limit_s - self._clock()
+                if left_s <= 0:
+                    raise self._turned_away(ticket, limit_s, timeout_s)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(left_s):
+                        await event.wait()
+        finally:
+            del self._waiting[ticket]
+
+    def _limit_s(self, ticket: Ticket) -> float:
+        if self._admission.has_places(ticket.demand.model):
+            return self._section.max_queue_s
+        return self._replica_wait_s
+
+    def _turned_away(self, ticket: Ticket, waited_s: float, timeout_s: float) -> CoterieError:
+        model = ticket.demand.model
+        if waited_s >= timeout_s:
+            return DeadlineError(f"not begun within {timeout_s:g} s: too many requests wait")
+        if not self._admission.has_places(model):
+            return NoReplicaError(f"no engine replica of {model} is ready; try again")
+        return CapacityError(
+            f"not begun within {waited_s:g} s: too many requests wait; try again later",
+            retry_after_s=waited_s,
+        )
+
+    def _wake(self, tickets: Iterable[Ticket]) -> None:
+        for ticket in tickets:
+            self._waiting[ticket].set()

@@ -1,0 +1,165 @@
+"""Waiting to be admitted; what is decided is `tests.router.test_admission`'s."""
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from deployments.gateway.admission_gate import AdmissionGate
+from infra.errors import CapacityError, DeadlineError, NoReplicaError
+from router.admission import Admission, Demand
+from router.settings import AdmissionSection, TenantSection
+from router.tenants import Tenants
+from router.types import ANONYMOUS, TenantId
+
+DEMAND = Demand("m", ANONYMOUS, "normal", num_prompt_tokens=10, num_outputs=1)
+
+
+def gate(places: int = 1, *tenants: TenantSection, **changes: Any) -> AdmissionGate:
+    replica_wait_s = changes.pop("replica_wait_s", 5.0)
+    section = AdmissionSection(**changes)
+    made = AdmissionGate(Admission(section, Tenants(tenants)), section, replica_wait_s)
+    made.set_places("m", places)
+    return made
+
+
+class Runner:
+    """Requests as tasks that run until they are told to end."""
+
+    def __init__(self, of: AdmissionGate) -> None:
+        self.gate = of
+        self.begun: list[str] = []
+        self._ends: dict[str, asyncio.Event] = {}
+        self.tasks: dict[str, asyncio.Task[None]] = {}
+
+    async def start(self, name: str, timeout_s: float = 5.0) -> None:
+        self._ends[name] = asyncio.Event()
+        self.tasks[name] = asyncio.create_task(self._run(name, timeout_s))
+        await self.settle()
+
+    async def end(self, name: str) -> None:
+        self._ends[name].set()
+        await self.tasks.pop(name)
+        await self.settle()
+
+    async def settle(self) -> None:
+        for _ in range(5):
+            await asyncio.sleep(0)
+        self.gate.check_invariants()
+
+    async def _run(self, name: str, timeout_s: float) -> None:
+        async with self.gate.admitted(DEMAND, timeout_s):
+            self.begun.append(name)
+            await self._ends[name].wait()
+
+
+@pytest.fixture
+def runner(request: pytest.FixtureRequest) -> Iterator[Runner]:
+    """Leaves nothing held or running."""
+    made = Runner(gate(*getattr(request, "param", ())))
+    yield made
+    assert made.gate.num_held("m") == made.gate.num_running("m") == 0
+    made.gate.check_invariants()
+
+
+async def test_those_who_wait_begin_as_others_end(runner: Runner) -> None:
+    for name in "abc":
+        await runner.start(name)
+    assert (runner.begun, runner.gate.num_held("m")) == (["a"], 2)
+    for name in "abc":
+        await runner.end(name)
+    assert runner.begun == ["a", "b", "c"]
+
+
+async def test_who_leaves_while_waiting_gives_its_turn_to_the_next(runner: Runner) -> None:
+    for name in "abc":
+        await runner.start(name)
+    left = runner.tasks.pop("b")
+    left.cancel()
+    await asyncio.gather(left, return_exceptions=True)
+    await runner.end("a")
+    assert runner.begun == ["a", "c"]
+    await runner.end("c")
+
+
+async def test_who_leaves_in_the_moment_of_being_admitted_gives_the_place_on(
+    runner: Runner,
+) -> None:
+    for name in "abc":
+        await runner.start(name)
+    left = runner.tasks.pop("b")
+    # Both happen before b runs again.
+    runner._ends["a"].set()
+    await asyncio.sleep(0)
+    left.cancel()
+    await asyncio.gather(left, return_exceptions=True)
+    await runner.end("a")
+    assert "c" in runner.begun
+    await runner.end("c")
+
+
+async def test_a_failure_inside_gives_the_place_back(runner: Runner) -> None:
+    with pytest.raises(KeyError):
+        async with runner.gate.admitted(DEMAND, 5):
+            raise KeyError
+    await runner.start("a")
+    assert runner.begun == ["a"]
+    await runner.end("a")
+
+
+async def test_the_first_replica_lets_those_begin_who_wait_for_it() -> None:
+    runner = Runner(gate(0, replica_wait_s=30))
+    await runner.start("a")
+    assert runner.begun == []
+    runner.gate.set_places("m", 1)
+    await runner.settle()
+    assert runner.begun == ["a"]
+    await runner.end("a")
+
+
+async def test_without_any_replica_the_wait_is_short() -> None:
+    runner = Runner(gate(0, replica_wait_s=0.05))
+    await runner.start("a")
+    with pytest.raises(NoReplicaError):
+        await runner.tasks["a"]
+
+
+async def test_who_waits_too_long_is_turned_away_with_a_hint() -> None:
+    runner = Runner(gate(1, max_queue_s=0.05))
+    await runner.start("a")
+    await runner.start("b")
+    with pytest.raises(CapacityError, match="too many requests wait") as refused:
+        await runner.tasks["b"]
+    assert refused.value.retry_after_s == 0.05
+    await runner.end("a")
+
+
+async def test_a_deadline_that_passes_while_waiting_is_told_as_such() -> None:
+    runner = Runner(gate(1))
+    await runner.start("a")
+    await runner.start("b", timeout_s=0.05)
+    with pytest.raises(DeadlineError, match="not begun within"):
+        await runner.tasks["b"]
+    await runner.end("a")
+
+
+async def test_a_used_up_rate_is_found_before_any_work() -> None:
+    g = gate(4, TenantSection(name="a", tokens_per_minute=20))
+    tenant = TenantId("a")
+    g.check("m", tenant)
+    async with g.admitted(Demand("m", tenant, "normal", 10, 1), 5) as admitted:
+        admitted.count_outputs(15)
+    with pytest.raises(CapacityError, match="tokens per minute"):
+        g.check("m", tenant)
+
+
+def test_tenants_do_not_share_prefixes_unless_they_are_told_to() -> None:
+    g = gate(
+        1,
+        TenantSection(name="a"),
+        TenantSection(name="b", cache_group="x"),
+        TenantSection(name="c", cache_group="x"),
+    )
+    salts = [g.cache_salt(TenantId(name)) for name in ("a", "b", "c", "unlisted", ANONYMOUS)]
+    assert salts == ["tenant a", "group x", "group x", "tenant unlisted", None]
