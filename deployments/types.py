@@ -6,7 +6,8 @@ each. Both are `msgspec` structs because both also travel between gateway and
 engine replica (see `wire`).
 """
 
-from typing import Literal, NewType
+from collections.abc import Callable
+from typing import Any, Literal, NewType
 
 import msgspec
 
@@ -14,6 +15,9 @@ from router.types import ANONYMOUS, Priority, TenantId
 
 RequestId = NewType("RequestId", str)
 FinishReason = Literal["stop", "length", "abort"]
+Door = Literal["grpc", "kserve", "openai", "kserve_http"]
+"""How a request came in: by `coterie.v1`, by KServe's gRPC service, by OpenAI's
+paths or by KServe's."""
 
 
 class StructuredOutput(msgspec.Struct, frozen=True):
@@ -60,7 +64,9 @@ class CallOptions(msgspec.Struct, frozen=True):
     """What surrounds a request: who asks, under which id, until when.
 
     `timeout_s` counts from now; None is the gateway's own limit. With
-    `stream=False` each output comes as a single, last delta.
+    `stream=False` each output comes as a single, last delta. `trace` is the W3C
+    trace context that came with it (`infra.telemetry.trace_context`), and `on_trace`
+    is called, once at most, with the `traceresponse` that the client should get.
     """
 
     request_id: str | None = None
@@ -68,10 +74,13 @@ class CallOptions(msgspec.Struct, frozen=True):
     stream: bool = True
     tenant: TenantId = ANONYMOUS
     priority: Priority = "normal"
+    door: Door = "grpc"
+    trace: dict[str, str] | None = None
+    on_trace: Callable[[str], None] | None = None
 
 
 class Call(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One request as the engine takes it."""
+    """One request as the engine takes it; `trace` is set where it is traced."""
 
     request_id: str
     token_ids: list[int]  # [num_prompt_tokens]
@@ -80,6 +89,7 @@ class Call(msgspec.Struct, frozen=True, omit_defaults=True):
     stream: bool = True
     cache_salt: str | None = None
     """Prefixes are shared only between calls of the same salt."""
+    trace: dict[str, str] | None = None
 
 
 class TokenLogprob(msgspec.Struct, frozen=True, array_like=True):
@@ -126,13 +136,50 @@ class ModelCard(msgspec.Struct, frozen=True):
     has_chat_template: bool
     num_ready_replicas: int
     created_s: int
+    has_tool_template: bool = False
+    """The chat template tells the model of tools."""
+    tool_parser: str | None = None
+    """The form in which the model writes tool calls; see `gateway.tool_parser`."""
 
 
-class ChatMessage(msgspec.Struct, frozen=True):
-    """One turn of a conversation."""
+class ToolCall(msgspec.Struct, frozen=True):
+    """A model's wish that a function be called; `arguments` is the text of a JSON object."""
+
+    call_id: str
+    name: str
+    arguments: str
+
+
+class ChatMessage(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One turn of a conversation.
+
+    `tool_calls` are the model's wishes in a turn of its own, and `tool_call_id` says
+    which of them a turn of role "tool" answers.
+    """
 
     role: str
     content: str
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str | None = None
+
+
+class Tool(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A function that the model may call; `parameters` is the JSON schema of its arguments."""
+
+    name: str
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+
+
+class Conversation(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a chat template makes a prompt of.
+
+    With `continue_final_message` the last turn is the beginning of the answer.
+    """
+
+    messages: tuple[ChatMessage, ...]
+    tools: tuple[Tool, ...] = ()
+    continue_final_message: bool = False
 
 
 class Usage(msgspec.Struct, frozen=True):

@@ -5,7 +5,6 @@ kernel spreads connections over them).
 """
 
 import asyncio
-import socket
 from collections.abc import Collection
 
 import grpc
@@ -17,11 +16,13 @@ from deployments.gateway.door_security import DoorSecurity
 from deployments.gateway.grpc_door import GrpcDoor
 from deployments.gateway.health import INFERENCE, KSERVE, HealthDoor
 from deployments.gateway.http_door import http_app
+from deployments.gateway.http_guard import METRICS_PATH
 from deployments.gateway.kserve_door import KServeDoor
+from deployments.gateway.listener import port_taken, shared_socket
+from deployments.gateway.metrics_page import MetricsPage
 from deployments.gateway.service import InferenceService
 from deployments.kserve import grpc_service_pb2_grpc
 from deployments.settings import GatewaySection
-from infra.errors import ConfigError
 
 
 class Doors:
@@ -32,6 +33,7 @@ class Doors:
         section: GatewaySection,
         service: InferenceService,
         known_tenants: Collection[str] | None = None,
+        metrics_page: MetricsPage | None = None,
     ) -> None:
         """Raises ConfigError where keys or certificates cannot be read; keys may be
         for the `known_tenants` alone, None is any."""
@@ -56,9 +58,12 @@ class Doors:
         health_pb2_grpc.add_HealthServicer_to_server(self.health, self._grpc)
         if section.reflection:
             self._add_reflection()
+        http = http_app(service, section, self._security.guard)
+        if metrics_page is not None:
+            http.add_route(METRICS_PATH, metrics_page.answer)
         self._http = uvicorn.Server(
             uvicorn.Config(
-                http_app(service, section, self._security.guard),
+                http,
                 log_level="warning",
                 access_log=False,
                 lifespan="off",
@@ -74,9 +79,9 @@ class Doors:
         try:
             self._security.add_grpc_port(self._grpc, f"{section.host}:{section.grpc_port}")
         except RuntimeError as error:
-            raise _port_taken("grpc_port", section.grpc_port) from error
+            raise port_taken("gateway.grpc_port", section.grpc_port) from error
         await self._grpc.start()
-        listener = _shared_socket(section.host, section.http_port)
+        listener = shared_socket(section.host, section.http_port, "gateway.http_port")
         self._http_task = asyncio.create_task(self._http.serve([listener]))
         self._security.start()
 
@@ -99,24 +104,3 @@ class Doors:
             reflection.SERVICE_NAME,
         ]
         reflection.enable_server_reflection(names, self._grpc)
-
-
-def _shared_socket(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    try:
-        listener.bind((host, port))
-    except OSError as error:
-        listener.close()
-        raise _port_taken("http_port", port) from error
-    listener.listen(2048)
-    return listener
-
-
-def _port_taken(key: str, port: int) -> ConfigError:
-    return ConfigError(
-        f"gateway.{key}: port {port} is taken by another program; "
-        "end it or choose another port in the configuration"
-    )

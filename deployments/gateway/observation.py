@@ -1,0 +1,117 @@
+"""One request as it is observed, and who wants to know of it.
+
+    started ──> checked ──> first delta ──> ... ──> last delta ──> ended
+       └── duration_s ─────────────────────────────────────────────────┘
+       └── ttft_s ────────────────┘ └── tpot_s x (output tokens after) ┘
+
+Times are of the given monotonic clock, in seconds.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from deployments.types import CallOptions, Delta, Sampling
+
+Operation = Literal["chat", "text_completion"]
+Outcome = Literal["finished", "aborted", "rejected", "failed"]
+"""`aborted`: the client left. `rejected`: turned away before an engine had it.
+`failed`: begun, and ended by an error."""
+
+OPERATIONS: tuple[Operation, ...] = ("chat", "text_completion")
+OUTCOMES: tuple[Outcome, ...] = ("finished", "aborted", "rejected", "failed")
+
+
+@dataclass(slots=True)
+class Observation:
+    """What is known of a request so far."""
+
+    operation: Operation
+    model: str
+    """As the client wrote it, until it is checked; then its full name."""
+    sampling: Sampling
+    options: CallOptions
+    started_s: float
+    started_at_s: float
+    """Seconds since the epoch."""
+    request_id: str = ""
+    queue_s: float = 0.0
+    num_prompt_tokens: int = 0
+    num_cached_tokens: int = 0
+    num_output_tokens: int = 0
+    num_first_tokens: int = 0
+    """Output tokens of the first delta."""
+    checked_s: float | None = None
+    first_s: float | None = None
+    last_s: float = 0.0
+    ended_s: float = 0.0
+    finish_reasons: list[str] = field(default_factory=list)
+    outcome: Outcome | None = None
+    error: str | None = None
+    """Kind of the error that ended it."""
+    trace_id: str | None = None
+    on_gap: Callable[[float], None] | None = None
+    """Called with the time between two deltas."""
+    span: Any = None
+
+    def saw(self, delta: Delta, now_s: float) -> None:
+        """Count one delta."""
+        if self.first_s is None:
+            self.first_s = now_s
+            self.num_first_tokens = len(delta.token_ids)
+        elif self.on_gap is not None:
+            self.on_gap(now_s - self.last_s)
+        self.last_s = now_s
+        self.num_output_tokens += len(delta.token_ids)
+        self.num_cached_tokens = max(self.num_cached_tokens, delta.num_cached_tokens)
+        if delta.finish_reason is not None:
+            self.finish_reasons.append(delta.finish_reason)
+
+    @property
+    def has_begun(self) -> bool:
+        """It was admitted, so that an engine may have worked on it."""
+        return self.first_s is not None or self.queue_s > 0
+
+    @property
+    def has_all_outputs(self) -> bool:
+        """Every output has its end."""
+        return len(self.finish_reasons) >= self.sampling.n
+
+    @property
+    def duration_s(self) -> float:
+        """From the request's start to its end."""
+        return self.ended_s - self.started_s
+
+    @property
+    def ttft_s(self) -> float | None:
+        """Time to the first output token; None where outputs come whole."""
+        if self.first_s is None or not self.options.stream:
+            return None
+        return self.first_s - self.started_s
+
+    @property
+    def tpot_s(self) -> float | None:
+        """Time per output token after the first delta; None where outputs come whole,
+        or side by side, or in a single delta.
+        """
+        num_after = self.num_output_tokens - self.num_first_tokens
+        if self.ttft_s is None or self.sampling.n > 1 or num_after < 1:
+            return None
+        assert self.first_s is not None
+        return (self.last_s - self.first_s) / num_after
+
+
+class Observer(Protocol):
+    """Hears of each request. All methods return at once and never raise."""
+
+    def on_start(self, observation: Observation) -> None:
+        """A request came in; its `options` may be replaced."""
+        ...
+
+    def on_checked(self, observation: Observation) -> None:
+        """It has been checked and tokenized, and waits for admission."""
+        ...
+
+    def on_end(self, observation: Observation) -> None:
+        """It is over; `outcome` is set. Comes once for each start."""
+        ...
