@@ -24,11 +24,15 @@ class Abort(msgspec.Struct, frozen=True, array_like=True, tag=2):
 
 
 class Failure(msgspec.Struct, frozen=True, array_like=True):
-    """Why a call failed: `kind` of the exception tree, message, field."""
+    """Why a call failed: `kind` of the exception tree, message, field.
+
+    `retry_after_s` is after how many seconds it may pass, None that it will not.
+    """
 
     kind: str
     message: str
     param: str | None = None
+    retry_after_s: float | None = None
 
 
 class Entry(msgspec.Struct, frozen=True, array_like=True):

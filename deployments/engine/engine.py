@@ -8,19 +8,25 @@ from typing import Any
 import msgspec
 import psutil
 from vllm.engine.arg_utils import AsyncEngineArgs
-from vllm.exceptions import VLLMClientError
 from vllm.inputs.engine import tokens_input
 from vllm.lora.request import LoRARequest
 from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.v1.engine.async_llm import AsyncLLM
-from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
+from vllm.v1.engine.exceptions import EngineDeadError
 
+from deployments.engine.failures import translated
 from deployments.engine.load import EngineLoad, LoadLogger
 from deployments.engine.sampling import to_sampling_params
 from deployments.types import Call, Delta, FinishReason, TokenLogprob, TokenLogprobs
-from infra.errors import CoterieError, EngineError, InvalidArgumentError, NoReplicaError
+from infra.errors import CoterieError, EngineError, NoReplicaError
 
-_FINISH: dict[str, FinishReason] = {"stop": "stop", "length": "length", "abort": "abort"}
+# "repetition" is the engine's own stop; "error" is none, see `_finish_reason_of`.
+_FINISH: dict[str, FinishReason] = {
+    "stop": "stop",
+    "length": "length",
+    "abort": "abort",
+    "repetition": "stop",
+}
 
 
 class EngineInfo(msgspec.Struct, frozen=True):
@@ -68,12 +74,13 @@ class Engine:
 
         Closing the generator aborts the call. Raises InvalidArgumentError for
         what the engine refuses, EngineError where it fails, NoReplicaError
-        where it has failed before.
+        where it has failed before; see `failures` for the rest.
         """
         if self._llm.errored:
             # Until it is replaced it has the least load of all: calls must not be
             # lost to it.
             raise NoReplicaError("this engine replica is being replaced; try again")
+        has_output = False
         try:
             async for output in self._llm.generate(
                 tokens_input(call.token_ids, cache_salt=call.cache_salt),
@@ -81,12 +88,13 @@ class Engine:
                 call.request_id,
                 lora_request=self._adapters[call.adapter] if call.adapter else None,
             ):
+                has_output = True
                 for delta, is_last in _to_deltas(output, call.sampling.logprobs or 0):
                     yield delta, is_last
         except (CoterieError, asyncio.CancelledError, GeneratorExit):
             raise
         except Exception as error:
-            raise _translated(error) from error
+            raise translated(error, has_output=has_output) from error
 
     async def check_health(self, timeout_s: float) -> None:
         """Ask the engine core itself, through its own loop.
@@ -119,17 +127,6 @@ class Engine:
         del self._llm
 
 
-def _translated(error: Exception) -> CoterieError:
-    cause = error.__cause__ if isinstance(error, EngineGenerateError) else error
-    if isinstance(cause, VLLMClientError | ValueError):
-        return InvalidArgumentError(
-            str(cause).split("\n", 1)[0], param=getattr(cause, "parameter", None)
-        )
-    if isinstance(error, EngineDeadError):
-        return EngineError("the engine core died; its replica is being replaced; try again")
-    return EngineError(f"the engine failed: {type(cause).__name__}: {cause}")
-
-
 def _to_deltas(output: RequestOutput, num_top: int) -> list[tuple[Delta, bool]]:
     last = len(output.outputs) - 1
     cached = output.num_cached_tokens or 0
@@ -144,11 +141,17 @@ def _to_delta(piece: CompletionOutput, num_cached_tokens: int, num_top: int) -> 
         index=piece.index,
         text=piece.text,
         token_ids=list(piece.token_ids),
-        finish_reason=_FINISH[piece.finish_reason] if piece.finish_reason else None,
+        finish_reason=_finish_reason_of(piece),
         stop_reason=piece.stop_reason,
         logprobs=_to_logprobs(piece, num_top) if piece.logprobs else None,
         num_cached_tokens=num_cached_tokens,
     )
+
+
+def _finish_reason_of(piece: CompletionOutput) -> FinishReason | None:
+    if piece.finish_reason == "error":
+        raise EngineError("the engine failed in the middle of the request; try again")
+    return _FINISH[piece.finish_reason] if piece.finish_reason else None
 
 
 def _to_logprobs(piece: CompletionOutput, num_top: int) -> tuple[TokenLogprobs, ...]:

@@ -143,4 +143,5 @@ class _Link:
 
 
 def _failed(seq: int, error: CoterieError) -> Entry:
-    return Entry(seq, None, True, Failure(error.kind, error.message, error.param))
+    failure = Failure(error.kind, error.message, error.param, error.retry_after_s)
+    return Entry(seq, None, True, failure)

@@ -42,11 +42,16 @@ async def answer(context: Context, work: Awaitable[T]) -> T:
     """The result, or the status that stands for its exception."""
     try:
         return await work
-    except CoterieError as error:
-        await abort(context, error)
-    except Exception:  # the boundary of the process: the client gets no traceback
-        log.exception("request failed")
-        await abort(context, CoterieError("internal error; the gateway's log has more"))
+    except Exception as error:  # the boundary of the process
+        await fail(context, error)
+
+
+async def fail(context: Context, error: Exception) -> NoReturn:
+    """End the call with the error's status; a mistake of ours is logged, not explained."""
+    if not isinstance(error, CoterieError):
+        log.error("request failed", exc_info=error)
+        error = CoterieError("internal error; the gateway's log has more")
+    await abort(context, error)
 
 
 async def abort(context: Context, error: CoterieError) -> NoReturn:

@@ -42,19 +42,13 @@ class KServeDoor(pb_grpc.GRPCInferenceServiceServicer):
         self, request: pb.ServerReadyRequest, context: Context
     ) -> pb.ServerReadyResponse:
         """At least one model can answer."""
-        is_ready = any(card.num_ready_replicas for card in self._service.models())
-        return pb.ServerReadyResponse(ready=is_ready)
+        return await answer_call(context, self._server_ready())
 
     async def ModelReady(
         self, request: pb.ModelReadyRequest, context: Context
     ) -> pb.ModelReadyResponse:
         """The model can answer; false too for a model that is not served."""
-        try:
-            check_version(request.version)
-            card = self._service.model(request.name)
-        except RequestError:
-            return pb.ModelReadyResponse(ready=False)
-        return pb.ModelReadyResponse(ready=card.num_ready_replicas > 0)
+        return await answer_call(context, self._model_ready(request))
 
     async def ServerMetadata(
         self, request: pb.ServerMetadataRequest, context: Context
@@ -134,6 +128,18 @@ class KServeDoor(pb_grpc.GRPCInferenceServiceServicer):
             )
         async with aclosing(answer(self._service, request, options)) as responses:
             return _to_message(await anext(responses))
+
+    async def _server_ready(self) -> pb.ServerReadyResponse:
+        is_ready = any(card.num_ready_replicas for card in self._service.models())
+        return pb.ServerReadyResponse(ready=is_ready)
+
+    async def _model_ready(self, request: pb.ModelReadyRequest) -> pb.ModelReadyResponse:
+        try:
+            check_version(request.version)
+            card = self._service.model(request.name)
+        except RequestError:
+            return pb.ModelReadyResponse(ready=False)
+        return pb.ModelReadyResponse(ready=card.num_ready_replicas > 0)
 
     async def _metadata(self, request: pb.ModelMetadataRequest) -> pb.ModelMetadataResponse:
         check_version(request.version)

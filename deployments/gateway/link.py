@@ -14,16 +14,17 @@ from typing import Self
 from deployments.peer import PeerConnection
 from deployments.types import Call, Delta
 from deployments.wire import Abort, Entry, Failure, Submit, decode_frame, encode
-from infra import errors
-from infra.errors import CoterieError, DeadlineError, EngineError, NoReplicaError
+from infra.errors import (
+    CoterieError,
+    DeadlineError,
+    EngineError,
+    NoReplicaError,
+    classes_by_kind,
+)
 
 log = logging.getLogger(__name__)
 
 _RECONNECT_S = 0.5
-_KINDS = {
-    cls.kind: cls
-    for cls in (errors.InvalidArgumentError, errors.NoReplicaError, errors.EngineError)
-}
 
 
 class Inbox:
@@ -106,7 +107,7 @@ class Link:
         finally:
             timer.cancel()
             if self._inboxes.pop(seq, None) is not None and not is_finished:
-                self._send(Abort(seq))
+                self._send(encode(Abort(seq)))
             if self._is_idle is not None and not self._inboxes:
                 self._is_idle.set()
 
@@ -132,13 +133,15 @@ class Link:
         if not self.is_up:
             raise NoReplicaError("the engine replica is away; try again")
         seq, self._next_seq = self._next_seq, self._next_seq + 1
+        # A call that cannot be put into bytes must leave nothing behind.
+        message = encode(Submit(seq, call))
         inbox = self._inboxes[seq] = Inbox()
-        self._send(Submit(seq, call))
+        self._send(message)
         return seq, inbox
 
-    def _send(self, message: Submit | Abort) -> None:
+    def _send(self, message: bytes) -> None:
         if self._connection is not None:
-            self._connection.send(encode(message))
+            self._connection.send(message)
 
     async def _stay_connected(self) -> None:
         while True:
@@ -193,4 +196,5 @@ class Link:
 
 
 def _to_error(failure: Failure) -> CoterieError:
-    return _KINDS.get(failure.kind, CoterieError)(failure.message, param=failure.param)
+    cls = classes_by_kind().get(failure.kind, CoterieError)
+    return cls(failure.message, param=failure.param, retry_after_s=failure.retry_after_s)
