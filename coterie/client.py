@@ -7,10 +7,17 @@ from typing import Any, Self, Unpack, cast
 import grpc
 
 from coterie import requests, responses
-from coterie.connection import DEFAULT_ADDRESS, Connection, Metadata, stub_on
+from coterie.connection import (
+    DEFAULT_ADDRESS,
+    Connection,
+    Metadata,
+    connection_to,
+    stub_on,
+)
 from coterie.errors import FailedCall
 from coterie.requests import Messages, Prompt
 from coterie.sampling import Sampling, SamplingKeywords, sampling_with
+from coterie.security import Security, SecurityKeywords
 from coterie.types import Chunk, Model, Response, Tokenization, Usage
 from coterie.v1 import inference_pb2 as pb
 
@@ -71,7 +78,9 @@ class Client:
     All methods raise the errors of `coterie.errors`. `timeout_s` is the time
     in seconds that a call may take, its stream included; None leaves the
     limit to the cluster. `model` may stay empty where one model is served.
-    `credentials` turn TLS on; `metadata` goes with every call.
+    `api_key` says who asks; `tls`, `ca_file` and a client's certificate
+    (`client_certificate_file`, `client_key_file`) turn TLS on, or ready-made
+    `credentials` do. `metadata` goes with every call.
     """
 
     def __init__(
@@ -79,8 +88,9 @@ class Client:
         address: str = DEFAULT_ADDRESS,
         credentials: grpc.ChannelCredentials | None = None,
         metadata: Metadata = (),
+        **security: Unpack[SecurityKeywords],
     ) -> None:
-        self._connection = Connection(address, credentials, tuple(metadata))
+        self._connection = connection_to(address, credentials, metadata, Security(**security))
         self._channel = _open(self._connection)
         self._stub = stub_on(self._channel)
 

@@ -7,6 +7,7 @@ from typing import Any
 import grpc
 
 from coterie.errors import CallSite, CoterieError, FailedCall, InvalidArgumentError, error_of
+from coterie.security import Security, warn_of_plain_text
 from coterie.v1 import inference_pb2_grpc
 from infra.loopback import is_loopback
 
@@ -60,6 +61,31 @@ class Connection:
         return error_of(call, CallSite(self.address, timeout_s))
 
 
+def connection_to(
+    address: str,
+    credentials: grpc.ChannelCredentials | None,
+    metadata: Metadata,
+    security: Security,
+) -> Connection:
+    """The connection that a client's arguments describe.
+
+    Raises InvalidArgumentError for arguments that contradict each other,
+    ConfigError for a file that cannot be read. A key that would go to another
+    machine in plain text is warned of, once.
+    """
+    own = security.credentials()
+    if own is not None and credentials is not None:
+        raise InvalidArgumentError(
+            "credentials have the certificates in them; give no files beside them",
+            param="credentials",
+        )
+    chosen = credentials or own
+    found = Connection(address, chosen, (*metadata, *security.metadata))
+    if security.api_key and chosen is None and not _is_local(found.address):
+        warn_of_plain_text(found.address)
+    return found
+
+
 def stub_on(channel: grpc.Channel | grpc.aio.Channel) -> Any:
     """The generated stub; it is untyped, so each use names the type it expects."""
     return inference_pb2_grpc.InferenceStub(channel)
@@ -80,3 +106,7 @@ def _with_port(address: str) -> str:
 
 def _is_loopback(address: str) -> bool:
     return is_loopback(address.rpartition(":")[0])
+
+
+def _is_local(address: str) -> bool:
+    return address.startswith("unix:") or _is_loopback(address)
