@@ -125,7 +125,8 @@ def child_span(name: str) -> Iterator[None]:
     tracing, parent = current
     span = tracing.span(name, SpanKind.INTERNAL, parent=parent)
     try:
-        yield
+        with as_current(tracing, span):
+            yield
     finally:
         span.end()
 
