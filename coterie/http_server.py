@@ -30,7 +30,8 @@ class HttpServer:
     """Where it is and how to enter. `url` is the base that OpenAI's clients take:
     `http://localhost:8000/v1`. `timeout_s` is for a whole answer; None for no limit.
 
-    Raises InvalidArgumentError for a URL of another kind.
+    Raises InvalidArgumentError for a URL of another kind, ConfigError for a `ca_file`
+    that holds no certificates.
     """
 
     url: str
@@ -44,20 +45,18 @@ class HttpServer:
                 f"the URL {self.url!r} must begin with http:// or https://", param="url"
             )
         object.__setattr__(self, "url", self.url.rstrip("/"))
+        _ = self._trust  # so that a wrong file is told before anything is sent
 
     @cached_property
     def session(self) -> aiohttp.ClientSession:
-        """Made at the first call, because it belongs to the running loop; close it.
-
-        Raises ConfigError for a `ca_file` that holds no certificates.
-        """
+        """Made at the first call, because it belongs to the running loop; close it."""
         key = self.api_key
         return aiohttp.ClientSession(
             headers={"Authorization": f"Bearer {key}"} if key else None,
             timeout=aiohttp.ClientTimeout(
                 total=self.timeout_s, sock_connect=_CONNECT_TIMEOUT_S
             ),
-            connector=aiohttp.TCPConnector(limit=0, ssl=self._trust()),
+            connector=aiohttp.TCPConnector(limit=0, ssl=self._trust),
             read_bufsize=_READ_BUFFER_BYTES,
         )
 
@@ -79,6 +78,7 @@ class HttpServer:
         except ValueError as error:
             raise CoterieError(f"{self.url} answered with no such event: {error}") from error
 
+    @cached_property
     def _trust(self) -> ssl.SSLContext | bool:
         if self.ca_file is None:
             return True

@@ -19,6 +19,7 @@ SECTIONS = {
         "config": LazyCommand(
             "coterie.cli.config:config_command", "Check and show the configuration."
         ),
+        "key": LazyCommand("coterie.cli.key:key_command", "Make and revoke API keys."),
     },
     "Use a cluster": {
         "models": LazyCommand("coterie.cli.models:models_command", "List the served models."),
@@ -29,6 +30,9 @@ SECTIONS = {
         ),
         "detokenize": LazyCommand(
             "coterie.cli.tokenize:detokenize_command", "Turn token ids into text."
+        ),
+        "batch": LazyCommand(
+            "coterie.cli.batch:batch_command", "Answer a file of requests into another."
         ),
         "bench": LazyCommand(
             "coterie.cli.bench:bench_command", "Measure how quickly it answers under load."

@@ -1,0 +1,137 @@
+"""Running a batch: requests go out as the server takes them, outcomes come back.
+
+In memory are the requests under way alone: the next one is read when there is room.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from coterie.batch.concurrency import Concurrency
+from coterie.batch.retry import Retry
+from coterie.batch.send import Sender
+from coterie.batch.types import Answer, BatchRequest, Fault, Outcome, is_final
+from coterie.errors import CoterieError, DeadlineError, RequestError, UnavailableError
+
+_MAX_UNANSWERED = 20
+_UNAUTHORIZED = 401
+
+Clock = Callable[[], float]
+OnOutcome = Callable[[Outcome], None]
+
+
+@dataclass(frozen=True)
+class Means:
+    """By what requests are sent, and who says how many at a time and how often."""
+
+    sender: Sender
+    concurrency: Concurrency
+    retry: Retry
+    clock: Clock = time.monotonic
+    chance: Callable[[], float] = field(default=random.random)
+
+
+async def run_batch(
+    requests: Iterator[BatchRequest], means: Means, on_outcome: OnOutcome
+) -> None:
+    """Send all requests; `on_outcome` gets each one's outcome as it ends.
+
+    Raises RequestError where the server does not know the key, UnavailableError where
+    so many requests in a row got no answer that no one seems to be there. A cancelled
+    batch ends its open requests, of which there is no outcome.
+    """
+    run = _Run(means, on_outcome)
+    try:
+        await run.send_all(requests)
+    except ExceptionGroup as group:
+        ours, others = group.split(CoterieError)
+        if ours is None or others is not None:
+            raise
+        # One stops the batch; others may have met the same.
+        raise ours.exceptions[0] from None
+
+
+class _Run:
+    def __init__(self, means: Means, on_outcome: OnOutcome) -> None:
+        self._means = means
+        self._on_outcome = on_outcome
+        self._num_begun = 0
+        """Requests without an outcome, those included that wait to be sent again."""
+        self._num_sent = 0
+        self._num_unanswered = 0
+        """In a row."""
+        self._has_changed = asyncio.Event()
+
+    async def send_all(self, requests: Iterator[BatchRequest]) -> None:
+        limit = self._means.concurrency
+        async with asyncio.TaskGroup() as group:
+            for request in requests:
+                await self._wait_until(lambda: self._num_begun < limit.limit)
+                self._num_begun += 1
+                group.create_task(self._finish(request))
+
+    async def _finish(self, request: BatchRequest) -> None:
+        outcome = await self._outcome_of(request)
+        self._on_outcome(outcome)
+        self._num_unanswered = self._num_unanswered + 1 if outcome.fault else 0
+        if outcome.fault and self._num_unanswered >= _MAX_UNANSWERED:
+            raise UnavailableError(
+                f"{_MAX_UNANSWERED} requests in a row got no answer; the last: "
+                f"{outcome.fault.message}"
+            )
+        self._num_begun -= 1
+        self._has_changed.set()
+
+    async def _outcome_of(self, request: BatchRequest) -> Outcome:
+        """Of the last attempt."""
+        attempt = 1
+        while True:
+            found = await self._attempt(request)
+            status = found.status if isinstance(found, Answer) else None
+            delay_s = None if is_final(status) else self._delay_s(attempt, found)
+            if delay_s is None:
+                break
+            await asyncio.sleep(delay_s)
+            attempt += 1
+        if isinstance(found, Answer):
+            return Outcome(request.custom_id, found)
+        return Outcome(request.custom_id, None, found)
+
+    async def _attempt(self, request: BatchRequest) -> Answer | Fault:
+        """One sending, as soon as the limit has room for it."""
+        means = self._means
+        await self._wait_until(lambda: self._num_sent < means.concurrency.limit)
+        self._num_sent += 1
+        sent_s = means.clock()
+        try:
+            answer = await means.sender.send(request)
+        except CoterieError as error:
+            return Fault(error.kind, str(error))
+        finally:
+            self._num_sent -= 1
+            self._has_changed.set()
+        self._note(answer, sent_s)
+        return answer
+
+    def _note(self, answer: Answer, sent_s: float) -> None:
+        now_s = self._means.clock()
+        if answer.status == _UNAUTHORIZED:
+            raise RequestError(f"the server does not know the key: {answer.body}")
+        if not is_final(answer.status):
+            self._means.concurrency.on_refused(sent_s, now_s)
+        elif answer.is_ok:
+            self._means.concurrency.on_finished(now_s, answer.num_tokens or 1)
+
+    def _delay_s(self, attempt: int, found: Answer | Fault) -> float | None:
+        if isinstance(found, Fault) and found.code == DeadlineError.kind:
+            return None  # it would most likely take as long again
+        advised_s = found.retry_after_s if isinstance(found, Answer) else None
+        return self._means.retry.delay_s(attempt, advised_s, self._means.chance())
+
+    async def _wait_until(self, is_so: Callable[[], bool]) -> None:
+        """Wait for what an attempt's or a request's end may bring about."""
+        while not is_so():
+            self._has_changed.clear()
+            await self._has_changed.wait()
