@@ -52,6 +52,17 @@ class Security:
             )
 
     @property
+    def keywords(self) -> SecurityKeywords:
+        """As a client takes it."""
+        return SecurityKeywords(
+            api_key=self.api_key,
+            tls=self.tls,
+            ca_file=self.ca_file,
+            client_certificate_file=self.client_certificate_file,
+            client_key_file=self.client_key_file,
+        )
+
+    @property
     def metadata(self) -> tuple[tuple[str, str], ...]:
         """What goes with every call. It holds the key: never log it."""
         return (("authorization", f"Bearer {self.api_key}"),) if self.api_key else ()

@@ -1,7 +1,7 @@
 """What sends the requests of a load: an interface, and what every driver is told."""
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from coterie.benchmark.prompts import Alphabet
@@ -15,7 +15,7 @@ class Manner:
 
     model: str = ""
     timeout_s: float | None = None
-    api_key: str | None = None
+    api_key: str | None = field(default=None, repr=False)
     temperature: float | None = None
     is_chat: bool = False
     ignore_eos: bool = False

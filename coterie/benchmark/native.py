@@ -7,16 +7,17 @@ from coterie.benchmark.prompts import WORDS, Alphabet
 from coterie.benchmark.types import Ask, Counts, Piece
 from coterie.client_async import AsyncClient, AsyncStream
 from coterie.sampling import Sampling
+from coterie.security import Security
 from coterie.types import Usage
 
 
 class NativeDriver:
-    """A `Driver` over `coterie.AsyncClient`."""
+    """A `Driver` over `coterie.AsyncClient`. Without `security` the key of the manner
+    goes along, and no TLS is spoken."""
 
-    def __init__(self, address: str, manner: Manner) -> None:
-        key = manner.api_key
-        metadata = (("authorization", f"Bearer {key}"),) if key else ()
-        self._client = AsyncClient(address, metadata=metadata)
+    def __init__(self, address: str, manner: Manner, security: Security | None = None) -> None:
+        chosen = security or Security(api_key=manner.api_key)
+        self._client = AsyncClient(address, **chosen.keywords)
         self._manner = manner
 
     async def prepare(self) -> Alphabet:

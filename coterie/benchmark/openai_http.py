@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 from coterie.benchmark.driver import Manner
@@ -18,10 +19,12 @@ class OpenAIHttpDriver:
     """A `Driver` of `/completions`, or of `/chat/completions` for conversations.
 
     `url` is the base that OpenAI's clients take: `http://localhost:8000/v1`.
+    `ca_file` has the authority to trust in place of the system's.
     """
 
-    def __init__(self, url: str, manner: Manner) -> None:
-        self._server = HttpServer(url, manner.api_key, manner.timeout_s)
+    def __init__(self, url: str, manner: Manner, ca_file: str | Path | None = None) -> None:
+        trusted = None if ca_file is None else Path(ca_file)
+        self._server = HttpServer(url, manner.api_key, manner.timeout_s, trusted)
         self._manner = manner
         self._model = manner.model
 

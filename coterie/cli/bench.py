@@ -99,14 +99,14 @@ def _driver(options: BenchOptions, where: ClientOptions) -> Driver:
     manner = Manner(
         model=where.model,
         timeout_s=where.timeout_s,
-        api_key=options.api_key,
+        api_key=where.security.api_key,
         temperature=options.temperature,
         is_chat=options.is_chat,
         ignore_eos=ignore_eos,
     )
     if options.url:
-        return OpenAIHttpDriver(options.url, manner)
-    return NativeDriver(where.address, manner)
+        return OpenAIHttpDriver(options.url, manner, where.security.ca_file)
+    return NativeDriver(where.address, manner, where.security)
 
 
 def _planned(options: BenchOptions) -> Iterator[PlannedRequest]:
@@ -197,7 +197,6 @@ def _tell(
 
 
 def _settings(options: BenchOptions, where: ClientOptions) -> dict[str, Any]:
-    """All options but the key, which is a secret."""
-    given = asdict(options) | {"address": where.address, "model": where.model}
-    given.pop("api_key")
-    return given | {"timeout_s": where.timeout_s}
+    """All options but the key, which is a secret, and the certificates."""
+    found = {"address": where.address, "model": where.model, "timeout_s": where.timeout_s}
+    return asdict(options) | found

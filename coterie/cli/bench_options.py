@@ -20,7 +20,6 @@ class BenchOptions:
     """What is sent where, and what becomes of the measurements; None was not given."""
 
     url: str | None
-    api_key: str | None
     is_chat: bool
     temperature: float | None
     ignore_eos: bool | None
@@ -67,13 +66,6 @@ class _LengthsType(click.ParamType[Lengths]):
 
 _SERVER = (
     click.option("--url", metavar="URL", help="An OpenAI-style server instead: its .../v1."),
-    click.option(
-        "--api-key",
-        envvar="COTERIE_API_KEY",
-        show_envvar=True,
-        metavar="KEY",
-        help="Sent as a bearer token.",
-    ),
     click.option("--chat", "is_chat", is_flag=True, help="Prompts as a user's messages."),
     click.option("--temperature", type=float, help="0: always the likeliest token."),
     click.option(

@@ -7,8 +7,10 @@ from typing import Any
 
 import click
 
+from coterie.cli.security_options import security_options
 from coterie.client import Client
 from coterie.connection import DEFAULT_ADDRESS
+from coterie.security import Security
 
 
 @dataclass(frozen=True)
@@ -20,10 +22,11 @@ class ClientOptions:
     model: str
     timeout_s: float | None
     is_json: bool
+    security: Security
 
     def open(self) -> Client:
         """A client of that cluster; close it."""
-        return Client(self.address)
+        return Client(self.address, **self.security.keywords)
 
 
 _OPTIONS = (
@@ -59,11 +62,18 @@ _OPTIONS = (
 def client_options(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command these options; it receives them as `client_options`."""
 
+    @security_options
     @functools.wraps(command)
     def gathered(
-        *, address: str, model: str, timeout_s: float | None, is_json: bool, **rest: Any
+        *,
+        address: str,
+        model: str,
+        timeout_s: float | None,
+        is_json: bool,
+        security: Security,
+        **rest: Any,
     ) -> None:
-        options = ClientOptions(address, model, timeout_s, is_json)
+        options = ClientOptions(address, model, timeout_s, is_json, security)
         command(client_options=options, **rest)
 
     for option in reversed(_OPTIONS):

@@ -40,6 +40,7 @@ _HINT_OF: tuple[tuple[type[BaseException], str], ...] = (
     (errors.UnknownModelError, "`coterie models` lists what is served"),
     (errors.UnknownMethodError, "`coterie models` tells which models can chat"),
     (errors.PromptTooLongError, "`coterie tokenize PROMPT` counts its tokens"),
+    (errors.UnauthenticatedError, "give a key: --api-key KEY, or COTERIE_API_KEY"),
     (errors.RequestError, "the command's --help lists its options"),
     (errors.UnavailableError, "if it runs elsewhere, name it: --address HOST:PORT"),
     (errors.CapacityError, "try again later; `coterie status` shows what runs"),
