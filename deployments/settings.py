@@ -13,6 +13,7 @@ from infra.section_file import nearest
 Port = Annotated[int, Field(ge=1, le=65535)]
 Positive = Annotated[int, Field(ge=1)]
 FilePath = Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())]
+ToolParserName = Literal["hermes", "llama3_json", "mistral"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$", max_length=128)]
 
 
@@ -130,6 +131,9 @@ class GatewaySection(Section):
     max_outputs: Positive = 16
     """Largest `n` of a request."""
 
+    max_prompts: Positive = 64
+    """Most prompts of one completions request."""
+
     max_logprobs: Annotated[int, Field(ge=0)] = 20
     """Most alternatives a request may ask logprobs for."""
 
@@ -243,6 +247,15 @@ class ModelSection(Section):
 
     enforce_eager: bool = False
     """Skip compilation: quicker first start, slower steps."""
+
+    chat_template_file: Path | None = None
+    """A Jinja chat template in place of the model's own, to teach it tools, say. A
+    local file of each node that a gateway runs on; clients cannot give one."""
+
+    tool_parser: ToolParserName | None = None
+    """The form in which the model writes tool calls: `hermes` (also Qwen2.5, Qwen3),
+    `llama3_json` or `mistral`. Without it a model calls tools only where a request
+    demands it."""
 
     adapters: dict[str, str] = {}
     """LoRA adapters: the name that clients use, and the local directory."""

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from deployments.types import Sampling
+from deployments.types import ChatMessage, Conversation, Sampling, Tool
 from infra.errors import InvalidArgumentError, PromptTooLongError, field
 
 MAX_STOPS = 64
@@ -14,6 +14,20 @@ MAX_STOP_TOKEN_IDS = 256
 MAX_LOGIT_BIASES = 1024
 MAX_BAD_WORDS = 64
 MAX_FORM_CHARS = 64 * 1024
+MAX_STRING_CHARS = 1024
+"""Of a stop string, a bad word, and one of the choices of a structured output."""
+MAX_CHOICES = 1024
+MAX_MESSAGES = 4096
+MAX_ROLE_CHARS = 64
+MAX_CALL_ID_CHARS = 256
+MAX_TEXT_CHARS = 4 * 1024 * 1024
+"""Of all of a conversation's turns, and of a prompt."""
+MAX_TOOLS = 128
+MAX_TOOL_CALLS = 128
+"""Of one turn."""
+MAX_TOOLS_CHARS = 256 * 1024
+"""Of all tools of a request: names, descriptions, schemas."""
+_TOOL_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
 
@@ -76,6 +90,41 @@ def check_sampling(sampling: Sampling, limits: Limits) -> None:
         )
 
 
+def check_conversation(conversation: Conversation) -> None:
+    """Counts and sizes of turns and tools. Raises InvalidArgumentError."""
+    messages = conversation.messages
+    if not messages:
+        raise InvalidArgumentError(
+            f"{field('messages')} is empty; give at least one", param="messages"
+        )
+    if len(messages) > MAX_MESSAGES:
+        raise InvalidArgumentError(
+            f"{field('messages')} has over {MAX_MESSAGES} entries", param="messages"
+        )
+    for message in messages:
+        _check_message(message)
+    check_text_size(sum(map(_message_chars, messages)), "messages")
+    check_tools(conversation.tools)
+
+
+def check_text_size(num_chars: int, param: str) -> None:
+    """At most `MAX_TEXT_CHARS`: tokenizing more would take seconds."""
+    if num_chars > MAX_TEXT_CHARS:
+        raise InvalidArgumentError(
+            f"{field(param)} has over {MAX_TEXT_CHARS} characters", param=param
+        )
+
+
+def check_num_prompts(num_prompts: int, max_prompts: int) -> None:
+    """No more than the gateway takes in one request."""
+    if num_prompts > max_prompts:
+        raise InvalidArgumentError(
+            f"{field('prompt')} has {num_prompts} prompts; at most {max_prompts} are allowed: "
+            "send several requests, or have the operator raise gateway.max_prompts",
+            param="prompt",
+        )
+
+
 def fit_to_context(num_prompt_tokens: int, sampling: Sampling, max_model_len: int) -> Sampling:
     """The same sampling with `max_tokens` set to what the context leaves, if unset.
 
@@ -135,6 +184,7 @@ def _check_sizes(sampling: Sampling) -> None:
     ):
         if len(getattr(sampling, name)) > limit:
             raise InvalidArgumentError(f"{field(name)} has over {limit} entries", param=name)
+    _check_string_sizes(sampling)
     for name in ("stop", "bad_words"):
         if "" in getattr(sampling, name):
             raise InvalidArgumentError(f"{field(name)} has an empty string", param=name)
@@ -150,6 +200,71 @@ def _check_sizes(sampling: Sampling) -> None:
         )
 
 
+def _check_string_sizes(sampling: Sampling) -> None:
+    form = sampling.structured_output
+    choices = (form.choice or ()) if form is not None else ()
+    if len(choices) > MAX_CHOICES:
+        raise InvalidArgumentError(
+            f"{field('structured_output')} has over {MAX_CHOICES} choices",
+            param="structured_output",
+        )
+    for name, strings in (
+        ("stop", sampling.stop),
+        ("bad_words", sampling.bad_words),
+        ("structured_output", choices),
+    ):
+        if any(len(string) > MAX_STRING_CHARS for string in strings):
+            raise InvalidArgumentError(
+                f"{field(name)} has a string of over {MAX_STRING_CHARS} characters", param=name
+            )
+
+
+def _check_message(message: ChatMessage) -> None:
+    if not message.role:
+        raise InvalidArgumentError("a message has no role", param="messages")
+    if len(message.role) > MAX_ROLE_CHARS:
+        raise InvalidArgumentError(
+            f"a message has a role of over {MAX_ROLE_CHARS} characters", param="messages"
+        )
+    if len(message.tool_calls) > MAX_TOOL_CALLS:
+        raise InvalidArgumentError(
+            f"a message has over {MAX_TOOL_CALLS} tool calls", param="messages"
+        )
+    call_ids = [message.tool_call_id or "", *(call.call_id for call in message.tool_calls)]
+    if any(len(call_id) > MAX_CALL_ID_CHARS for call_id in call_ids):
+        raise InvalidArgumentError(
+            f"a message has a tool call's id of over {MAX_CALL_ID_CHARS} characters",
+            param="messages",
+        )
+
+
+def _message_chars(message: ChatMessage) -> int:
+    calls = sum(len(call.name) + len(call.arguments) for call in message.tool_calls)
+    return len(message.content) + calls
+
+
+def check_tools(tools: Sequence[Tool]) -> None:
+    """Names, count and sizes. Raises InvalidArgumentError."""
+    if len(tools) > MAX_TOOLS:
+        raise InvalidArgumentError(
+            f"{field('tools')} has over {MAX_TOOLS} entries", param="tools"
+        )
+    names = [tool.name for tool in tools]
+    wrong = next((name for name in names if not _TOOL_NAME.fullmatch(name)), None)
+    if wrong is not None:
+        raise InvalidArgumentError(
+            f"a tool is named {wrong[:64]!r}; use 1 to 64 letters, digits and any of _ . -",
+            param="tools",
+        )
+    if len(set(names)) < len(names):
+        raise InvalidArgumentError("two tools have the same name", param="tools")
+    # msgspec's encoder counts in C what a schema of any depth takes.
+    if len(msgspec.json.encode(tools)) > MAX_TOOLS_CHARS:
+        raise InvalidArgumentError(
+            f"{field('tools')} takes over {MAX_TOOLS_CHARS} bytes as JSON", param="tools"
+        )
+
+
 def _form_chars(form: msgspec.Struct) -> int:
     values = msgspec.structs.astuple(form)
     return sum(len("".join(v) if isinstance(v, tuple) else str(v)) for v in values)
@@ -157,5 +272,11 @@ def _form_chars(form: msgspec.Struct) -> int:
 
 def _check_ids(sampling: Sampling, vocab_size: int) -> None:
     check_token_ids(sampling.stop_token_ids, vocab_size, "stop_token_ids")
+    if len(sampling.allowed_token_ids) > vocab_size:
+        raise InvalidArgumentError(
+            f"{field('allowed_token_ids')} has over {vocab_size} entries, more than the model "
+            "has tokens",
+            param="allowed_token_ids",
+        )
     check_token_ids(sampling.allowed_token_ids, vocab_size, "allowed_token_ids")
     check_token_ids(tuple(sampling.logit_bias), vocab_size, "logit_bias")

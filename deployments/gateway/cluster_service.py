@@ -11,6 +11,7 @@ import msgspec
 from deployments.gateway.admission_gate import AdmissionGate, Admitted
 from deployments.gateway.checks import (
     Limits,
+    check_conversation,
     check_request_id,
     check_sampling,
     check_token_ids,
@@ -23,12 +24,13 @@ from deployments.types import (
     Call,
     CallOptions,
     ChatMessage,
+    Conversation,
     Delta,
     ModelCard,
     RequestId,
     Sampling,
 )
-from infra.errors import InvalidArgumentError, NoReplicaError, UnknownModelError
+from infra.errors import NoReplicaError, UnknownModelError
 from router.admission import Demand
 
 
@@ -101,19 +103,15 @@ class ClusterService:
     async def chat(
         self,
         model: str,
-        messages: Sequence[ChatMessage],
+        conversation: Conversation,
         sampling: Sampling,
         options: CallOptions,
-        *,
-        continue_final_message: bool = False,
     ) -> ClusterGeneration:
         """See `InferenceService.chat`."""
         name, served, _ = self._find(model)
         self._gate.check(served.section.name, options.tenant)
-        _check_messages(messages)
-        token_ids = await served.tokenizer.encode_chat(
-            messages, continue_final_message=continue_final_message
-        )
+        check_conversation(conversation)
+        token_ids = await served.tokenizer.encode_chat(conversation)
         return self._admit(name, token_ids, sampling, options)
 
     async def tokenize(
@@ -126,8 +124,9 @@ class ClusterService:
     async def tokenize_chat(self, model: str, messages: Sequence[ChatMessage]) -> list[int]:
         """See `InferenceService.tokenize_chat`."""
         _, served, _ = self._find(model)
-        _check_messages(messages)
-        return await served.tokenizer.encode_chat(messages)
+        conversation = Conversation(tuple(messages))
+        check_conversation(conversation)
+        return await served.tokenizer.encode_chat(conversation)
 
     async def detokenize(
         self, model: str, token_ids: Sequence[int], *, skip_special_tokens: bool
@@ -198,10 +197,3 @@ class ClusterService:
         return ClusterGeneration(
             name, served, call, timeout_s, partial(self._gate.admitted, demand)
         )
-
-
-def _check_messages(messages: Sequence[ChatMessage]) -> None:
-    if not messages:
-        raise InvalidArgumentError("messages is empty; give at least one", param="messages")
-    if any(not message.role for message in messages):
-        raise InvalidArgumentError("a message has no role", param="messages")

@@ -100,10 +100,9 @@ class GrpcDoor(pb_grpc.InferenceServicer):
     ) -> Generation:
         return await self._service.chat(
             request.model,
-            messages.to_messages(request.messages),
+            messages.to_conversation(request),
             messages.to_sampling(request.sampling, request.output),
             call_options(context, request.request_id, stream=stream),
-            continue_final_message=request.continue_final_message,
         )
 
     async def _tokenize(self, request: pb.TokenizeRequest) -> list[int]:

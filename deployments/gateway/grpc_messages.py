@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from coterie.v1 import inference_pb2 as pb
 from deployments.types import (
     ChatMessage,
+    Conversation,
     Delta,
     ModelCard,
     Sampling,
@@ -85,6 +86,14 @@ def to_prompt(request: pb.GenerateRequest) -> str | list[int]:
 def to_messages(given: Sequence[pb.Message]) -> list[ChatMessage]:
     """Turns of the conversation."""
     return [ChatMessage(m.role, m.content) for m in given]
+
+
+def to_conversation(request: pb.ChatRequest) -> Conversation:
+    """The conversation of a chat."""
+    return Conversation(
+        tuple(to_messages(request.messages)),
+        continue_final_message=request.continue_final_message,
+    )
 
 
 def to_chunk(delta: Delta, usage: Usage | None) -> pb.OutputChunk:

@@ -1,7 +1,4 @@
-"""The OpenAI-style HTTP door: paths, and the life of one request behind them."""
-
-import time
-from contextlib import aclosing
+"""The OpenAI-style HTTP door: its paths, and those that only read."""
 
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
@@ -9,7 +6,6 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
 
 from deployments.gateway.guard import Guard
 from deployments.gateway.http_guard import HttpGuard
@@ -21,19 +17,12 @@ from deployments.gateway.openai_completion import (
 )
 from deployments.gateway.openai_decode import RequestDecoder
 from deployments.gateway.openai_errors import HttpFailure, to_failure, to_path_failure
-from deployments.gateway.openai_exchange import (
-    REQUEST_ID_HEADER,
-    ClientGoneError,
-    Exchange,
-    request_id_or_new,
-)
-from deployments.gateway.openai_response import DONE, Reply, encode_model, encode_models
-from deployments.gateway.service import Generation, InferenceService
+from deployments.gateway.openai_exchange import REQUEST_ID_HEADER, request_id_or_new
+from deployments.gateway.openai_path import BodyPath, GenerationAnswer
+from deployments.gateway.openai_response import encode_model, encode_models
+from deployments.gateway.service import InferenceService
 from deployments.settings import GatewaySection
-from deployments.types import CallOptions
 from infra.errors import CoterieError
-
-AnyRequest = ChatRequest | CompletionRequest
 
 
 def http_app(
@@ -44,13 +33,11 @@ def http_app(
     Without a guard nobody is asked for a key.
     """
     catalogue = Catalogue(service)
-    chat = GenerationPath(
-        RequestDecoder(ChatRequest, CHAT_REFUSED_FIELDS), service, section.max_message_bytes
-    )
-    completions = GenerationPath(
-        RequestDecoder(CompletionRequest, COMPLETION_REFUSED_FIELDS),
-        service,
-        section.max_message_bytes,
+    answer = GenerationAnswer(service, section)
+    max_bytes = section.max_message_bytes
+    chat = BodyPath(RequestDecoder(ChatRequest, CHAT_REFUSED_FIELDS), max_bytes, answer)
+    completions = BodyPath(
+        RequestDecoder(CompletionRequest, COMPLETION_REFUSED_FIELDS), max_bytes, answer
     )
     return FastAPI(
         title="Coterie",
@@ -99,67 +86,6 @@ class Catalogue:
         if any(card.num_ready_replicas for card in self._service.models()):
             return PlainTextResponse("success")
         return PlainTextResponse("no model has a ready engine replica", status_code=503)
-
-
-class GenerationPath:
-    """Chat or completions: decode, submit, answer whole or as a stream of events."""
-
-    def __init__(
-        self,
-        decoder: RequestDecoder[ChatRequest] | RequestDecoder[CompletionRequest],
-        service: InferenceService,
-        max_body_bytes: int,
-    ) -> None:
-        self._decoder = decoder
-        self._service = service
-        self._max_body_bytes = max_body_bytes
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request; its generation ends when the client leaves."""
-        exchange = Exchange(scope, receive, send)
-        try:
-            options = exchange.read_options()
-            body = await exchange.read_body(self._max_body_bytes)
-            await exchange.run_while_connected(self._answer(exchange, options, body))
-        except ClientGoneError:
-            return
-        except Exception as error:
-            # The boundary of the process: every failure gets an answer, ours are logged.
-            await exchange.fail(error, self._decoder.param_names)
-
-    async def _answer(self, exchange: Exchange, options: CallOptions, body: bytes) -> None:
-        request: AnyRequest = self._decoder.decode(body)
-        has_usage = request.wants_usage
-        generation = await request.start(self._service, options)
-        reply = Reply(
-            request.shape(),
-            generation,
-            num_outputs=request.num_outputs,
-            has_usage=has_usage,
-            created_s=int(time.time()),
-        )
-        if request.stream:
-            await _stream(exchange, generation, reply, has_usage=has_usage)
-        else:
-            await _answer_whole(exchange, generation, reply)
-
-
-async def _answer_whole(exchange: Exchange, generation: Generation, reply: Reply) -> None:
-    async with aclosing(generation.deltas()) as deltas:
-        body = reply.whole([delta async for delta in deltas])
-    await exchange.answer(200, body)
-
-
-async def _stream(
-    exchange: Exchange, generation: Generation, reply: Reply, *, has_usage: bool
-) -> None:
-    async with aclosing(generation.deltas()) as deltas:
-        async for delta in deltas:
-            await exchange.write_event(reply.chunk(delta))
-    if has_usage:
-        await exchange.write_event(reply.usage_chunk())
-    await exchange.write_event(DONE)
-    await exchange.end_events()
 
 
 def _json(body: bytes, request: Request) -> Response:

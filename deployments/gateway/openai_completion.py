@@ -1,15 +1,18 @@
 """`/v1/completions`: what only prompts have."""
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import msgspec
 
+from deployments.gateway.checks import check_num_prompts, check_text_size
 from deployments.gateway.openai_fields import REFUSED_FIELDS, Refusal
 from deployments.gateway.openai_logprobs import CompletionLogprobs, to_completion_logprobs
 from deployments.gateway.openai_request import Count, GenerationRequest, to_sampling
-from deployments.gateway.openai_response import Choice, choice_fields
-from deployments.gateway.service import Generation, InferenceService, Prompt
+from deployments.gateway.openai_response import Choice, Started, choice_fields
+from deployments.gateway.service import InferenceService, Prompt
+from deployments.gateway.several_prompts import SeveralPrompts
+from deployments.settings import GatewaySection
 from deployments.types import CallOptions, Delta
 from infra.errors import InvalidArgumentError
 
@@ -18,6 +21,9 @@ DEFAULT_MAX_TOKENS = 16
 
 COMPLETION_REFUSED_FIELDS: Mapping[str, Refusal] = {
     **REFUSED_FIELDS,
+    "tools": Refusal("tools need a conversation", ([],)),
+    "tool_choice": Refusal("tools need a conversation", ("none", "auto")),
+    "parallel_tool_calls": Refusal("tools need a conversation", (True, False)),
     "add_special_tokens": Refusal("send the prompt as token ids instead", (True,)),
 }
 
@@ -25,27 +31,37 @@ COMPLETION_REFUSED_FIELDS: Mapping[str, Refusal] = {
 class CompletionRequest(
     GenerationRequest, frozen=True, kw_only=True, forbid_unknown_fields=True
 ):
-    """A prompt to be continued; `best_of` may only say what `n` says."""
+    """Prompts to be continued; `best_of` may only say what `n` says."""
 
     prompt: str | list[Count | str | list[Count]]
     logprobs: Count | None = None
     best_of: Count | None = None
 
-    async def start(self, service: InferenceService, options: CallOptions) -> Generation:
+    @property
+    def num_prompts(self) -> int:
+        """How many prompts there are, each with `num_outputs` outputs."""
+        return len(to_prompts(self.prompt))
+
+    async def start(
+        self, service: InferenceService, options: CallOptions, section: GatewaySection
+    ) -> Started:
         """Submit it. Raises what `InferenceService.generate` raises."""
         if self.best_of not in (None, self.num_outputs):
             raise InvalidArgumentError("leave out best_of: use n alone", param="best_of")
+        prompts = to_prompts(self.prompt)
+        check_num_prompts(len(prompts), section.max_prompts)
+        check_text_size(sum(len(p) for p in prompts if isinstance(p, str)), "prompt")
         max_tokens = DEFAULT_MAX_TOKENS if self.max_tokens is None else self.max_tokens
-        return await service.generate(
-            self.model or "",
-            _to_prompt(self.prompt),
-            to_sampling(self, max_tokens=max_tokens, num_logprobs=self.logprobs),
-            msgspec.structs.replace(options, stream=bool(self.stream)),
-        )
-
-    def shape(self) -> "CompletionShape":
-        """The shape of its answer."""
-        return CompletionShape(has_token_ids=bool(self.return_token_ids))
+        sampling = to_sampling(self, max_tokens=max_tokens, num_logprobs=self.logprobs)
+        options = msgspec.structs.replace(options, stream=bool(self.stream))
+        generations = [
+            await service.generate(self.model or "", prompt, sampling, options)
+            for prompt in prompts
+        ]
+        shape = CompletionShape(has_token_ids=bool(self.return_token_ids))
+        if len(generations) == 1:
+            return Started(generations[0], shape)
+        return Started(SeveralPrompts(generations, self.num_outputs), shape)
 
 
 class CompletionChoice(Choice, frozen=True, kw_only=True):
@@ -87,15 +103,18 @@ class CompletionShape:
         return to_completion_logprobs(delta.logprobs, start)
 
 
-def _to_prompt(given: str | list[Any]) -> Prompt:
-    """The only prompt: text or token ids, possibly as a list of one."""
+def to_prompts(given: str | Sequence[int | str | list[int]]) -> list[Prompt]:
+    """Each prompt: one text or list of token ids, or a list of those.
+
+    Raises InvalidArgumentError for a list of both token ids and prompts.
+    """
     if isinstance(given, str):
-        return given
-    if all(type(item) is int for item in given):
-        return given
-    if len(given) > 1:
+        return [given]
+    token_ids = [item for item in given if isinstance(item, int)]
+    if len(token_ids) == len(given):
+        return [token_ids]
+    if token_ids:
         raise InvalidArgumentError(
-            "prompt has several prompts; send one request for each", param="prompt"
+            "prompt is a list of token ids or of prompts, not of both", param="prompt"
         )
-    only: Prompt = given[0]
-    return only
+    return [item for item in given if not isinstance(item, int)]

@@ -7,10 +7,10 @@ from typing import Generic, TypeVar
 import msgspec
 
 from deployments.gateway.openai_fields import Refusal, drop_inactive
-from deployments.gateway.openai_request import GenerationRequest
+from deployments.gateway.openai_request import BodyRequest
 from infra.errors import InvalidArgumentError
 
-RequestT = TypeVar("RequestT", bound=GenerationRequest)
+RequestT = TypeVar("RequestT", bound=BodyRequest)
 
 _MAX_WORDS_CHARS = 300
 _PLACE = re.compile(r"(?P<words>.*?)(?: - at (?:`key` in )?`\$\.?(?P<path>[^`]*)`)?", re.DOTALL)

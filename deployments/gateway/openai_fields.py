@@ -1,7 +1,7 @@
 """Fields that this API does not act on: which are harmless, which are refused, and why.
 
 A refused field passes with a *neutral* value, one that asks for nothing:
-`"tools": []`, `"echo": false`. A null is always neutral.
+`"documents": []`, `"echo": false`. A null is always neutral.
 """
 
 from collections.abc import Mapping
@@ -14,14 +14,13 @@ from infra.errors import InvalidArgumentError
 
 _MAX_NAME_CHARS = 64
 _INTERNAL = "it is internal to the engine and never taken from clients"
-_NO_TOOLS = "tools are not supported"
+_OLD_TOOLS = "use tools and tool_choice"
 _TEXT_ONLY = "only text goes in and out"
 
 # Bookkeeping and hints: the output is the same without them.
 IGNORED_FIELDS = frozenset(
     {
         "metadata",
-        "parallel_tool_calls",
         "prediction",
         "prompt_cache_key",
         "prompt_cache_options",
@@ -42,11 +41,9 @@ class Refusal(NamedTuple):
 
 
 REFUSED_FIELDS: Mapping[str, Refusal] = {
-    "tools": Refusal(_NO_TOOLS, ([],)),
-    "tool_choice": Refusal(_NO_TOOLS, ("none", "auto")),
-    "functions": Refusal(_NO_TOOLS, ([],)),
-    "function_call": Refusal(_NO_TOOLS, ("none", "auto")),
-    "web_search_options": Refusal(_NO_TOOLS),
+    "functions": Refusal(_OLD_TOOLS, ([],)),
+    "function_call": Refusal(_OLD_TOOLS, ("none", "auto")),
+    "web_search_options": Refusal("nothing is searched"),
     "audio": Refusal(_TEXT_ONLY),
     "modalities": Refusal(_TEXT_ONLY, (["text"],)),
     "moderation": Refusal("outputs are not moderated"),

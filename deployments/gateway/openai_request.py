@@ -21,7 +21,13 @@ class StreamOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     include_obfuscation: bool | None = None
 
 
-class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class BodyRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A request as a JSON body. `param_names` maps the service's names of fields to its."""
+
+    param_names: ClassVar[Mapping[str, str]] = {}
+
+
+class GenerationRequest(BodyRequest, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The shared fields; OpenAI's first, then those that vLLM adds to them.
 
     None means what leaving the field out means.

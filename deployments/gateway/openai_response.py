@@ -5,7 +5,7 @@ behind it is encoded once for each request.
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -23,7 +23,7 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
     """What the choices of all shapes have; the last two are vLLM's additions."""
 
     index: int
-    finish_reason: FinishReason | None
+    finish_reason: FinishReason | Literal["tool_calls"] | None
     stop_reason: int | str | UnsetType
     token_ids: list[int] | UnsetType
 
@@ -52,6 +52,13 @@ class Shape(Protocol):
     def piece(self, delta: Delta) -> Choice:
         """The choice of a chunk; call it once for each delta, in order."""
         ...
+
+
+class Started(NamedTuple):
+    """A request that the service has taken, and the shape of its answer."""
+
+    generation: Generation
+    shape: Shape
 
 
 class PromptDetails(msgspec.Struct, frozen=True):
@@ -101,11 +108,14 @@ class Reply:
         generation: Generation,
         *,
         num_outputs: int,
+        num_prompts: int,
         has_usage: bool,
         created_s: int,
     ) -> None:
         self._shape = shape
-        self._usage = UsageCounter(generation.num_prompt_tokens, num_outputs)
+        self._usage = UsageCounter(
+            generation.num_prompt_tokens, num_outputs * num_prompts, num_outputs
+        )
         self._envelope: dict[str, Any] = {
             "id": shape.id_prefix + generation.request_id,
             "created": created_s,

@@ -159,7 +159,8 @@ def _set_places(gate: AdmissionGate, served: ServedModel) -> None:
 
 
 def _tokenizer(model: ModelSection, link: dict[str, str]) -> Tokenizer:
-    return Tokenizer.load(resolve_model(model.model, Path(link["state_dir"])).path)
+    path = resolve_model(model.model, Path(link["state_dir"])).path
+    return Tokenizer.load(path, model.chat_template_file)
 
 
 def _follow(served: ServedModel, handle: DeploymentHandle[Any]) -> None:

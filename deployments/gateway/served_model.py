@@ -137,6 +137,8 @@ class ServedModel:
                 has_chat_template=self.tokenizer.has_chat_template,
                 num_ready_replicas=self.num_ready_replicas,
                 created_s=self._created_s,
+                has_tool_template=self.tokenizer.has_tool_template,
+                tool_parser=self.section.tool_parser,
             )
             for name, base in names
         ]

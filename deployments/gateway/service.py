@@ -3,7 +3,15 @@
 from collections.abc import AsyncGenerator, Sequence
 from typing import Protocol
 
-from deployments.types import CallOptions, ChatMessage, Delta, ModelCard, RequestId, Sampling
+from deployments.types import (
+    CallOptions,
+    ChatMessage,
+    Conversation,
+    Delta,
+    ModelCard,
+    RequestId,
+    Sampling,
+)
 
 Prompt = str | Sequence[int]
 
@@ -50,13 +58,14 @@ class InferenceService(Protocol):
     async def chat(
         self,
         model: str,
-        messages: Sequence[ChatMessage],
+        conversation: Conversation,
         sampling: Sampling,
         options: CallOptions,
-        *,
-        continue_final_message: bool = False,
     ) -> Generation:
-        """The same for a conversation, through the model's chat template."""
+        """The same for a conversation, through the model's chat template.
+
+        Raises UnknownMethodError where there are tools and the template has none.
+        """
         ...
 
     async def tokenize(

@@ -2,13 +2,19 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
-from deployments.types import ChatMessage
-from infra.errors import InvalidArgumentError, UnknownMethodError
+from deployments.gateway.chat_turns import to_tools, to_turns
+from deployments.types import ChatMessage, Conversation, Tool
+from infra.errors import ConfigError, InvalidArgumentError, UnknownMethodError
 
 # About 2 ms of tokenizing; longer texts leave the event loop to the streams.
 _INLINE_CHARS = 4096
+_PROBE = Conversation(
+    (ChatMessage("user", "hi"),), (Tool("probe_of_tools", parameters={"type": "object"}),)
+)
 
 
 class Tokenizer:
@@ -19,16 +25,33 @@ class Tokenizer:
         self.vocab_size: int = len(hf_tokenizer)
 
     @classmethod
-    def load(cls, path: str) -> "Tokenizer":
-        """From a local directory or a hub id; code from the hub is never run."""
+    def load(cls, path: str, chat_template_file: Path | None = None) -> "Tokenizer":
+        """From a local directory or a hub id; code from the hub is never run.
+
+        A file takes the place of the model's own chat template. Raises ConfigError
+        where it cannot be read.
+        """
         from transformers import AutoTokenizer  # noqa: PLC0415  (seconds to import)
 
-        return cls(AutoTokenizer.from_pretrained(path, trust_remote_code=False))
+        hf_tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+        if chat_template_file is not None:
+            hf_tokenizer.chat_template = _read_template(chat_template_file)
+        return cls(hf_tokenizer)
 
     @property
     def has_chat_template(self) -> bool:
         """The model knows conversations."""
         return bool(self._hf.chat_template)
+
+    @cached_property
+    def has_tool_template(self) -> bool:
+        """The chat template tells the model of tools: one that is given shows."""
+        if not self.has_chat_template:
+            return False
+        try:
+            return _PROBE.tools[0].name in self._rendered(_PROBE)
+        except InvalidArgumentError:
+            return False
 
     async def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
         """Token ids, with the special tokens that the tokenizer adds."""
@@ -36,45 +59,63 @@ class Tokenizer:
             len(text), lambda: self._hf.encode(text, add_special_tokens=add_special_tokens)
         )
 
-    async def encode_chat(
-        self, messages: Sequence[ChatMessage], *, continue_final_message: bool = False
-    ) -> list[int]:
+    async def encode_chat(self, conversation: Conversation) -> list[int]:
         """Token ids of the conversation, ready for the answer.
 
-        Raises UnknownMethodError for a model without chat template, and
-        InvalidArgumentError for what the template refuses, such as two
-        messages of the same role in a row.
+        Raises UnknownMethodError for a model without chat template, or with one
+        that has no tools where there are some, and InvalidArgumentError for what
+        the template refuses, such as two messages of the same role in a row.
         """
         if not self.has_chat_template:
             raise UnknownMethodError("this model has no chat template; use Generate instead")
-        turns = [{"role": m.role, "content": m.content} for m in messages]
-        size = sum(len(m.content) for m in messages)
-        return await self._off_loop(size, lambda: self._render(turns, continue_final_message))
+        if conversation.tools and not self.has_tool_template:
+            raise UnknownMethodError("the model's chat template has no tools", param="tools")
+        size = sum(len(message.content) for message in conversation.messages)
+        # A tool's schema may have any size: its rendering never holds up the streams.
+        size += _INLINE_CHARS * len(conversation.tools)
+        return await self._off_loop(size, lambda: self._encode_chat(conversation))
 
     def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool) -> str:
         """Text of the ids, each of which must be below `vocab_size`."""
         text: str = self._hf.decode(list(token_ids), skip_special_tokens=skip_special_tokens)
         return text
 
-    def _render(self, turns: list[dict[str, str]], continue_final: bool) -> list[int]:
+    def _encode_chat(self, conversation: Conversation) -> list[int]:
+        # The template writes the special tokens itself.
+        text = self._rendered(conversation)
+        token_ids: list[int] = self._hf.encode(text, add_special_tokens=False)
+        return token_ids
+
+    def _rendered(self, conversation: Conversation) -> str:
+        turns = to_turns(conversation.messages)
+        continues = conversation.continue_final_message
         # The template is part of the model, so what it raises (jinja2's
         # TemplateError, or what its own code trips over) is about the messages.
         try:
             text: str = self._hf.apply_chat_template(
                 turns,
+                tools=to_tools(conversation.tools),
                 tokenize=False,
-                add_generation_prompt=not continue_final,
-                continue_final_message=continue_final,
+                add_generation_prompt=not continues,
+                continue_final_message=continues,
             )
         except Exception as error:
             raise InvalidArgumentError(
                 f"the model's chat template refuses these messages: {error}", param="messages"
             ) from error
-        # The template writes the special tokens itself.
-        token_ids: list[int] = self._hf.encode(text, add_special_tokens=False)
-        return token_ids
+        return text
 
     async def _off_loop(self, size: int, work: Callable[[], list[int]]) -> list[int]:
         if size <= _INLINE_CHARS:
             return work()
         return await asyncio.to_thread(work)
+
+
+def _read_template(path: Path) -> str:
+    try:
+        return path.expanduser().read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"chat_template_file {path} cannot be read: {error}; it must be a text file on "
+            "each node that a gateway runs on"
+        ) from error

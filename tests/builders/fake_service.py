@@ -15,8 +15,17 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from deployments.gateway.checks import check_conversation
 from deployments.gateway.service import Prompt
-from deployments.types import CallOptions, ChatMessage, Delta, ModelCard, RequestId, Sampling
+from deployments.types import (
+    CallOptions,
+    ChatMessage,
+    Conversation,
+    Delta,
+    ModelCard,
+    RequestId,
+    Sampling,
+)
 from infra.errors import UnknownModelError
 
 Step = Delta | asyncio.Event | Exception
@@ -57,10 +66,14 @@ class RecordedCall(NamedTuple):
 
     model: str
     prompt: Prompt | None
-    messages: tuple[ChatMessage, ...] | None
+    conversation: Conversation | None
     sampling: Sampling
     options: CallOptions
-    continue_final_message: bool = False
+
+    @property
+    def messages(self) -> tuple[ChatMessage, ...] | None:
+        """Turns of the conversation, if it is one."""
+        return None if self.conversation is None else self.conversation.messages
 
     @property
     def request_id(self) -> str | None:
@@ -153,22 +166,14 @@ class FakeService:
     async def chat(
         self,
         model: str,
-        messages: Sequence[ChatMessage],
+        conversation: Conversation,
         sampling: Sampling,
         options: CallOptions,
-        *,
-        continue_final_message: bool = False,
     ) -> FakeGeneration:
-        """See `InferenceService.chat`."""
-        call = RecordedCall(
-            model,
-            None,
-            tuple(messages),
-            sampling,
-            options,
-            continue_final_message,
-        )
-        return self._admit(call, len(await self.tokenize_chat(model, messages)))
+        """See `InferenceService.chat`; the sizes are checked as the real one's are."""
+        check_conversation(conversation)
+        call = RecordedCall(model, None, conversation, sampling, options)
+        return self._admit(call, len(await self.tokenize_chat(model, conversation.messages)))
 
     async def tokenize(
         self, model: str, text: str, *, add_special_tokens: bool = True

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.asyncio
         ([], []),
     ],
 )
-async def test_a_prompt_is_text_or_token_ids_or_a_list_of_one(
+async def test_a_prompt_is_text_or_token_ids_or_stands_alone_in_a_list(
     prompt: Any, expected: Any
 ) -> None:
     service = FakeService(text_deltas("ok"))
@@ -29,8 +29,8 @@ async def test_a_prompt_is_text_or_token_ids_or_a_list_of_one(
     assert service.last_call.prompt == expected
 
 
-@pytest.mark.parametrize("prompt", [["a", "b"], [[1], [2]], [1, "a"], [[1, "a"]], None, 7])
-async def test_several_prompts_or_none_are_refused(prompt: Any) -> None:
+@pytest.mark.parametrize("prompt", [[1, "a"], [[1], 2], [[1, "a"]], [["a"]], None, 7])
+async def test_token_ids_among_prompts_or_no_prompt_are_refused(prompt: Any) -> None:
     param, _ = await refusal_of("completions", prompt=prompt)
     assert param.startswith("prompt")
 
@@ -65,9 +65,11 @@ async def test_an_answer_can_be_sent_back_as_it_came() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("tool_calls", [{}]), ("tool_call_id", "x"), ("name", "bob")]
+    ("name", "value"), [("function_call", {}), ("audio", {"id": "x"}), ("name", "bob")]
 )
-async def test_a_message_with_more_than_text_is_refused(name: str, value: Any) -> None:
+async def test_a_message_with_more_than_text_and_tool_calls_is_refused(
+    name: str, value: Any
+) -> None:
     message = {"role": "assistant", "content": "a", name: value}
     param, words = await refusal_of("chat", messages=[message])
     assert param == f"messages[0].{name}"
@@ -77,9 +79,8 @@ async def test_a_message_with_more_than_text_is_refused(name: str, value: Any) -
 async def test_a_message_can_be_continued() -> None:
     service = FakeService(text_deltas("ok"))
     await chat(service, continue_final_message=True, add_generation_prompt=False)
-    first = service.last_call
     await chat(service, add_generation_prompt=True)
-    second = service.last_call
-    assert [first.continue_final_message, second.continue_final_message] == [True, False]
+    conversations = [call.conversation for call in service.calls]
+    assert [c and c.continue_final_message for c in conversations] == [True, False]
     param, _ = await refusal_of("chat", add_generation_prompt=False)
     assert param == "add_generation_prompt"

@@ -1,0 +1,57 @@
+"""A conversation as chat templates read it: turns and tools as mappings."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from deployments.types import ChatMessage, Tool, ToolCall
+from infra.errors import InvalidArgumentError
+
+
+def to_turns(messages: Sequence[ChatMessage]) -> list[dict[str, Any]]:
+    """One mapping a turn, in the form that Hugging Face's templates share.
+
+    Raises InvalidArgumentError for a tool call whose arguments are no JSON object.
+    """
+    return [_to_turn(message) for message in messages]
+
+
+def to_tools(tools: Sequence[Tool]) -> list[dict[str, Any]] | None:
+    """Functions in OpenAI's form, which templates print; None where there are none."""
+    return [_to_tool(tool) for tool in tools] or None
+
+
+def _to_turn(message: ChatMessage) -> dict[str, Any]:
+    turn: dict[str, Any] = {"role": message.role, "content": message.content}
+    if message.tool_calls:
+        turn["tool_calls"] = [_to_call(call) for call in message.tool_calls]
+    if message.tool_call_id is not None:
+        turn["tool_call_id"] = message.tool_call_id
+    return turn
+
+
+def _to_call(call: ToolCall) -> dict[str, Any]:
+    # Templates write the arguments as JSON themselves.
+    function = {"name": call.name, "arguments": _to_arguments(call)}
+    return {"id": call.call_id, "type": "function", "function": function}
+
+
+def _to_arguments(call: ToolCall) -> dict[str, Any]:
+    try:
+        arguments = json.loads(call.arguments or "{}")
+    except (ValueError, RecursionError):
+        arguments = None
+    if not isinstance(arguments, dict):
+        raise InvalidArgumentError(
+            f"the arguments of tool call {call.call_id[:64]!r} are no JSON object",
+            param="messages",
+        )
+    return arguments
+
+
+def _to_tool(tool: Tool) -> dict[str, Any]:
+    parameters = tool.parameters or {"type": "object", "properties": {}}
+    function: dict[str, Any] = {"name": tool.name, "parameters": parameters}
+    if tool.description is not None:
+        function["description"] = tool.description
+    return {"type": "function", "function": function}
