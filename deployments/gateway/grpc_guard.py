@@ -1,7 +1,7 @@
 """The guard of the gRPC doors: no handler runs before it knows who asks."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import grpc
 
@@ -19,7 +19,8 @@ OPEN_METHODS = frozenset(
     }
 )
 
-Handler = grpc.RpcMethodHandler[Any, Any] | None
+# As text: the class is generic for the type checker alone.
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any] | None"
 
 
 class GrpcGuard(grpc.aio.ServerInterceptor):
