@@ -21,7 +21,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Annotated, Any, NamedTuple
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import BeforeValidator, Field
 
 from infra.errors import ConfigError, UnauthenticatedError
 from infra.section import Section
@@ -45,16 +45,23 @@ def sha256_of(key: str) -> str:
     return hashlib.sha256(key.encode()).hexdigest()
 
 
-def _in_utc(time: datetime) -> datetime:
+def read_time(given: str) -> datetime:
+    """A day or a time as ISO 8601 writes it; without a zone, in UTC.
+
+    Raises ValueError that says how to write it.
+    """
+    try:
+        time = datetime.fromisoformat(given)
+    except ValueError:
+        raise ValueError("write it as 2027-01-31 or 2027-01-31T12:00:00Z") from None
     return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
-def _day_as_time(given: Any) -> Any:
-    is_day = isinstance(given, str) and len(given) == len("2027-01-31")
-    return f"{given}T00:00:00" if is_day else given
+def _time(given: Any) -> Any:
+    return read_time(given) if isinstance(given, str) else given
 
 
-Time = Annotated[datetime, BeforeValidator(_day_as_time), AfterValidator(_in_utc)]
+Time = Annotated[datetime, BeforeValidator(_time)]
 
 
 class KeyEntry(Section):
