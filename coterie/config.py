@@ -6,12 +6,13 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from deployments.settings import ClusterSection, GatewaySection, ModelSection
 from infra.section import Section
 from infra.section_file import parse_section
 from infra.strict_yaml import Document, read_yaml, read_yaml_file
+from infra.telemetry.settings import TelemetrySection
 from router.settings import AdmissionSection, RouterSection, TenantSection
 
 CONFIG_VARIABLE = "COTERIE_CONFIG"
@@ -42,6 +43,9 @@ class Config(Section):
     tenants: list[TenantSection] = []
     """Who may ask, and how much; see `gateway.api_keys_file`."""
 
+    telemetry: TelemetrySection = TelemetrySection()
+    """What is told of requests: traces, metrics, logs, usage records."""
+
     @field_validator("models")
     @classmethod
     def _each_name_once(cls, models: list[ModelSection]) -> list[ModelSection]:
@@ -62,6 +66,15 @@ class Config(Section):
                 f"more than one tenant is named {', '.join(repeated)}; give each its own name"
             )
         return tenants
+
+    @model_validator(mode="after")
+    def _metrics_have_a_port_of_their_own(self) -> "Config":
+        port = self.telemetry.metrics_port
+        if port in (self.gateway.grpc_port, self.gateway.http_port):
+            raise ValueError(
+                f"telemetry.metrics_port is a port of the gateway too, {port}; choose another"
+            )
+        return self
 
 
 def load_config(path: Path | None = None) -> Config:

@@ -17,7 +17,9 @@ from deployments.engine.replica import EngineReplica
 from deployments.gateway.replica import Gateway
 from deployments.gateway.replica_watch import ReplicaWatch
 from deployments.local_cluster import write_secret_once
+from deployments.replica_logging import logging_config
 from deployments.settings import ClusterSection, GatewaySection, ModelSection
+from infra.telemetry.settings import TelemetrySection
 from router.settings import AdmissionSection, RouterSection, TenantSection
 
 GATEWAY = "gateway"
@@ -37,9 +39,10 @@ def build(args: dict[str, Any]) -> serve.Application:
     admission = AdmissionSection.model_validate(args.get("admission", {}))
     tenants = [TenantSection.model_validate(t) for t in args.get("tenants", [])]
     models = [ModelSection.model_validate(m) for m in args["models"]]
+    telemetry = TelemetrySection.model_validate(args.get("telemetry", {}))
     state_dir = cluster.state_dir.expanduser()
     link = {"token": link_token(state_dir), "state_dir": str(state_dir)}
-    engines = {model.name: _engine(model, link) for model in models}
+    engines = {model.name: _engine(model, link, telemetry) for model in models}
     return (
         serve.deployment(Gateway)
         .options(
@@ -49,6 +52,7 @@ def build(args: dict[str, Any]) -> serve.Application:
             graceful_shutdown_timeout_s=gateway.drain_timeout_s + _SHUTDOWN_MARGIN_S,
             health_check_period_s=_HEALTH_PERIOD_S,
             max_constructor_retry_count=3,
+            logging_config=logging_config(telemetry),
         )
         .bind(
             {
@@ -57,6 +61,7 @@ def build(args: dict[str, Any]) -> serve.Application:
                 "router": router.model_dump(mode="json"),
                 "admission": admission.model_dump(mode="json"),
                 "tenants": [tenant.model_dump(mode="json") for tenant in tenants],
+                "telemetry": telemetry.model_dump(mode="json"),
             },
             link,
             engines,
@@ -83,7 +88,9 @@ def link_token(state_dir: Path) -> str:
     return path.read_text()
 
 
-def _engine(model: ModelSection, link: dict[str, str]) -> serve.Application:
+def _engine(
+    model: ModelSection, link: dict[str, str], telemetry: TelemetrySection
+) -> serve.Application:
     device = _device(model)
     placement = plan_placement(model, device)
     options: dict[str, Any] = {}
@@ -103,10 +110,17 @@ def _engine(model: ModelSection, link: dict[str, str]) -> serve.Application:
             health_check_period_s=_HEALTH_PERIOD_S,
             health_check_timeout_s=model.health_timeout_s + _SHUTDOWN_MARGIN_S,
             max_constructor_retry_count=3,
+            logging_config=logging_config(telemetry),
             request_router_config=RequestRouterConfig(request_router_class=ReplicaWatch),
             **options,
         )
-        .bind(model.model_dump(mode="json"), device, placement.executor, link)
+        .bind(
+            model.model_dump(mode="json"),
+            device,
+            placement.executor,
+            link,
+            telemetry.tracing_arguments(),
+        )
     )
 
 

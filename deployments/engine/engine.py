@@ -45,6 +45,8 @@ class Engine:
         self._llm = llm
         self.load = load
         config = llm.vllm_config
+        # vLLM's own spans, where engine_args ask for them.
+        self._has_tracing = config.observability_config.otlp_traces_endpoint is not None
         self._defaults: dict[str, Any] = config.model_config.get_diff_sampling_param()
         self._adapters = {
             name: LoRARequest(name, number, path)
@@ -87,6 +89,7 @@ class Engine:
                 to_sampling_params(call.sampling, self._defaults, stream=call.stream),
                 call.request_id,
                 lora_request=self._adapters[call.adapter] if call.adapter else None,
+                trace_headers=call.trace if self._has_tracing else None,
             ):
                 has_output = True
                 for delta, is_last in _to_deltas(output, call.sampling.logprobs or 0):

@@ -13,11 +13,14 @@ import psutil
 import ray
 
 from deployments.engine.environment import engine_environment, join_ray_cluster
-from deployments.engine.link_server import LinkServer
+from deployments.engine.link_server import CallRunner, LinkServer
 from deployments.engine.plan import Device, plan_engine_args, plan_thread_environment
 from deployments.engine.scratch import Scratch
+from deployments.replica_logging import join_serve_log
 from deployments.settings import ModelSection
 from infra.errors import EngineError
+from infra.telemetry.settings import TelemetrySection
+from infra.telemetry.tracing import Tracing
 
 log = logging.getLogger("ray.serve")
 
@@ -30,6 +33,7 @@ class EngineStatus(msgspec.Struct, frozen=True):
     num_open_calls: int
     num_kv_blocks: int
     num_used_kv_blocks: int
+    num_tasks: int
     startup_s: dict[str, float]
 
 
@@ -41,19 +45,38 @@ class EngineReplica:
 
     # Serve awaits a constructor that is a coroutine.
     async def __init__(  # type: ignore[misc]
-        self, section: dict[str, Any], device: Device, executor: str, link: dict[str, str]
+        self,
+        section: dict[str, Any],
+        device: Device,
+        executor: str,
+        link: dict[str, str],
+        tracing: dict[str, Any],
     ) -> None:
+        join_serve_log()
         self._section = ModelSection.model_validate(section)
         self._startup_s: dict[str, float] = {}
         self._scratch = Scratch.claim()
         started = time.monotonic()
         join_ray_cluster(ray.get_runtime_context().gcs_address)
         self._engine = await asyncio.to_thread(self._load, device, executor, link["state_dir"])
-        self._server = LinkServer(self._engine, link["token"])
         host = ray.util.get_node_ip_address()
+        self._tracing = Tracing.start(
+            # The gateway has decided what is sampled.
+            TelemetrySection(**tracing, trace_sampling_ratio=1.0),
+            "engine",
+        )
+        self._server = LinkServer(self._traced_engine(host), link["token"])
         self._address = f"{host}:{await self._server.start(host)}"
         self._startup_s["total"] = time.monotonic() - started
         log.info("engine of %s ready: %s", self._section.name, self._startup_s)
+
+    def _traced_engine(self, host: str) -> CallRunner:
+        if self._tracing is None:
+            engine: CallRunner = self._engine
+            return engine
+        from deployments.engine.traced_engine import TracedEngine  # noqa: PLC0415
+
+        return TracedEngine(self._engine, self._tracing, self._section.name, host)
 
     def _load(self, device: Device, executor: str, state_dir: str) -> Any:
         section = self._section
@@ -105,6 +128,7 @@ class EngineReplica:
             num_open_calls=self._server.num_open_calls,
             num_kv_blocks=num_blocks,
             num_used_kv_blocks=round(self._engine.load.kv_usage * num_blocks),
+            num_tasks=len(asyncio.all_tasks()),
             startup_s=self._startup_s,
         )
         found: dict[str, Any] = msgspec.to_builtins(status)
@@ -115,6 +139,8 @@ class EngineReplica:
         await self._server.stop()
         await asyncio.to_thread(self._engine.shutdown)
         self._scratch.remove()
+        if self._tracing is not None:
+            await asyncio.to_thread(self._tracing.close)
 
 
 def _import_engine() -> Any:

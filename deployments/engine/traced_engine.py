@@ -22,13 +22,13 @@ from infra.telemetry.tracing import Tracing
 
 
 class TracedEngine:
-    """See the module. `address` is where the engine's link listens."""
+    """See the module. `host` is the address of the engine's node."""
 
-    def __init__(self, engine: CallRunner, tracing: Tracing, model: str, address: str) -> None:
+    def __init__(self, engine: CallRunner, tracing: Tracing, model: str, host: str) -> None:
         self._engine = engine
         self._tracing = tracing
         self._model = model
-        self._host, _, self._port = address.rpartition(":")
+        self._host = host
 
     def run(self, call: Call) -> AsyncGenerator[tuple[Delta, bool], None]:
         """See `CallRunner.run`."""
@@ -74,7 +74,6 @@ class TracedEngine:
                 "gen_ai.usage.output_tokens": num_output_tokens,
                 "coterie.request.id": call.request_id,
                 "server.address": self._host,
-                "server.port": int(self._port),
             }
         )
         if call.adapter is not None:

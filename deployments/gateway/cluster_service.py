@@ -183,6 +183,7 @@ class ClusterService:
             sampling=fit_to_context(len(token_ids), sampling, served.max_model_len),
             adapter=adapter,
             stream=options.stream,
+            trace=options.trace,
             cache_salt=self._gate.cache_salt(options.tenant),
         )
         limit_s = section.request_timeout_s

@@ -12,8 +12,9 @@ import grpc
 from deployments.gateway.caller import current_caller
 from deployments.gateway.error_details import MAX_MESSAGE_CHARS, trailing_metadata
 from deployments.gateway.status import status_of
-from deployments.types import CallOptions
+from deployments.types import CallOptions, Door
 from infra.errors import CoterieError
+from infra.telemetry.trace_context import TRACE_RESPONSE, carrier_in
 
 REQUEST_ID_KEY = "x-request-id"
 
@@ -23,11 +24,13 @@ T = TypeVar("T")
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
-def call_options(context: Context, request_id: str = "", *, stream: bool = True) -> CallOptions:
+def call_options(
+    context: Context, request_id: str = "", *, stream: bool = True, door: Door = "grpc"
+) -> CallOptions:
     """Who asks, under which id, until when. The metadata's id counts where none is given."""
+    metadata = tuple(context.invocation_metadata() or ())
     if not request_id:
-        metadata = dict(context.invocation_metadata() or ())
-        request_id = str(metadata.get(REQUEST_ID_KEY, ""))
+        request_id = str(dict(metadata).get(REQUEST_ID_KEY, ""))
     caller = current_caller()
     return CallOptions(
         request_id=request_id or None,
@@ -35,6 +38,9 @@ def call_options(context: Context, request_id: str = "", *, stream: bool = True)
         stream=stream,
         tenant=caller.tenant,
         priority=caller.priority,
+        door=door,
+        trace=carrier_in(metadata),
+        on_trace=lambda trace: context.set_trailing_metadata(((TRACE_RESPONSE, trace),)),
     )
 
 
@@ -58,4 +64,6 @@ async def abort(context: Context, error: CoterieError) -> NoReturn:
     """End the call with the status that stands for the error."""
     code = status_of(error).grpc_code
     message = error.message[:MAX_MESSAGE_CHARS]
-    await context.abort(code, message, trailing_metadata=trailing_metadata(error))
+    # What was set before, the trace's id, would be lost.
+    metadata = (*(context.trailing_metadata() or ()), *trailing_metadata(error))
+    await context.abort(code, message, trailing_metadata=metadata)

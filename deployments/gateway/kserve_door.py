@@ -66,7 +66,9 @@ class KServeDoor(pb_grpc.GRPCInferenceServiceServicer):
         self, request: pb.ModelInferRequest, context: Context
     ) -> pb.ModelInferResponse:
         """Whole outputs at once."""
-        return await answer_call(context, self._infer(request, call_options(context)))
+        return await answer_call(
+            context, self._infer(request, call_options(context, door="kserve"))
+        )
 
     async def ModelStreamInfer(
         self, request_iterator: AsyncIterator[pb.ModelInferRequest], context: Context
@@ -107,7 +109,7 @@ class KServeDoor(pb_grpc.GRPCInferenceServiceServicer):
         """The responses of one request; a failure is the last of them."""
         try:
             request = decode_request(message)
-            options = call_options(context)
+            options = call_options(context, door="kserve")
             async with aclosing(answer(self._service, request, options)) as responses:
                 async for response in responses:
                     yield pb.ModelStreamInferResponse(infer_response=_to_message(response))

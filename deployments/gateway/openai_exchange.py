@@ -14,6 +14,7 @@ from deployments.gateway.checks import check_request_id
 from deployments.gateway.openai_errors import HttpFailure, to_failure
 from deployments.types import CallOptions
 from infra.errors import InvalidArgumentError, RequestTooLargeError
+from infra.telemetry.trace_context import TRACE_RESPONSE, carrier_in
 
 REQUEST_ID_HEADER = "x-request-id"
 TIMEOUT_HEADER = "x-request-timeout-s"
@@ -62,6 +63,8 @@ class Exchange:
         self._receive = receive
         self._send = send
         self._has_started = False
+        self._path: str = scope.get("path", "")
+        self._trace_headers: tuple[tuple[bytes, bytes], ...] = ()
 
     def read_options(self) -> CallOptions:
         """Who asks, under which id, until when. Raises InvalidArgumentError that names
@@ -75,6 +78,9 @@ class Exchange:
             timeout_s=None if given is None else _to_seconds(given),
             tenant=caller.tenant,
             priority=caller.priority,
+            door="kserve_http" if self._path.startswith("/v2") else "openai",
+            trace=carrier_in(self._headers.items()),
+            on_trace=self._add_trace,
         )
 
     async def read_body(self, max_bytes: int) -> bytes:
@@ -143,9 +149,15 @@ class Exchange:
     async def _start(self, status: int, headers: tuple[tuple[bytes, bytes], ...]) -> None:
         self._has_started = True
         own = (REQUEST_ID_HEADER.encode(), self.request_id.encode())
+        all_headers = [own, *self._trace_headers, *headers]
         await self._send(
-            {"type": "http.response.start", "status": status, "headers": [own, *headers]}
+            {"type": "http.response.start", "status": status, "headers": all_headers}
         )
+
+    def _add_trace(self, trace: str) -> None:
+        """Of several requests that one body makes, the first one's counts."""
+        if not self._trace_headers:
+            self._trace_headers = ((TRACE_RESPONSE.encode(), trace.encode()),)
 
     async def _wait_gone(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":

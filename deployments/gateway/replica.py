@@ -1,107 +1,32 @@
-"""The Serve deployment of the gateway: opens both doors on its node.
-
-The doors are servers of the gateway's own, on ports that all gateway replicas
-of a node share (SO_REUSEPORT: the kernel spreads connections over them).
-"""
+"""The Serve deployment of the gateway: opens both doors on its node."""
 
 import asyncio
 import logging
 import os
-import socket
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import grpc
-import uvicorn
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from ray import serve
 from ray.serve.handle import DeploymentHandle
 
-from coterie.v1 import inference_pb2_grpc
 from deployments.gateway import replica_feed
 from deployments.gateway.admission_gate import AdmissionGate
 from deployments.gateway.cluster_service import ClusterService
-from deployments.gateway.grpc_door import GrpcDoor
-from deployments.gateway.health import INFERENCE, KSERVE, HealthDoor
-from deployments.gateway.http_door import http_app
-from deployments.gateway.kserve_door import KServeDoor
+from deployments.gateway.doors import Doors
 from deployments.gateway.served_model import ServedModel
+from deployments.gateway.telemetry import GatewayTelemetry
 from deployments.gateway.tokenizer import Tokenizer
-from deployments.kserve import grpc_service_pb2_grpc
 from deployments.models.resolve import resolve_model
+from deployments.replica_logging import join_serve_log
 from deployments.settings import GatewaySection, ModelSection
-from infra.errors import ConfigError
+from infra.telemetry.settings import TelemetrySection
 from router.admission import Admission
 from router.settings import AdmissionSection, RouterSection, TenantSection
 from router.tenants import Tenants
 
 log = logging.getLogger("ray.serve")
-
-
-class Doors:
-    """The gRPC and the HTTP server of one gateway replica."""
-
-    def __init__(self, section: GatewaySection, service: ClusterService) -> None:
-        self._section = section
-        limit = section.max_message_bytes
-        self._grpc = grpc.aio.server(
-            options=(
-                ("grpc.so_reuseport", 1),
-                ("grpc.max_receive_message_length", limit),
-                ("grpc.keepalive_time_ms", 30_000),
-                ("grpc.keepalive_permit_without_calls", 1),
-                ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
-            )
-        )
-        inference_pb2_grpc.add_InferenceServicer_to_server(GrpcDoor(service), self._grpc)
-        grpc_service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(
-            KServeDoor(service), self._grpc
-        )
-        self.health = HealthDoor(service)
-        health_pb2_grpc.add_HealthServicer_to_server(self.health, self._grpc)
-        if section.reflection:
-            self._add_reflection()
-        self._http = uvicorn.Server(
-            uvicorn.Config(
-                http_app(service, section),
-                log_level="warning",
-                access_log=False,
-                lifespan="off",
-                timeout_graceful_shutdown=int(section.drain_timeout_s),
-            )
-        )
-        self._http_task: asyncio.Task[None] | None = None
-
-    async def open(self) -> None:
-        """Listen. Raises ConfigError where a port is taken."""
-        section = self._section
-        try:
-            self._grpc.add_insecure_port(f"{section.host}:{section.grpc_port}")
-        except RuntimeError as error:
-            raise _port_taken("grpc_port", section.grpc_port) from error
-        await self._grpc.start()
-        listener = _shared_socket(section.host, section.http_port)
-        self._http_task = asyncio.create_task(self._http.serve([listener]))
-
-    async def close(self) -> None:
-        """Take no new requests; let open ones run on for the drain time."""
-        self.health.drain()
-        self._http.should_exit = True
-        await self._grpc.stop(grace=self._section.drain_timeout_s)
-        if self._http_task is not None:
-            await asyncio.wait([self._http_task], timeout=self._section.drain_timeout_s)
-
-    def _add_reflection(self) -> None:
-        from grpc_reflection.v1alpha import reflection  # noqa: PLC0415
-
-        names = [
-            INFERENCE,
-            KSERVE,
-            health_pb2.DESCRIPTOR.services_by_name["Health"].full_name,
-            reflection.SERVICE_NAME,
-        ]
-        reflection.enable_server_reflection(names, self._grpc)
 
 
 class Gateway:
@@ -117,6 +42,7 @@ class Gateway:
         link: dict[str, str],
         engines: dict[str, DeploymentHandle[Any]],
     ) -> None:
+        join_serve_log()
         section = GatewaySection.model_validate(sections["gateway"])
         models = [ModelSection.model_validate(m) for m in sections["models"]]
         router = RouterSection.model_validate(sections["router"])
@@ -128,21 +54,40 @@ class Gateway:
         for served in self._served:
             served.on_change(partial(_set_places, self._gate, served))
             _follow(served, engines[served.section.name])
-        self._doors = Doors(section, ClusterService(section, self._served, self._gate))
+        tenants = [tenant["name"] for tenant in sections["tenants"]]
+        telemetry = TelemetrySection.model_validate(sections["telemetry"])
+        app_name = serve.get_replica_context().app_name
+        self._telemetry = GatewayTelemetry(telemetry, section, link["token"], app_name)
+        service = self._telemetry.watch(
+            ClusterService(section, self._served, self._gate), self._num_held
+        )
+        self._doors = Doors(section, service, tenants, self._telemetry.door_page)
         for served in self._served:
             served.on_change(self._doors.health.refresh)
+        await self._telemetry.start()
         await self._doors.open()
 
     async def status(self) -> dict[str, Any]:
-        """Process id; ready engine replicas and waiting requests by model."""
-        names = [served.section.name for served in self._served]
+        """Process id and tasks; ready engine replicas, places taken and waiting
+        requests by model."""
         ready = {s.section.name: s.num_ready_replicas for s in self._served}
-        held = {name: self._gate.num_held(name) for name in names}
-        return {"pid": os.getpid(), "num_ready_replicas": ready, "num_held": held}
+        running = {name: self._gate.num_running(name) for name in ready}
+        return {
+            "pid": os.getpid(),
+            "num_ready_replicas": ready,
+            "num_running": running,
+            "num_held": self._num_held(),
+            "num_tasks": len(asyncio.all_tasks()),
+        }
+
+    def _num_held(self) -> dict[str, int]:
+        names = [served.section.name for served in self._served]
+        return {name: self._gate.num_held(name) for name in names}
 
     async def __del__(self) -> None:
         await self._doors.close()
         await asyncio.gather(*(served.close() for served in self._served))
+        await self._telemetry.close()
 
 
 def _gate(
@@ -173,24 +118,3 @@ def _follow(served: ServedModel, handle: DeploymentHandle[Any]) -> None:
     replica_feed.listen(handle.deployment_name, on_replicas)
     # A handle has no router until its first call.
     handle.status.remote()
-
-
-def _shared_socket(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    try:
-        listener.bind((host, port))
-    except OSError as error:
-        listener.close()
-        raise _port_taken("http_port", port) from error
-    listener.listen(2048)
-    return listener
-
-
-def _port_taken(key: str, port: int) -> ConfigError:
-    return ConfigError(
-        f"gateway.{key}: port {port} is taken by another program; "
-        "end it or choose another port in the configuration"
-    )

@@ -9,6 +9,7 @@ from typing import Any
 from deployments.gateway.chat_turns import to_tools, to_turns
 from deployments.types import ChatMessage, Conversation, Tool
 from infra.errors import ConfigError, InvalidArgumentError, UnknownMethodError
+from infra.telemetry.tracing import child_span
 
 # About 2 ms of tokenizing; longer texts leave the event loop to the streams.
 _INLINE_CHARS = 4096
@@ -106,9 +107,10 @@ class Tokenizer:
         return text
 
     async def _off_loop(self, size: int, work: Callable[[], list[int]]) -> list[int]:
-        if size <= _INLINE_CHARS:
-            return work()
-        return await asyncio.to_thread(work)
+        with child_span("tokenize"):
+            if size <= _INLINE_CHARS:
+                return work()
+            return await asyncio.to_thread(work)
 
 
 def _read_template(path: Path) -> str:

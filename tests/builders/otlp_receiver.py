@@ -63,7 +63,9 @@ def receiving() -> Iterator[tuple[OtlpReceiver, str]]:
     receiver = OtlpReceiver()
     with ThreadPoolExecutor(max_workers=2) as pool:
         server = grpc.server(pool, options=[("grpc.so_reuseport", 0)])
-        trace_service_pb2_grpc.add_TraceServiceServicer_to_server(receiver, server)
+        # Generated without types.
+        add_service: Any = trace_service_pb2_grpc.add_TraceServiceServicer_to_server
+        add_service(receiver, server)
         port = server.add_insecure_port("127.0.0.1:0")
         server.start()
         try:
