@@ -144,7 +144,9 @@ class FormParser:
         if opening.startswith(self._pending):
             return False
         if self._pending[0] in _SEPARATORS:
-            self._skip(1)
+            # One that may begin an opening is skipped alone, once it does not.
+            after = self._pending.lstrip(_SEPARATORS.replace(opening[:1] or " ", ""))
+            self._skip(max(1, len(self._pending) - len(after)))
             return True
         if self._pending[0] == "{":
             self._begin_call(CallScanner())
