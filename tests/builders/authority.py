@@ -37,6 +37,13 @@ class Authority:
         )
         return Pair(out, Path(key))
 
+    def locked(self, key: Path) -> Path:
+        """The same private key behind a password."""
+        out = key.with_suffix(".locked")
+        password = ("-aes256", "-passout", "pass:secret")
+        self._openssl("pkey", "-in", str(key), *password, "-out", str(out))
+        return out
+
     def _new_key(self, name: str) -> tuple[str, ...]:
         made = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-noenc", "-days", "2")
         stem = str(self._folder / name)

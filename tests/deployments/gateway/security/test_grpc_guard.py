@@ -52,11 +52,12 @@ async def code_of(
     """How a call with an empty message ends, whatever the method's kind."""
     request = message_factory.GetMessageClass(method.input_type)()
     response = message_factory.GetMessageClass(method.output_type)
-    call = channel.stream_stream(
+    of_any_kind: Any = channel.stream_stream(
         path_of(method),
         request_serializer=lambda message: message.SerializeToString(),
         response_deserializer=response.FromString,
-    )(iter([request]), metadata=metadata, timeout=10)
+    )
+    call = of_any_kind(iter([request]), metadata=metadata, timeout=10)
     try:
         async for _ in call:
             break
@@ -110,7 +111,7 @@ async def test_health_is_told_to_everybody(channel: grpc.aio.Channel) -> None:
 async def test_a_method_that_is_not_there_is_refused_as_well(
     channel: grpc.aio.Channel, keys: Keys
 ) -> None:
-    call = channel.unary_unary("/coterie.v1.Inference/Nothing")
+    call: Any = channel.unary_unary("/coterie.v1.Inference/Nothing")
     with pytest.raises(grpc.aio.AioRpcError) as failed:
         await call(b"", timeout=10)
     assert failed.value.code() is grpc.StatusCode.UNAUTHENTICATED
