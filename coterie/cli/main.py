@@ -52,6 +52,8 @@ Examples:
 \b
 Environment:
   COTERIE_ADDRESS   the cluster that commands talk to, HOST:PORT
+  COTERIE_API_KEY   the key that it asks for
+  COTERIE_CA_FILE   the authority of its certificate, for TLS
   COTERIE_DEBUG=1   show tracebacks
   NO_COLOR          no colours
 """
