@@ -51,9 +51,9 @@ def translated(error: BaseException, *, has_output: bool = False) -> CoterieErro
 
 
 def _refusal(error: Exception) -> InvalidArgumentError:
-    param = getattr(error, "parameter", None)
+    param: str | None = getattr(error, "parameter", None)
     # `str()` would repeat the value, which may be long.
-    return InvalidArgumentError(_first_line(error), param=_PARAM_NAMES.get(param, param))
+    return InvalidArgumentError(_first_line(error), param=_PARAM_NAMES.get(param or "", param))
 
 
 def _first_line(error: BaseException) -> str:

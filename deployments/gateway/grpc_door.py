@@ -6,11 +6,11 @@ from contextlib import aclosing
 from coterie.v1 import inference_pb2 as pb
 from coterie.v1 import inference_pb2_grpc as pb_grpc
 from deployments.gateway import grpc_messages as messages
-from deployments.gateway.grpc_answer import Context, abort, answer, call_options
+from deployments.gateway.grpc_answer import Context, answer, call_options, fail
 from deployments.gateway.service import Generation, InferenceService
 from deployments.gateway.usage import UsageCounter
 from deployments.types import Delta
-from infra.errors import CoterieError, InvalidArgumentError
+from infra.errors import InvalidArgumentError
 
 
 class GrpcDoor(pb_grpc.InferenceServicer):
@@ -55,31 +55,19 @@ class GrpcDoor(pb_grpc.InferenceServicer):
         self, request: pb.TokenizeRequest, context: Context
     ) -> pb.TokenizeResponse:
         """Text or conversation to token ids."""
-        token_ids = await answer(context, self._tokenize(request))
-        card = self._service.model(request.model)
-        return pb.TokenizeResponse(token_ids=token_ids, max_model_len=card.max_model_len)
+        return await answer(context, self._tokenize(request))
 
     async def Detokenize(
         self, request: pb.DetokenizeRequest, context: Context
     ) -> pb.DetokenizeResponse:
         """Token ids to text."""
-        text = await answer(
-            context,
-            self._service.detokenize(
-                request.model,
-                list(request.token_ids),
-                skip_special_tokens=request.skip_special_tokens,
-            ),
-        )
-        return pb.DetokenizeResponse(text=text)
+        return await answer(context, self._detokenize(request))
 
     async def ListModels(
         self, request: pb.ListModelsRequest, context: Context
     ) -> pb.ListModelsResponse:
         """All models and adapters."""
-        return pb.ListModelsResponse(
-            models=[messages.to_model(card) for card in self._service.models()]
-        )
+        return await answer(context, self._list_models())
 
     async def GetModel(self, request: pb.GetModelRequest, context: Context) -> pb.Model:
         """One model or adapter."""
@@ -105,7 +93,12 @@ class GrpcDoor(pb_grpc.InferenceServicer):
             call_options(context, request.request_id, stream=stream),
         )
 
-    async def _tokenize(self, request: pb.TokenizeRequest) -> list[int]:
+    async def _tokenize(self, request: pb.TokenizeRequest) -> pb.TokenizeResponse:
+        token_ids = await self._token_ids(request)
+        card = self._service.model(request.model)
+        return pb.TokenizeResponse(token_ids=token_ids, max_model_len=card.max_model_len)
+
+    async def _token_ids(self, request: pb.TokenizeRequest) -> list[int]:
         if bool(request.messages) == bool(request.text):
             raise InvalidArgumentError("set exactly one of text and messages", param="text")
         if request.messages:
@@ -114,6 +107,19 @@ class GrpcDoor(pb_grpc.InferenceServicer):
             )
         return await self._service.tokenize(
             request.model, request.text, add_special_tokens=not request.without_special_tokens
+        )
+
+    async def _detokenize(self, request: pb.DetokenizeRequest) -> pb.DetokenizeResponse:
+        text = await self._service.detokenize(
+            request.model,
+            list(request.token_ids),
+            skip_special_tokens=request.skip_special_tokens,
+        )
+        return pb.DetokenizeResponse(text=text)
+
+    async def _list_models(self) -> pb.ListModelsResponse:
+        return pb.ListModelsResponse(
+            models=[messages.to_model(card) for card in self._service.models()]
         )
 
     async def _get_model(self, name: str) -> pb.Model:
@@ -131,8 +137,8 @@ async def _chunks(
                 chunk.request_id = generation.request_id
                 chunk.model = generation.model
                 yield chunk
-    except CoterieError as error:
-        await abort(context, error)
+    except Exception as error:  # the boundary of the process
+        await fail(context, error)
 
 
 async def _collect(generation: Generation, num_outputs: int) -> pb.OutputResponse:
