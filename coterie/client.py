@@ -1,6 +1,9 @@
 """The blocking client. `client_async` is the same for asyncio."""
 
+import threading
+import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self, Unpack, cast
 
@@ -16,6 +19,7 @@ from coterie.connection import (
 )
 from coterie.errors import FailedCall
 from coterie.requests import Messages, Prompt
+from coterie.retry import DEFAULT_MAX_RETRIES, Attempts
 from coterie.sampling import Sampling, SamplingKeywords, sampling_with
 from coterie.security import Security, SecurityKeywords
 from coterie.types import Chunk, Model, Response, Tokenization, Usage
@@ -30,32 +34,54 @@ class Stream:
     until the last chunk has come.
     """
 
-    def __init__(self, call: Any, connection: Connection, timeout_s: float | None) -> None:
-        self._call = call
+    def __init__(
+        self, open_call: Callable[[float | None], Any], connection: Connection, tries: Attempts
+    ) -> None:
+        self._is_cancelled = threading.Event()
+        self._call = open_call(tries.left_s)
+        self._open_call = open_call
         self._connection = connection
-        self._timeout_s = timeout_s
-        self._is_cancelled = False
+        self._tries = tries
+        self._has_begun = False
         self.usage: Usage | None = None
 
     def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> Chunk:
-        try:
-            message: pb.OutputChunk = next(self._call)
-        except grpc.RpcError as error:
-            if self._is_cancelled:
-                raise StopIteration from None
-            raise self._connection.error(cast(FailedCall, error), self._timeout_s) from error
-        chunk = responses.chunk_of(message)
+        chunk = responses.chunk_of(self._next_message())
         self.usage = chunk.usage or self.usage
         return chunk
 
     def cancel(self) -> None:
         """End the request; iteration stops, from another thread too. After the
         end of the stream it does nothing."""
-        self._is_cancelled = True
+        self._is_cancelled.set()
         self._call.cancel()
+
+    def _next_message(self) -> pb.OutputChunk:
+        while True:
+            try:
+                message: pb.OutputChunk = next(self._call)
+            except grpc.RpcError as error:
+                self._wait_to_retry(error)
+                self._call = self._open_call(self._tries.left_s)
+                if self._is_cancelled.is_set():
+                    self._call.cancel()
+            else:
+                self._has_begun = True
+                return message
+
+    def _wait_to_retry(self, failed: grpc.RpcError) -> None:
+        """Raises the failure's error where the request is not to be sent again."""
+        if not self._is_cancelled.is_set():
+            error = self._connection.error(cast(FailedCall, failed), self._tries.timeout_s)
+            delay_s = None if self._has_begun else self._tries.next_delay_s(error)
+            if delay_s is None:
+                raise error from failed
+            self._is_cancelled.wait(delay_s)
+        if self._is_cancelled.is_set():
+            raise StopIteration from None
 
     def __enter__(self) -> Self:
         return self
@@ -81,6 +107,10 @@ class Client:
     `api_key` says who asks; `tls`, `ca_file` and a client's certificate
     (`client_certificate_file`, `client_key_file`) turn TLS on, or ready-made
     `credentials` do. `metadata` goes with every call.
+
+    A request that has not begun, as the cluster has no room for it or is not
+    reached, is sent again up to `max_retries` times, after the time that the
+    cluster asks for and within `timeout_s`; see `coterie.retry`.
     """
 
     def __init__(
@@ -88,9 +118,11 @@ class Client:
         address: str = DEFAULT_ADDRESS,
         credentials: grpc.ChannelCredentials | None = None,
         metadata: Metadata = (),
+        max_retries: int = DEFAULT_MAX_RETRIES,
         **security: Unpack[SecurityKeywords],
     ) -> None:
-        self._connection = connection_to(address, credentials, metadata, Security(**security))
+        found = connection_to(address, credentials, metadata, Security(**security))
+        self._connection = replace(found, max_retries=max_retries)
         self._channel = _open(self._connection)
         self._stub = stub_on(self._channel)
 
@@ -224,14 +256,24 @@ class Client:
     def _stream(
         self, method: Callable[..., Any], request: Any, timeout_s: float | None
     ) -> Stream:
-        call = method(request, timeout=timeout_s, metadata=self._connection.metadata)
-        return Stream(call, self._connection, timeout_s)
+        metadata = self._connection.metadata
+
+        def open_call(left_s: float | None) -> Any:
+            return method(request, timeout=left_s, metadata=metadata)
+
+        return Stream(open_call, self._connection, self._connection.attempts(timeout_s))
 
     def _call(self, method: Callable[..., Any], request: Any, timeout_s: float | None) -> Any:
-        try:
-            return method(request, timeout=timeout_s, metadata=self._connection.metadata)
-        except grpc.RpcError as error:
-            raise self._connection.error(cast(FailedCall, error), timeout_s) from error
+        tries = self._connection.attempts(timeout_s)
+        while True:
+            try:
+                return method(request, timeout=tries.left_s, metadata=self._connection.metadata)
+            except grpc.RpcError as failed:
+                error = self._connection.error(cast(FailedCall, failed), timeout_s)
+                delay_s = tries.next_delay_s(error)
+                if delay_s is None:
+                    raise error from failed
+            time.sleep(delay_s)
 
 
 def _open(connection: Connection) -> grpc.Channel:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import functools
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self, Unpack, cast
 
@@ -19,6 +20,7 @@ from coterie.connection import (
 )
 from coterie.errors import FailedCall
 from coterie.requests import Messages, Prompt
+from coterie.retry import DEFAULT_MAX_RETRIES, Attempts
 from coterie.sampling import Sampling, SamplingKeywords, sampling_with
 from coterie.security import Security, SecurityKeywords
 from coterie.types import Chunk, Model, Response, Tokenization, Usage
@@ -33,25 +35,22 @@ class AsyncStream:
     the cluster. `usage` is None until the last chunk has come.
     """
 
-    def __init__(self, call: Any, connection: Connection, timeout_s: float | None) -> None:
-        self._call = call
+    def __init__(
+        self, open_call: Callable[[float | None], Any], connection: Connection, tries: Attempts
+    ) -> None:
+        self._is_cancelled = asyncio.Event()
+        self._call = open_call(tries.left_s)
+        self._open_call = open_call
         self._connection = connection
-        self._timeout_s = timeout_s
-        self._is_cancelled = False
+        self._tries = tries
+        self._has_begun = False
         self.usage: Usage | None = None
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> Chunk:
-        try:
-            message = await self._call.read()
-        except asyncio.CancelledError:
-            if self._is_cancelled and not _is_task_cancelled():
-                raise StopAsyncIteration from None
-            raise
-        except grpc.RpcError as error:
-            raise self._connection.error(cast(FailedCall, error), self._timeout_s) from error
+        message = await self._next_message()
         if message is grpc.aio.EOF:
             raise StopAsyncIteration
         chunk = responses.chunk_of(message)
@@ -61,8 +60,35 @@ class AsyncStream:
     def cancel(self) -> None:
         """End the request; iteration stops, in another task too. After the
         end of the stream it does nothing."""
-        self._is_cancelled = True
+        self._is_cancelled.set()
         self._call.cancel()
+
+    async def _next_message(self) -> Any:
+        while True:
+            try:
+                message = await self._call.read()
+            except asyncio.CancelledError:
+                if self._is_cancelled.is_set() and not _is_task_cancelled():
+                    raise StopAsyncIteration from None
+                raise
+            except grpc.RpcError as error:
+                await self._wait_to_retry(error)
+                self._call = self._open_call(self._tries.left_s)
+            else:
+                self._has_begun = True
+                return message
+
+    async def _wait_to_retry(self, failed: grpc.RpcError) -> None:
+        """Raises the failure's error where the request is not to be sent again."""
+        error = self._connection.error(cast(FailedCall, failed), self._tries.timeout_s)
+        delay_s = None if self._has_begun else self._tries.next_delay_s(error)
+        if delay_s is None:
+            raise error from failed
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(delay_s):
+                await self._is_cancelled.wait()
+        if self._is_cancelled.is_set():
+            raise StopAsyncIteration from None
 
     async def __aenter__(self) -> Self:
         return self
@@ -89,6 +115,10 @@ class AsyncClient:
     `api_key` says who asks; `tls`, `ca_file` and a client's certificate
     (`client_certificate_file`, `client_key_file`) turn TLS on, or ready-made
     `credentials` do. `metadata` goes with every call.
+
+    A request that has not begun, as the cluster has no room for it or is not
+    reached, is sent again up to `max_retries` times, after the time that the
+    cluster asks for and within `timeout_s`; see `coterie.retry`.
     """
 
     def __init__(
@@ -96,9 +126,11 @@ class AsyncClient:
         address: str = DEFAULT_ADDRESS,
         credentials: grpc.ChannelCredentials | None = None,
         metadata: Metadata = (),
+        max_retries: int = DEFAULT_MAX_RETRIES,
         **security: Unpack[SecurityKeywords],
     ) -> None:
-        self._connection = connection_to(address, credentials, metadata, Security(**security))
+        found = connection_to(address, credentials, metadata, Security(**security))
+        self._connection = replace(found, max_retries=max_retries)
         self._channel: grpc.aio.Channel | None = None
 
     @property
@@ -246,16 +278,26 @@ class AsyncClient:
     def _stream(
         self, method: Callable[..., Any], request: Any, timeout_s: float | None
     ) -> AsyncStream:
-        call = method(request, timeout=timeout_s, metadata=self._connection.metadata)
-        return AsyncStream(call, self._connection, timeout_s)
+        metadata = self._connection.metadata
+
+        def open_call(left_s: float | None) -> Any:
+            return method(request, timeout=left_s, metadata=metadata)
+
+        return AsyncStream(open_call, self._connection, self._connection.attempts(timeout_s))
 
     async def _call(
         self, method: Callable[..., Any], request: Any, timeout_s: float | None
     ) -> Any:
-        try:
-            return await method(request, timeout=timeout_s, metadata=self._connection.metadata)
-        except grpc.RpcError as error:
-            raise self._connection.error(cast(FailedCall, error), timeout_s) from error
+        tries, metadata = self._connection.attempts(timeout_s), self._connection.metadata
+        while True:
+            try:
+                return await method(request, timeout=tries.left_s, metadata=metadata)
+            except grpc.RpcError as failed:
+                error = self._connection.error(cast(FailedCall, failed), timeout_s)
+                delay_s = tries.next_delay_s(error)
+                if delay_s is None:
+                    raise error from failed
+            await asyncio.sleep(delay_s)
 
 
 def _open(connection: Connection) -> grpc.aio.Channel:

@@ -7,6 +7,7 @@ from typing import Any
 import grpc
 
 from coterie.errors import CallSite, CoterieError, FailedCall, InvalidArgumentError, error_of
+from coterie.retry import DEFAULT_MAX_RETRIES, Attempts, check_max_retries
 from coterie.security import Security, warn_of_plain_text
 from coterie.v1 import inference_pb2_grpc
 from infra.loopback import is_loopback
@@ -37,15 +38,18 @@ _OPTIONS: tuple[tuple[str, int], ...] = (
 class Connection:
     """Where a cluster is and how to enter; opening it is the clients' part.
 
-    `credentials` turn TLS on; `metadata` goes with every call. Raises
-    `InvalidArgumentError` for an address that is no HOST:PORT.
+    `credentials` turn TLS on; `metadata` goes with every call; `max_retries` is how
+    often a request that has not begun is sent again. Raises `InvalidArgumentError`
+    for an address that is no HOST:PORT.
     """
 
     address: str
     credentials: grpc.ChannelCredentials | None = field(default=None, repr=False)
     metadata: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    max_retries: int = DEFAULT_MAX_RETRIES
 
     def __post_init__(self) -> None:
+        check_max_retries(self.max_retries)
         object.__setattr__(self, "address", _with_port(self.address))
 
     @property
@@ -55,6 +59,10 @@ class Connection:
         if _is_loopback(self.address):
             return [*_OPTIONS, ("grpc.enable_http_proxy", 0)]
         return list(_OPTIONS)
+
+    def attempts(self, timeout_s: float | None) -> Attempts:
+        """The tries of one request."""
+        return Attempts(self.max_retries, timeout_s)
 
     def error(self, call: FailedCall, timeout_s: float | None) -> CoterieError:
         """The error that a failed call to this cluster stands for."""

@@ -19,6 +19,7 @@ from typing import Protocol
 
 import grpc
 
+from coterie.status_details import read_details
 from infra.errors import (
     CapacityError,
     ConfigError,
@@ -30,9 +31,11 @@ from infra.errors import (
     NoReplicaError,
     PromptTooLongError,
     RequestError,
+    RequestTooLargeError,
     UnauthenticatedError,
     UnknownMethodError,
     UnknownModelError,
+    classes_by_kind,
 )
 
 __all__ = [
@@ -46,6 +49,7 @@ __all__ = [
     "NoReplicaError",
     "PromptTooLongError",
     "RequestError",
+    "RequestTooLargeError",
     "UnauthenticatedError",
     "UnavailableError",
     "UnknownMethodError",
@@ -94,14 +98,25 @@ ERROR_OF_CODE: dict[grpc.StatusCode, type[CoterieError]] = {
 
 
 def error_of(call: FailedCall, site: CallSite) -> CoterieError:
-    """The error that a failed call stands for; it is returned, not raised."""
+    """The error that a failed call stands for; it is returned, not raised.
+
+    `param` and `retry_after_s` are what the cluster said.
+    """
     details = call.details() or ""
-    named = _kinds().get(_kind_of(call))
-    if named is not None:
-        return named(details or named.kind)
+    told = read_details(call.trailing_metadata())
     code = call.code()
-    cls = ERROR_OF_CODE.get(code, CoterieError)
-    return cls(_message(code, details, site))
+    named = classes_by_kind().get(_kind_of(call))
+    if named is not None:
+        error = named(details or named.kind, param=told.param)
+        error.retry_after_s = told.retry_after_s
+        return error
+    error = ERROR_OF_CODE.get(code, CoterieError)(
+        _message(code, details, site), param=told.param
+    )
+    error.retry_after_s = told.retry_after_s
+    if code is grpc.StatusCode.UNAVAILABLE and told.retry_after_s is None:
+        error.retry_after_s = 0.0  # gRPC connects anew by itself
+    return error
 
 
 def _kind_of(call: FailedCall) -> str:
@@ -109,17 +124,6 @@ def _kind_of(call: FailedCall) -> str:
         if key == KIND_KEY:
             return value if isinstance(value, str) else value.decode(errors="replace")
     return ""
-
-
-def _kinds() -> dict[str, type[CoterieError]]:
-    """Every class of the tree by its `kind`."""
-    found: dict[str, type[CoterieError]] = {}
-    pending = [CoterieError]
-    while pending:
-        cls = pending.pop()
-        found[cls.kind] = cls
-        pending += cls.__subclasses__()
-    return found
 
 
 def _message(code: grpc.StatusCode, details: str, site: CallSite) -> str:

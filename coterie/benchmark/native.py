@@ -17,7 +17,8 @@ class NativeDriver:
 
     def __init__(self, address: str, manner: Manner, security: Security | None = None) -> None:
         chosen = security or Security(api_key=manner.api_key)
-        self._client = AsyncClient(address, **chosen.keywords)
+        # What is turned away is measured, not smoothed over.
+        self._client = AsyncClient(address, max_retries=0, **chosen.keywords)
         self._manner = manner
 
     async def prepare(self) -> Alphabet:

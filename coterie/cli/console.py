@@ -7,6 +7,7 @@ not where NO_COLOR is set.
 
 import dataclasses
 import json
+import math
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -92,6 +93,9 @@ def hint_of(error: BaseException) -> str | None:
     """What to type next; for a failure that nobody foresaw, how to see it all."""
     if not isinstance(error, errors.CoterieError):
         return "COTERIE_DEBUG=1 shows where it happened"
+    if isinstance(error, errors.CapacityError) and error.retry_after_s:
+        soon_s = math.ceil(error.retry_after_s)
+        return f"try again in {soon_s} s; `coterie status` shows what runs"
     return next((hint for cls, hint in _HINT_OF if isinstance(error, cls)), None)
 
 

@@ -14,6 +14,7 @@ import grpc
 
 from coterie.v1 import inference_pb2 as pb
 from coterie.v1 import inference_pb2_grpc
+from deployments.gateway.error_details import trailing_metadata
 from deployments.gateway.status import status_of
 from infra.errors import CoterieError, UnknownModelError
 
@@ -92,7 +93,7 @@ class FakeInference(inference_pb2_grpc.InferenceServicer):
             self._abort(self.failure, context)
 
     def _abort(self, error: CoterieError, context: grpc.ServicerContext) -> None:
-        context.set_trailing_metadata((("coterie-error", error.kind),))
+        context.set_trailing_metadata(trailing_metadata(error))
         context.abort(status_of(error).grpc_code, error.message)
 
     def _stream(self, request: Any, context: grpc.ServicerContext) -> Iterator[pb.OutputChunk]:

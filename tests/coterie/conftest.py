@@ -21,5 +21,6 @@ def address(fake: FakeInference) -> Iterator[str]:
 
 @pytest.fixture
 def client(address: str) -> Iterator[Client]:
-    with Client(address) as client:
+    """Without retries: a failure is what the fake says it is."""
+    with Client(address, max_retries=0) as client:
         yield client

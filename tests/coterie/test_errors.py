@@ -54,7 +54,7 @@ def test_an_engine_failure_comes_after_the_chunks_before_it(
 def test_an_absent_cluster_is_unavailable(unused_tcp_port: int) -> None:
     address = f"127.0.0.1:{unused_tcp_port}"
     message = f"no Coterie cluster answers at {address}; start one with `coterie up`"
-    with Client(address) as client:
+    with Client(address, max_retries=0) as client:
         with pytest.raises(errors.UnavailableError) as unary:
             client.models()
         with pytest.raises(errors.UnavailableError) as stream:

@@ -1,0 +1,70 @@
+"""When a request that failed is sent again by itself.
+
+Only one that has not begun, as far as is known: the cluster had no room or no
+replica for it and said when to come back, or no gateway could be reached. An
+`EngineError` is left to the caller: the request was at work, and may be what
+ended the engine.
+"""
+
+import random
+import time
+from collections.abc import Callable
+
+from coterie.errors import CapacityError, CoterieError, InvalidArgumentError, UnavailableError
+
+DEFAULT_MAX_RETRIES = 2
+FIRST_DELAY_S = 0.25
+# Of the delay, at random: those turned away together do not come back together.
+JITTER = 0.25
+# Who has to wait for longer is told instead.
+MAX_DELAY_S = 60.0
+
+
+class Attempts:
+    """The tries of one request, within the time that it was given."""
+
+    def __init__(
+        self,
+        max_retries: int,
+        timeout_s: float | None,
+        *,
+        now: Callable[[], float] = time.monotonic,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self.timeout_s = timeout_s
+        self._max_retries = max_retries
+        self._num_retries = 0
+        self._now = now
+        self._chance = chance
+        self._end_s = None if timeout_s is None else now() + timeout_s
+
+    @property
+    def left_s(self) -> float | None:
+        """Time that the next try may take; None where there is no limit."""
+        return None if self._end_s is None else self._end_s - self._now()
+
+    def next_delay_s(self, error: CoterieError) -> float | None:
+        """How long to wait before the next try; None where there is none."""
+        if not _has_not_begun(error) or self._num_retries >= self._max_retries:
+            return None
+        backoff_s: float = FIRST_DELAY_S * 2**self._num_retries
+        delay_s = max(backoff_s, error.retry_after_s or 0) * (1 + JITTER * self._chance())
+        left_s = self.left_s
+        if delay_s > MAX_DELAY_S or (left_s is not None and delay_s >= left_s):
+            return None
+        self._num_retries += 1
+        return delay_s
+
+
+def check_max_retries(max_retries: int) -> None:
+    """Raises InvalidArgumentError for a number below 0."""
+    if max_retries < 0:
+        raise InvalidArgumentError(
+            f"max_retries is {max_retries}; it must be 0 (never) or more", param="max_retries"
+        )
+
+
+def _has_not_begun(error: CoterieError) -> bool:
+    return error.retry_after_s is not None and isinstance(
+        error, CapacityError | UnavailableError
+    )

@@ -1,0 +1,209 @@
+"""Requests that have not begun are sent again; those that have are not."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+import pytest
+
+from coterie import AsyncClient, Client, errors
+from coterie.retry import FIRST_DELAY_S, JITTER, MAX_DELAY_S, Attempts
+from coterie.status_details import StatusDetails, read_details
+from tests.builders.fake_inference import REPLY, FakeInference, serving
+
+FULL = errors.CapacityError("full", retry_after_s=0.05)
+AWAY = errors.NoReplicaError("away", retry_after_s=0.05)
+
+
+class Clock:
+    """Time that only the test moves."""
+
+    def __init__(self) -> None:
+        self.now_s = 100.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def attempts(
+    max_retries: int = 2, timeout_s: float | None = None, chance: float = 0
+) -> Attempts:
+    return Attempts(max_retries, timeout_s, now=Clock(), chance=lambda: chance)
+
+
+def unreached() -> errors.UnavailableError:
+    return errors.UnavailableError("away", retry_after_s=0.0)
+
+
+def test_the_cluster_decides_how_long_to_wait_and_chance_adds_to_it() -> None:
+    error = errors.CapacityError("full", retry_after_s=3)
+    assert attempts().next_delay_s(error) == 3
+    assert attempts(chance=1).next_delay_s(error) == 3 * (1 + JITTER)
+
+
+def test_without_a_hint_the_delay_doubles_until_the_retries_are_used_up() -> None:
+    tries = attempts(max_retries=3)
+    found = [tries.next_delay_s(unreached()) for _ in range(4)]
+    assert found == [FIRST_DELAY_S, 2 * FIRST_DELAY_S, 4 * FIRST_DELAY_S, None]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        errors.EngineError("it was at work"),
+        errors.InvalidArgumentError("bad"),
+        errors.DeadlineError("late"),
+        errors.RequestTooLargeError("large"),
+        errors.UnavailableError("this is another kind of server"),
+        errors.CapacityError("told to wait long", retry_after_s=MAX_DELAY_S + 1),
+        errors.CoterieError("ours", retry_after_s=1),
+    ],
+    ids=str,
+)
+def test_what_has_begun_or_would_fail_again_is_not_sent_again(error: Exception) -> None:
+    assert isinstance(error, errors.CoterieError)
+    assert attempts().next_delay_s(error) is None
+
+
+def test_a_full_cluster_that_gives_no_hint_is_left_alone() -> None:
+    error: errors.CoterieError = errors.CapacityError("full")
+    error.retry_after_s = None
+    assert attempts().next_delay_s(error) is None
+
+
+def test_no_wait_reaches_beyond_the_deadline() -> None:
+    assert attempts(timeout_s=0.2).next_delay_s(unreached()) is None
+    tries = attempts(timeout_s=0.6)
+    assert tries.next_delay_s(unreached()) == FIRST_DELAY_S
+    assert tries.left_s == pytest.approx(0.6)
+
+
+class Failing(FakeInference):
+    """Fails the first requests, each with the next of these errors."""
+
+    def __init__(self, *failures: errors.CoterieError) -> None:
+        super().__init__()
+        self.failures = list(failures)
+
+    def _enter(self, request: Any, context: grpc.ServicerContext) -> None:
+        self.failure = self.failures.pop(0) if self.failures else None
+        super()._enter(request, context)
+
+
+def streamed(client: Client) -> str:
+    return "".join(chunk.text for chunk in client.generate("abc"))
+
+
+def whole(client: Client) -> str:
+    return client.chat_unary("abc").text
+
+
+async def streamed_async(client: AsyncClient) -> str:
+    return "".join([chunk.text async for chunk in client.generate("abc")])
+
+
+async def whole_async(client: AsyncClient) -> str:
+    return (await client.chat_unary("abc")).text
+
+
+@pytest.mark.parametrize("ask", [streamed, whole])
+def test_a_request_that_was_turned_away_is_sent_again(ask: Callable[[Client], str]) -> None:
+    fake = Failing(FULL, AWAY)
+    with serving(fake) as address, Client(address) as client:
+        assert ask(client) == REPLY
+    assert len(fake.requests) == 3
+
+
+@pytest.mark.parametrize("ask", [streamed_async, whole_async])
+async def test_the_asyncio_client_does_the_same(ask: Callable[[AsyncClient], Any]) -> None:
+    fake = Failing(FULL, AWAY)
+    with serving(fake) as address:
+        async with AsyncClient(address) as client:
+            assert await ask(client) == REPLY
+    assert len(fake.requests) == 3
+
+
+def test_the_last_refusal_is_raised_with_what_the_cluster_said() -> None:
+    fake = Failing(FULL, FULL, FULL)
+    with (
+        serving(fake) as address,
+        Client(address, max_retries=1) as client,
+        pytest.raises(errors.CapacityError, match="full") as failed,
+    ):
+        whole(client)
+    assert failed.value.retry_after_s == 0.05
+    assert len(fake.requests) == 2
+
+
+def test_the_field_at_fault_is_named() -> None:
+    fake = Failing(errors.InvalidArgumentError("bad", param="top_p"))
+    with (
+        serving(fake) as address,
+        Client(address) as client,
+        pytest.raises(errors.InvalidArgumentError) as failed,
+    ):
+        whole(client)
+    assert (failed.value.param, failed.value.retry_after_s) == ("top_p", None)
+    assert len(fake.requests) == 1
+
+
+def test_nothing_is_sent_again_once_a_chunk_has_come() -> None:
+    fake = FakeInference()
+    fake.failure, fake.fail_after = FULL, 2
+    with (
+        serving(fake) as address,
+        Client(address) as client,
+        pytest.raises(errors.CapacityError),
+    ):
+        streamed(client)
+    assert len(fake.requests) == 1
+
+
+async def test_nothing_is_sent_again_once_a_chunk_has_come_to_the_asyncio_client() -> None:
+    fake = FakeInference()
+    fake.failure, fake.fail_after = FULL, 2
+    with serving(fake) as address:
+        async with AsyncClient(address) as client:
+            with pytest.raises(errors.CapacityError):
+                await streamed_async(client)
+    assert len(fake.requests) == 1
+
+
+def test_a_retry_has_the_time_that_is_left() -> None:
+    fake = Failing(FULL)
+    fake.hold_after = 0
+    with serving(fake) as address, Client(address) as client:
+        begun = time.monotonic()
+        with pytest.raises(errors.DeadlineError, match=r"timeout_s=0\.5"):
+            list(client.generate("abc", timeout_s=0.5))
+        assert time.monotonic() - begun < 0.75
+    assert len(fake.requests) == 2
+
+
+def test_a_gateway_that_comes_back_is_found_again(unused_tcp_port: int) -> None:
+    fake = FakeInference()
+    with serving(fake, unused_tcp_port) as address:
+        client = Client(address, max_retries=5)
+        assert whole(client) == REPLY
+    with serving(fake, unused_tcp_port), client:
+        assert whole(client) == REPLY
+
+
+def test_cancelling_ends_the_wait_for_another_try() -> None:
+    fake = Failing(errors.CapacityError("full", retry_after_s=30))
+    with serving(fake) as address, Client(address) as client:
+        stream = client.generate("abc")
+        stream.cancel()
+        assert list(stream) == []
+
+
+def test_a_negative_number_of_retries_is_refused() -> None:
+    with pytest.raises(errors.InvalidArgumentError, match="max_retries is -1"):
+        Client(max_retries=-1)
+
+
+@pytest.mark.parametrize("garbled", [b"\xff\xff", b""])
+def test_garbled_details_tell_nothing(garbled: bytes) -> None:
+    assert read_details([("grpc-status-details-bin", garbled)]) == StatusDetails()
+    assert read_details(None) == StatusDetails()
