@@ -12,7 +12,9 @@ from coterie.cli.stages import Stages
 from coterie.config import Config, load_config
 from coterie.errors import ConfigError
 from deployments import local_cluster
+from deployments.gateway.door_security import DoorSecurity
 from deployments.models.resolve import resolve_model
+from deployments.settings import GatewaySection
 
 if TYPE_CHECKING:
     from deployments.operate import DeploymentState
@@ -39,6 +41,7 @@ def up_command(file: Path | None, as_json: bool) -> None:
       coterie up -f cluster.yaml     your own configuration
     """
     config = load_config(file)
+    _check_security(config)
     stages = Stages(quiet=as_json)
     with ThreadPoolExecutor(max_workers=1) as pool:
         # Ray starts beside the preparation of the models.
@@ -50,6 +53,12 @@ def up_command(file: Path | None, as_json: bool) -> None:
             ray_start.result()
     _deploy(config, stages)
     _say_where(config, stages, as_json)
+
+
+def _check_security(config: Config) -> None:
+    """Keys and certificates, where the gateways run on this very machine."""
+    if config.cluster.address is None:
+        DoorSecurity(config.gateway, [tenant.name for tenant in config.tenants])
 
 
 def _start_ray(config: Config) -> None:
@@ -82,7 +91,8 @@ def _deploy(config: Config, stages: Stages) -> None:
 def _say_where(config: Config, stages: Stages, as_json: bool) -> None:
     gateway = config.gateway
     grpc_at = f"{_reachable(gateway.host)}:{gateway.grpc_port}"
-    http_at = f"http://{_reachable(gateway.host)}:{gateway.http_port}/v1"
+    scheme = "http" if gateway.tls is None else "https"
+    http_at = f"{scheme}://{_reachable(gateway.host)}:{gateway.http_port}/v1"
     names = [model.name for model in config.models]
     if as_json:
         print_json(
@@ -93,8 +103,19 @@ def _say_where(config: Config, stages: Stages, as_json: bool) -> None:
     console.print(f"[bold green]serving[/] {', '.join(names)}", highlight=False)
     console.print(f"  gRPC         {grpc_at}", highlight=False)
     console.print(f"  OpenAI HTTP  {http_at}", highlight=False)
-    address = "" if gateway.grpc_port == 9000 else f" --address {grpc_at}"
-    console.print(f"talk to it: coterie chat{address}", style="dim", highlight=False)
+    console.print(
+        f"talk to it: coterie chat{_options(gateway, grpc_at)}", style="dim", highlight=False
+    )
+
+
+def _options(gateway: GatewaySection, grpc_at: str) -> str:
+    """What a command needs to enter."""
+    options = "" if gateway.grpc_port == 9000 else f" --address {grpc_at}"
+    if gateway.tls is not None:
+        options += " --ca-file AUTHORITY"
+        if gateway.tls.client_ca_file is not None:
+            options += " --client-certificate-file FILE --client-key-file FILE"
+    return options + (" --api-key KEY" if gateway.api_keys_file is not None else "")
 
 
 def _reachable(host: str) -> str:
