@@ -97,9 +97,9 @@ def test_a_key_that_no_header_can_carry_is_refused_without_showing_it(key: str) 
 
 def test_a_file_that_cannot_be_read_is_told_by_its_argument(tmp_path: Path) -> None:
     (tmp_path / "no.pem").write_text("nothing")
-    with pytest.raises(ConfigError, match="ca_file: .*none.pem: No such file"):
+    with pytest.raises(ConfigError, match=r"ca_file: .*none\.pem: No such file"):
         Client("localhost", ca_file=tmp_path / "none.pem")
-    with pytest.raises(ConfigError, match="ca_file: .*no.pem is not in PEM"):
+    with pytest.raises(ConfigError, match=r"ca_file: .*no\.pem is not in PEM"):
         Client("localhost", ca_file=tmp_path / "no.pem")
 
 
