@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from deployments.gateway.checks import MAX_PARAMETERS, MAX_TENSORS, check_count
 from deployments.gateway.kserve_sampling import PARAM, decode_sampling
 from deployments.gateway.kserve_tensors import (
     OUTPUT_TYPES,
@@ -15,18 +16,23 @@ from deployments.gateway.kserve_tensors import (
 from deployments.kserve import grpc_service_pb2 as pb
 from deployments.types import Sampling
 from infra.errors import InvalidArgumentError, UnknownModelError
+from router.types import Priority
 
 # Models have no versions here; this one stands for what is served.
 VERSION = "1"
 EMPTY_FINAL_PARAM = "triton_enable_empty_final_response"
 _RETURN = "return_"
 _TIMEOUT_PARAM = "timeout"
+_PRIORITY_PARAM = "priority"
+# Triton's own; the others are sampling parameters.
+_OWN_PARAMS = frozenset({_TIMEOUT_PARAM, _PRIORITY_PARAM, EMPTY_FINAL_PARAM})
 _REFUSED_PARAMS: Mapping[str, str] = {
     "sequence_id": "there are no sequences of requests",
     "sequence_start": "there are no sequences of requests",
     "sequence_end": "there are no sequences of requests",
-    "priority": "requests have no priorities",
 }
+# Triton's numbers: 1 comes first; 0 is the default, here what the caller has anyway.
+_PRIORITIES: Mapping[int, Priority | None] = {0: None, 1: "high", 2: "normal", 3: "low"}
 
 
 class InferRequest(NamedTuple):
@@ -40,11 +46,15 @@ class InferRequest(NamedTuple):
     has_prompt_in_output: bool
     outputs: tuple[str, ...]
     timeout_s: float | None
+    priority: Priority | None
 
 
 def decode_request(request: pb.ModelInferRequest) -> InferRequest:
     """Raises InvalidArgumentError that names the tensor or parameter at fault."""
     check_version(request.model_version)
+    check_count(len(request.inputs), MAX_TENSORS, "inputs")
+    check_count(len(request.outputs), MAX_TENSORS, "outputs")
+    check_count(len(request.parameters), MAX_PARAMETERS, "parameters")
     asked = {tensor.name for tensor in request.outputs}
     for name in asked - OUTPUT_TYPES.keys():
         raise unknown_tensor("output", name, OUTPUT_TYPES)
@@ -59,6 +69,7 @@ def make_request(
     request_id: str, model: str, inputs: Mapping[str, InputValue], params: Mapping[str, Any]
 ) -> InferRequest:
     """A request of input tensors and parameters. Raises InvalidArgumentError likewise."""
+    check_count(len(params), MAX_PARAMETERS, "parameters")
     if "text_input" not in inputs:
         raise InvalidArgumentError("the input text_input is missing", param="text_input")
     stream = bool(inputs.get("stream", False))
@@ -77,6 +88,7 @@ def make_request(
         has_prompt_in_output=_has_prompt(inputs, stream=stream),
         outputs=outputs,
         timeout_s=_timeout_s(params),
+        priority=_priority(params),
     )
 
 
@@ -115,7 +127,7 @@ def _sampling_text(inputs: Mapping[str, InputValue], params: Mapping[str, Any]) 
         raise InvalidArgumentError(
             f"leave out the parameter {name}: {_REFUSED_PARAMS[name]}", param=name
         )
-    rest = {n: v for n, v in params.items() if n not in (_TIMEOUT_PARAM, EMPTY_FINAL_PARAM)}
+    rest = {n: v for n, v in params.items() if n not in _OWN_PARAMS}
     text = inputs.get(PARAM)
     if not isinstance(text, bytes):
         return msgspec.json.encode(rest)
@@ -135,6 +147,16 @@ def _timeout_s(params: Mapping[str, Any]) -> float | None:
             "the parameter timeout must be a number of microseconds", param=_TIMEOUT_PARAM
         )
     return timeout_us / 1e6 if timeout_us else None
+
+
+def _priority(params: Mapping[str, Any]) -> Priority | None:
+    number = params.get(_PRIORITY_PARAM, 0)
+    if type(number) is not int or number not in _PRIORITIES:
+        raise InvalidArgumentError(
+            "the parameter priority must be 1 (high), 2 (normal), 3 (low) or 0 (unset)",
+            param=_PRIORITY_PARAM,
+        )
+    return _PRIORITIES[number]
 
 
 def _param_value(param: pb.InferParameter) -> bool | float | str:

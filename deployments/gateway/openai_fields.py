@@ -64,7 +64,7 @@ REFUSED_FIELDS: Mapping[str, Refusal] = {
     "return_token_offsets": Refusal("it is not supported", (False,)),
     "return_prompt_text": Refusal("the prompt is not given back", (False,)),
     "repetition_detection": Refusal("it is not supported"),
-    "priority": Refusal("requests have no priorities", (0,)),
+    "priority": Refusal("send it as the header x-priority", (0,)),
     "request_id": Refusal("send it as the header x-request-id"),
     "session_id": Refusal("it is not supported"),
     "guided_decoding_backend": Refusal(_INTERNAL),
