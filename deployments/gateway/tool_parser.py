@@ -145,7 +145,7 @@ class FormParser:
             return False
         if self._pending[0] in _SEPARATORS:
             # One that may begin an opening is skipped alone, once it does not.
-            after = self._pending.lstrip(_SEPARATORS.replace(opening[:1] or " ", ""))
+            after = self._pending.lstrip(_SEPARATORS.replace(opening[:1], ""))
             self._skip(max(1, len(self._pending) - len(after)))
             return True
         if self._pending[0] == "{":
