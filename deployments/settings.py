@@ -34,6 +34,8 @@ _OWN_ENGINE_ARGS = {
     "enable_chunked_prefill": "enable_chunked_prefill",
     "enforce_eager": "enforce_eager",
     "enable_lora": "adapters",
+    "runner": "task",
+    "convert": "task",
     "distributed_executor_backend": "tensor_parallel_size and pipeline_parallel_size",
 }
 
@@ -198,6 +200,10 @@ class ModelSection(Section):
     model: str
     """Model reference: a built-in name (`smollm2-135m-instruct`), a local
     directory, a GGUF file, or a hub id."""
+
+    task: Literal["generate", "embed"] = "generate"
+    """`generate`: text. `embed`: a vector for each text; of a model that was made to
+    generate, the normalised hidden state of the last token."""
 
     num_replicas: Positive = 1
     """Engine replicas, each a whole copy of the model."""

@@ -6,6 +6,8 @@ each. Both are `msgspec` structs because both also travel between gateway and
 engine replica (see `wire`).
 """
 
+import sys
+from array import array
 from collections.abc import Callable
 from typing import Any, Literal, NewType
 
@@ -14,6 +16,7 @@ import msgspec
 from router.types import ANONYMOUS, Priority, TenantId
 
 RequestId = NewType("RequestId", str)
+Task = Literal["generate", "embed"]
 FinishReason = Literal["stop", "length", "abort"]
 Door = Literal["grpc", "kserve", "openai", "kserve_http"]
 """How a request came in: by `coterie.v1`, by KServe's gRPC service, by OpenAI's
@@ -79,8 +82,20 @@ class CallOptions(msgspec.Struct, frozen=True):
     on_trace: Callable[[str], None] | None = None
 
 
+class Pooling(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Asks for an embedding of the prompt in place of outputs.
+
+    `dimensions` shortens the vector, where the model can; None is its own length.
+    """
+
+    dimensions: int | None = None
+
+
 class Call(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One request as the engine takes it; `trace` is set where it is traced."""
+    """One request as the engine takes it; `trace` is set where it is traced.
+
+    One with `pooling` is answered by a single `Embedding`, and `sampling` is not read.
+    """
 
     request_id: str
     token_ids: list[int]  # [num_prompt_tokens]
@@ -90,6 +105,7 @@ class Call(msgspec.Struct, frozen=True, omit_defaults=True):
     cache_salt: str | None = None
     """Prefixes are shared only between calls of the same salt."""
     trace: dict[str, str] | None = None
+    pooling: Pooling | None = None
 
 
 class TokenLogprob(msgspec.Struct, frozen=True, array_like=True):
@@ -125,6 +141,22 @@ class Delta(msgspec.Struct, frozen=True, array_like=True):
     num_cached_tokens: int = 0
 
 
+class Embedding(Delta, frozen=True, kw_only=True):
+    """The only delta of a call that asks for an embedding; it has no text and no tokens.
+
+    `vector` is float32, little-endian. Shape: [num_dimensions].
+    """
+
+    vector: bytes
+
+    def values(self) -> list[float]:
+        """The vector's numbers."""
+        numbers = array("f", self.vector)
+        if sys.byteorder == "big":
+            numbers.byteswap()
+        return numbers.tolist()
+
+
 class ModelCard(msgspec.Struct, frozen=True):
     """What clients are told about a model or an adapter."""
 
@@ -140,6 +172,7 @@ class ModelCard(msgspec.Struct, frozen=True):
     """The chat template tells the model of tools."""
     tool_parser: str | None = None
     """The form in which the model writes tool calls; see `gateway.tool_parser`."""
+    task: Task = "generate"
 
 
 class ToolCall(msgspec.Struct, frozen=True):

@@ -7,7 +7,7 @@ down come *frames*: everything one engine step produced for this gateway.
 
 import msgspec
 
-from deployments.types import Call, Delta
+from deployments.types import Call, Delta, Embedding
 
 
 class Submit(msgspec.Struct, frozen=True, array_like=True, tag=1):
@@ -38,11 +38,12 @@ class Failure(msgspec.Struct, frozen=True, array_like=True):
 class Entry(msgspec.Struct, frozen=True, array_like=True):
     """One delta of call `seq`, or its failure.
 
-    `is_last` ends the call; `delta` and `failure` are never both set.
+    `is_last` ends the call; `delta` and `failure` are never both set. An embedding
+    travels as bytes of its own, by which it is told from other deltas: see `entry_of`.
     """
 
     seq: int
-    delta: Delta | None
+    delta: Delta | bytes | None
     is_last: bool
     failure: Failure | None = None
 
@@ -50,6 +51,21 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
 _encoder = msgspec.msgpack.Encoder()
 _uplink_decoder = msgspec.msgpack.Decoder(Submit | Abort)
 _frame_decoder = msgspec.msgpack.Decoder(list[Entry])
+_embedding_decoder = msgspec.msgpack.Decoder(Embedding)
+
+
+def entry_of(seq: int, delta: Delta, is_last: bool) -> Entry:
+    """The entry that carries the delta."""
+    carried = _encoder.encode(delta) if isinstance(delta, Embedding) else delta
+    return Entry(seq, carried, is_last)
+
+
+def delta_of(entry: Entry) -> Delta:
+    """The delta that the entry carries; raises msgspec.ValidationError for other bytes."""
+    assert entry.delta is not None
+    if isinstance(entry.delta, bytes):
+        return _embedding_decoder.decode(entry.delta)
+    return entry.delta
 
 
 def encode(message: Submit | Abort | list[Entry]) -> bytes:

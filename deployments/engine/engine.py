@@ -14,6 +14,7 @@ from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 
+from deployments.engine.embedding import embed
 from deployments.engine.failures import translated
 from deployments.engine.load import EngineLoad, LoadLogger
 from deployments.engine.sampling import to_sampling_params
@@ -84,12 +85,14 @@ class Engine:
             raise NoReplicaError("this engine replica is being replaced; try again")
         has_output = False
         try:
+            if call.pooling is not None:
+                yield await embed(self._llm, call, **self._options(call)), True
+                return
             async for output in self._llm.generate(
                 tokens_input(call.token_ids, cache_salt=call.cache_salt),
                 to_sampling_params(call.sampling, self._defaults, stream=call.stream),
                 call.request_id,
-                lora_request=self._adapters[call.adapter] if call.adapter else None,
-                trace_headers=call.trace if self._has_tracing else None,
+                **self._options(call),
             ):
                 has_output = True
                 for delta, is_last in _to_deltas(output, call.sampling.logprobs or 0):
@@ -98,6 +101,12 @@ class Engine:
             raise
         except Exception as error:
             raise translated(error, has_output=has_output) from error
+
+    def _options(self, call: Call) -> dict[str, Any]:
+        return {
+            "lora_request": self._adapters[call.adapter] if call.adapter else None,
+            "trace_headers": call.trace if self._has_tracing else None,
+        }
 
     async def check_health(self, timeout_s: float) -> None:
         """Ask the engine core itself, through its own loop.

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from deployments.peer import PeerConnection
 from deployments.types import Call, Delta
-from deployments.wire import Abort, Entry, Failure, Submit, decode_uplink, encode
+from deployments.wire import Abort, Entry, Failure, Submit, decode_uplink, encode, entry_of
 from infra.errors import CoterieError, NoReplicaError
 
 log = logging.getLogger(__name__)
@@ -124,7 +124,7 @@ class _Link:
     async def _run(self, seq: int, call: Call) -> None:
         try:
             async for delta, is_last in self._server.deltas_of(call):
-                self._put(Entry(seq, delta, is_last))
+                self._put(entry_of(seq, delta, is_last))
         except CoterieError as error:
             self._put(_failed(seq, error))
         except Exception as error:  # the boundary of the call: the gateway must hear

@@ -26,6 +26,7 @@ Device = Literal["cpu", "cuda"]
 CPU_KV_CACHE_BYTES = 1024**3
 STAGE_WORKER = "deployments.engine.stage_worker.StageWorker"
 CORE_EXECUTOR = "deployments.engine.core_executor.CoreExecutor"
+_EMBEDDING_ARGS = {"runner": "pooling", "convert": "embed"}
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,11 @@ def plan_engine_args(
         "distributed_executor_backend": executor,
         "disable_log_stats": True,
     }
+    if section.task == "embed":
+        args |= _EMBEDDING_ARGS
+        # Not all embedding models bear these: by default vLLM decides.
+        for name in ("enable_prefix_caching", "enable_chunked_prefill"):
+            args[name] = None if args[name] else False
     if section.adapters:
         args |= {"enable_lora": True, "max_loras": len(section.adapters)}
     if device == "cpu":

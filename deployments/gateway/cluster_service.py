@@ -17,6 +17,12 @@ from deployments.gateway.checks import (
     check_token_ids,
     fit_to_context,
 )
+from deployments.gateway.embedding import (
+    EmbeddingGeneration,
+    check_length,
+    check_prompts,
+    check_task,
+)
 from deployments.gateway.served_model import ServedModel
 from deployments.gateway.service import Prompt
 from deployments.settings import GatewaySection
@@ -27,6 +33,7 @@ from deployments.types import (
     Conversation,
     Delta,
     ModelCard,
+    Pooling,
     RequestId,
     Sampling,
 )
@@ -93,11 +100,8 @@ class ClusterService:
         """See `InferenceService.generate`."""
         name, served, _ = self._find(model)
         self._gate.check(served.section.name, options.tenant)
-        if isinstance(prompt, str):
-            token_ids = await served.tokenizer.encode(prompt)
-        else:
-            token_ids = list(prompt)
-            check_token_ids(token_ids, served.vocab_size, "prompt")
+        check_task(served.section, name, is_embedding=False)
+        token_ids = await _token_ids_of(prompt, served)
         return self._admit(name, token_ids, sampling, options)
 
     async def chat(
@@ -110,9 +114,28 @@ class ClusterService:
         """See `InferenceService.chat`."""
         name, served, _ = self._find(model)
         self._gate.check(served.section.name, options.tenant)
+        check_task(served.section, name, is_embedding=False)
         check_conversation(conversation)
         token_ids = await served.tokenizer.encode_chat(conversation)
         return self._admit(name, token_ids, sampling, options)
+
+    async def embed(
+        self,
+        model: str,
+        prompts: Sequence[Prompt],
+        pooling: Pooling,
+        options: CallOptions,
+    ) -> EmbeddingGeneration:
+        """See `InferenceService.embed`."""
+        name, served, _ = self._find(model)
+        self._gate.check(served.section.name, options.tenant)
+        check_task(served.section, name, is_embedding=True)
+        check_prompts(len(prompts))
+        generations = [
+            self._admit(name, await _token_ids_of(prompt, served), Sampling(), options, pooling)
+            for prompt in prompts
+        ]
+        return EmbeddingGeneration(generations, self._timeout_s(options))
 
     async def tokenize(
         self, model: str, text: str, *, add_special_tokens: bool = True
@@ -163,6 +186,7 @@ class ClusterService:
         token_ids: list[int],
         sampling: Sampling,
         options: CallOptions,
+        pooling: Pooling | None = None,
     ) -> ClusterGeneration:
         _, served, adapter = self._find(name)
         if not served.max_model_len:
@@ -174,20 +198,23 @@ class ClusterService:
         limits = Limits(
             served.max_model_len, served.vocab_size, section.max_outputs, section.max_logprobs
         )
-        check_sampling(sampling, limits)
+        if pooling is None:
+            check_sampling(sampling, limits)
+            sampling = fit_to_context(len(token_ids), sampling, served.max_model_len)
+        else:
+            check_length(len(token_ids), served.max_model_len)
         if options.request_id:
             check_request_id(options.request_id)
         call = Call(
             request_id=options.request_id or uuid.uuid4().hex,
             token_ids=token_ids,
-            sampling=fit_to_context(len(token_ids), sampling, served.max_model_len),
+            sampling=sampling,
             adapter=adapter,
             stream=options.stream,
             trace=options.trace,
+            pooling=pooling,
             cache_salt=self._gate.cache_salt(options.tenant),
         )
-        limit_s = section.request_timeout_s
-        timeout_s = limit_s if options.timeout_s is None else min(options.timeout_s, limit_s)
         demand = Demand(
             model=served.section.name,
             tenant=options.tenant,
@@ -196,5 +223,17 @@ class ClusterService:
             num_outputs=sampling.n,
         )
         return ClusterGeneration(
-            name, served, call, timeout_s, partial(self._gate.admitted, demand)
+            name, served, call, self._timeout_s(options), partial(self._gate.admitted, demand)
         )
+
+    def _timeout_s(self, options: CallOptions) -> float:
+        limit_s = self._section.request_timeout_s
+        return limit_s if options.timeout_s is None else min(options.timeout_s, limit_s)
+
+
+async def _token_ids_of(prompt: Prompt, served: ServedModel) -> list[int]:
+    """Raises InvalidArgumentError for token ids that are none of the model's."""
+    if isinstance(prompt, str):
+        return await served.tokenizer.encode(prompt)
+    check_token_ids(prompt, served.vocab_size, "prompt")
+    return list(prompt)

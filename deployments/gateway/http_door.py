@@ -16,6 +16,11 @@ from deployments.gateway.openai_completion import (
     CompletionRequest,
 )
 from deployments.gateway.openai_decode import RequestDecoder
+from deployments.gateway.openai_embeddings import (
+    EMBEDDING_REFUSED_FIELDS,
+    EmbeddingAnswer,
+    EmbeddingRequest,
+)
 from deployments.gateway.openai_errors import HttpFailure, to_failure, to_path_failure
 from deployments.gateway.openai_exchange import REQUEST_ID_HEADER, request_id_or_new
 from deployments.gateway.openai_path import BodyPath, GenerationAnswer
@@ -39,6 +44,11 @@ def http_app(
     completions = BodyPath(
         RequestDecoder(CompletionRequest, COMPLETION_REFUSED_FIELDS), max_bytes, answer
     )
+    embeddings = BodyPath(
+        RequestDecoder(EmbeddingRequest, EMBEDDING_REFUSED_FIELDS),
+        max_bytes,
+        EmbeddingAnswer(service),
+    )
     return FastAPI(
         title="Coterie",
         docs_url=None,
@@ -47,6 +57,7 @@ def http_app(
         routes=[
             Route("/v1/chat/completions", chat, methods=["POST"]),
             Route("/v1/completions", completions, methods=["POST"]),
+            Route("/v1/embeddings", embeddings, methods=["POST"]),
             Route("/v1/models", catalogue.list_models),
             Route("/v1/models/{name:path}", catalogue.get_model),
             Route("/health", catalogue.health),

@@ -13,7 +13,7 @@ from typing import Self
 
 from deployments.peer import PeerConnection
 from deployments.types import Call, Delta
-from deployments.wire import Abort, Entry, Failure, Submit, decode_frame, encode
+from deployments.wire import Abort, Entry, Failure, Submit, decode_frame, delta_of, encode
 from infra.errors import (
     CoterieError,
     DeadlineError,
@@ -102,8 +102,7 @@ class Link:
                 is_finished = entry.is_last
                 if entry.failure is not None:
                     raise _to_error(entry.failure)
-                assert entry.delta is not None
-                yield entry.delta
+                yield delta_of(entry)
         finally:
             timer.cancel()
             if self._inboxes.pop(seq, None) is not None and not is_finished:

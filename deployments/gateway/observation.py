@@ -13,12 +13,12 @@ from typing import Any, Literal, Protocol
 
 from deployments.types import CallOptions, Delta, Sampling
 
-Operation = Literal["chat", "text_completion"]
+Operation = Literal["chat", "text_completion", "embeddings"]
 Outcome = Literal["finished", "aborted", "rejected", "failed"]
 """`aborted`: the client left. `rejected`: turned away before an engine had it.
 `failed`: begun, and ended by an error."""
 
-OPERATIONS: tuple[Operation, ...] = ("chat", "text_completion")
+OPERATIONS: tuple[Operation, ...] = ("chat", "text_completion", "embeddings")
 OUTCOMES: tuple[Outcome, ...] = ("finished", "aborted", "rejected", "failed")
 
 

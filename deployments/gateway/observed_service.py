@@ -11,7 +11,15 @@ from contextlib import AbstractContextManager, aclosing, nullcontext
 
 from deployments.gateway.observation import Observation, Observer, Operation, Outcome
 from deployments.gateway.service import Generation, InferenceService, Prompt
-from deployments.types import CallOptions, ChatMessage, Conversation, Delta, ModelCard, Sampling
+from deployments.types import (
+    CallOptions,
+    ChatMessage,
+    Conversation,
+    Delta,
+    ModelCard,
+    Pooling,
+    Sampling,
+)
 from infra.errors import CapacityError, CoterieError, RequestError
 
 Around = Callable[[Observation], AbstractContextManager[None]]
@@ -61,6 +69,15 @@ class ObservedService:
         return await self._observed(
             self._start("chat", model, sampling, options),
             lambda o: self._service.chat(model, conversation, sampling, o),
+        )
+
+    async def embed(
+        self, model: str, prompts: Sequence[Prompt], pooling: Pooling, options: CallOptions
+    ) -> Generation:
+        """See `InferenceService.embed`."""
+        return await self._observed(
+            self._start("embeddings", model, Sampling(n=len(prompts)), options),
+            lambda o: self._service.embed(model, prompts, pooling, o),
         )
 
     async def tokenize(

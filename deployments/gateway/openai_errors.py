@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from deployments.gateway.error_feed import answered
 from deployments.gateway.status import INTERNAL, status_of
 from infra.errors import CoterieError
 
@@ -52,10 +53,12 @@ def to_failure(
     status = status_of(error)
     if status is INTERNAL or not isinstance(error, CoterieError):
         log.error("request %s failed", request_id, exc_info=error)
+        answered(CoterieError.kind, "http")
         message = f"the gateway failed; its log tells why under request id {request_id}"
         return _failure(
             INTERNAL.http_status, ErrorDetail(message, INTERNAL.openai_type, None, "internal")
         )
+    answered(error.kind, "http")
     error = error.renamed(param_names or {})
     message = error.message[:_MAX_MESSAGE_CHARS]
     code = _OPENAI_CODES.get(error.kind, error.kind)
@@ -68,11 +71,12 @@ def to_path_failure(status: int, method: str, path: str) -> HttpFailure:
     if status == HTTPStatus.NOT_FOUND:
         message = (
             f"there is no {path} here; this gateway answers /v1/models, /v1/completions, "
-            "/v1/chat/completions, /v2/models/{name}/generate and /health"
+            "/v1/chat/completions, /v1/embeddings, /v2/models/{name}/generate and /health"
         )
     else:
         message = f"{path} does not take {method}"
     kind = _PATH_KINDS.get(status, "bad_request")
+    answered(kind, "http")
     return _failure(
         status, ErrorDetail(message[:_MAX_MESSAGE_CHARS], "invalid_request_error", None, kind)
     )

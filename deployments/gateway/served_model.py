@@ -130,6 +130,7 @@ class ServedModel:
         return [
             ModelCard(
                 name=name,
+                task=self.section.task,
                 reference=self.section.model,
                 max_model_len=self.max_model_len,
                 vocab_size=self.vocab_size,

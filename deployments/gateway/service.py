@@ -9,6 +9,7 @@ from deployments.types import (
     Conversation,
     Delta,
     ModelCard,
+    Pooling,
     RequestId,
     Sampling,
 )
@@ -65,6 +66,21 @@ class InferenceService(Protocol):
         """The same for a conversation, through the model's chat template.
 
         Raises UnknownMethodError where there are tools and the template has none.
+        """
+        ...
+
+    async def embed(
+        self,
+        model: str,
+        prompts: Sequence[Prompt],
+        pooling: Pooling,
+        options: CallOptions,
+    ) -> Generation:
+        """Check, tokenize and route prompts whose embeddings are wanted.
+
+        The generation's deltas are `Embedding`s, one for each prompt in their order. Raises
+        UnknownMethodError where the model generates text, as `generate` and `chat` do
+        where it embeds.
         """
         ...
 

@@ -10,23 +10,27 @@ Text and token ids are each other's UTF-8: "hi" is [104, 105].
 """
 
 import asyncio
+from array import array
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
 
 from deployments.gateway.checks import check_conversation
+from deployments.gateway.embedding import EmbeddingGeneration, check_prompts
 from deployments.gateway.service import Prompt
 from deployments.types import (
     CallOptions,
     ChatMessage,
     Conversation,
     Delta,
+    Embedding,
     ModelCard,
+    Pooling,
     RequestId,
     Sampling,
 )
-from infra.errors import UnknownModelError
+from infra.errors import UnknownMethodError, UnknownModelError
 
 Step = Delta | asyncio.Event | Exception
 
@@ -61,6 +65,13 @@ def text_deltas(*texts: str, index: int = 0, num_cached_tokens: int = 0) -> list
     ]
 
 
+def embedding_of(prompt: Prompt, pooling: Pooling) -> Embedding:
+    """A prompt's length, and ones: as many numbers as are wanted, or 3."""
+    numbers = [float(len(prompt)), *[1.0] * ((pooling.dimensions or 3) - 1)]
+    vector = array("f", numbers).tobytes()
+    return Embedding(index=0, text="", token_ids=[], finish_reason="stop", vector=vector)
+
+
 class RecordedCall(NamedTuple):
     """One `generate` or `chat` with its arguments; the other prompt is None."""
 
@@ -69,6 +80,7 @@ class RecordedCall(NamedTuple):
     conversation: Conversation | None
     sampling: Sampling
     options: CallOptions
+    pooling: Pooling | None = None
 
     @property
     def messages(self) -> tuple[ChatMessage, ...] | None:
@@ -101,6 +113,7 @@ class FakeGeneration:
         self.queue_s = 0.0
         self._service = service
         self._stream = call.stream
+        self._call = call
 
     async def deltas(self) -> AsyncGenerator[Delta, None]:
         """See `Generation.deltas`."""
@@ -127,6 +140,8 @@ class FakeGeneration:
                     await step.wait()
                 case error:
                     raise error
+        if self._call.pooling is not None:
+            yield embedding_of(self._call.prompt or "", self._call.pooling)
 
 
 class FakeService:
@@ -174,6 +189,23 @@ class FakeService:
         check_conversation(conversation)
         call = RecordedCall(model, None, conversation, sampling, options)
         return self._admit(call, len(await self.tokenize_chat(model, conversation.messages)))
+
+    async def embed(
+        self,
+        model: str,
+        prompts: Sequence[Prompt],
+        pooling: Pooling,
+        options: CallOptions,
+    ) -> EmbeddingGeneration:
+        """See `InferenceService.embed`, and `embedding_of`; the script is played before."""
+        if self.model(model).task != "embed":
+            raise UnknownMethodError(f"{model} is served to generate text", param="model")
+        check_prompts(len(prompts))
+        generations = []
+        for prompt in prompts:
+            call = RecordedCall(model, prompt, None, Sampling(), options, pooling)
+            generations.append(self._admit(call, len(prompt)))
+        return EmbeddingGeneration(generations, timeout_s=60.0)
 
     async def tokenize(
         self, model: str, text: str, *, add_special_tokens: bool = True
