@@ -16,12 +16,13 @@ tries, and a digest does not lead back to its key; the whole digest is compared 
 
 import hashlib
 import hmac
+import re
 import secrets
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Annotated, Any, NamedTuple
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from infra.errors import ConfigError, UnauthenticatedError
 from infra.section import Section
@@ -31,6 +32,7 @@ KEY_PREFIX = "ct-"
 """By which tools that look for leaked secrets know a key."""
 
 _NUM_RANDOM_BYTES = 32
+_DIGEST = re.compile("[0-9a-f]{64}")
 _MAX_KEY_CHARS = 256
 _ID_CHARS = 12
 
@@ -64,13 +66,20 @@ def _time(given: Any) -> Any:
 Time = Annotated[datetime, BeforeValidator(_time)]
 
 
+def _digest(given: str) -> str:
+    """A digest, else ValueError that does not show it: it may be a key by mistake."""
+    if not _DIGEST.fullmatch(given):
+        raise ValueError("is not 64 hexadecimal digits; `coterie key new` writes them")
+    return given
+
+
 class KeyEntry(Section):
     """What is kept of one key."""
 
     tenant: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
     """Who sends it."""
 
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    sha256: Annotated[str, AfterValidator(_digest)]
     """SHA-256 of the key, in hexadecimal digits."""
 
     label: Annotated[str, Field(max_length=128)] | None = None
