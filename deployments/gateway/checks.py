@@ -27,6 +27,16 @@ MAX_TOOL_CALLS = 128
 """Of one turn."""
 MAX_TOOLS_CHARS = 256 * 1024
 """Of all tools of a request: names, descriptions, schemas."""
+MAX_TENSORS = 64
+MAX_PARAMETERS = 64
+MAX_SAMPLING_BYTES = 512 * 1024
+"""Of the JSON text of sampling parameters."""
+MAX_STREAM_REQUESTS = 256
+"""Open at a time on one stream of requests; it is not read further until one has ended."""
+MAX_STREAMS = 1024
+"""Open at a time on one gRPC connection; the client's library holds further ones back."""
+MAX_METADATA_BYTES = 16 * 1024
+"""Of a call's metadata, or of the line and headers of an HTTP request."""
 _TOOL_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
@@ -156,6 +166,12 @@ def fit_to_context(num_prompt_tokens: int, sampling: Sampling, max_model_len: in
             param="min_tokens",
         )
     return msgspec.structs.replace(sampling, max_tokens=fitted)
+
+
+def check_count(count: int, limit: int, param: str) -> None:
+    """A repeated field has at most so many entries."""
+    if count > limit:
+        raise InvalidArgumentError(f"{field(param)} has over {limit} entries", param=param)
 
 
 def check_token_ids(token_ids: Sequence[int], vocab_size: int, param: str) -> None:

@@ -12,6 +12,7 @@ import uvicorn
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from coterie.v1 import inference_pb2_grpc
+from deployments.gateway.checks import MAX_METADATA_BYTES, MAX_STREAMS
 from deployments.gateway.door_security import DoorSecurity
 from deployments.gateway.grpc_door import GrpcDoor
 from deployments.gateway.health import INFERENCE, KSERVE, HealthDoor
@@ -45,6 +46,9 @@ class Doors:
             options=(
                 ("grpc.so_reuseport", 1),
                 ("grpc.max_receive_message_length", limit),
+                ("grpc.max_concurrent_streams", MAX_STREAMS),
+                ("grpc.max_metadata_size", MAX_METADATA_BYTES),
+                ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
                 ("grpc.keepalive_time_ms", 30_000),
                 ("grpc.keepalive_permit_without_calls", 1),
                 ("grpc.http2.min_ping_interval_without_data_ms", 10_000),

@@ -23,6 +23,7 @@ from deployments.gateway.kserve_request import (
     make_request,
 )
 from deployments.gateway.kserve_response import InferResponse, answer
+from deployments.gateway.kserve_sampling import PARAM as SAMPLING_PARAM
 from deployments.gateway.kserve_tensors import INPUT_TYPES, InputValue
 from deployments.gateway.openai_errors import ErrorBody, HttpFailure, to_failure
 from deployments.gateway.openai_exchange import (
@@ -34,6 +35,7 @@ from deployments.gateway.service import InferenceService
 from deployments.types import CallOptions
 from infra.errors import CoterieError, InvalidArgumentError
 
+_STRING_WORDS = {SAMPLING_PARAM: "an object, or its JSON as a string"}
 _MODEL = "/v2/models/{name:path}"
 _VERSIONED = _MODEL + "/versions/{version}"
 
@@ -161,9 +163,11 @@ def decode_generate(body: bytes, path: Mapping[str, str]) -> InferRequest:
 def _input(name: str, value: Any) -> InputValue:
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
+    if name == SAMPLING_PARAM and isinstance(value, dict):
+        return msgspec.json.encode(value)
     kind = bool if INPUT_TYPES[name] == "BOOL" else str
     if not isinstance(value, kind):
-        words = "true or false" if kind is bool else "a string"
+        words = "true or false" if kind is bool else _STRING_WORDS.get(name, "a string")
         raise InvalidArgumentError(f"{name} must be {words}", param=name)
     return value.encode() if isinstance(value, str) else bool(value)
 

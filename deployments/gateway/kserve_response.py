@@ -41,7 +41,7 @@ async def answer(
 ) -> AsyncGenerator[InferResponse, None]:
     """One response, or one for each delta where it streams; leaving early aborts it.
 
-    The request's own id and time-out count before those of `options`.
+    The request's own id, time-out and priority count before those of `options`.
 
     Raises what `InferenceService.generate` and `Generation.deltas` raise, in the
     names of KServe's fields.
@@ -65,6 +65,7 @@ async def _answer(
             options,
             request_id=request.id or options.request_id,
             timeout_s=_shorter(request.timeout_s, options.timeout_s),
+            priority=request.priority or options.priority,
             stream=request.stream,
         ),
     )

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from deployments.gateway.checks import MAX_SAMPLING_BYTES
 from deployments.gateway.openai_request import Count, GenerationRequest, to_sampling
 from deployments.types import Sampling
 from infra.errors import InvalidArgumentError
@@ -82,6 +83,8 @@ def decode_sampling(text: bytes, *, needs_logprobs: bool) -> Sampling:
     With `needs_logprobs` those of the output tokens are asked for in any case.
     Raises InvalidArgumentError that names the parameter at fault.
     """
+    if len(text) > MAX_SAMPLING_BYTES:
+        raise InvalidArgumentError(f"{PARAM} is over {MAX_SAMPLING_BYTES} bytes", param=PARAM)
     try:
         given = msgspec.json.decode(text or b"{}", type=dict[str, msgspec.Raw])
         _check_names(given)

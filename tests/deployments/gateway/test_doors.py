@@ -1,4 +1,4 @@
-"""Both doors as a gateway replica opens them: reflection, health, draining."""
+"""Both doors as a gateway replica opens them: reflection, health, draining, limits."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -15,7 +15,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
     ProtoReflectionDescriptorDatabase,
 )
 
-from deployments.gateway.cluster_service import ClusterService
+from deployments.gateway.checks import MAX_METADATA_BYTES, MAX_STREAMS
 from deployments.gateway.doors import Doors
 from deployments.local_cluster import free_ports
 from deployments.settings import GatewaySection
@@ -27,7 +27,7 @@ async def opened(service: FakeService, **section: Any) -> AsyncIterator[tuple[Do
     """The doors, the gRPC address and the HTTP base of a gateway on loopback."""
     grpc_port, http_port = free_ports(2)
     ports = {"grpc_port": grpc_port, "http_port": http_port, "drain_timeout_s": 5.0}
-    doors = Doors(GatewaySection(**(ports | section)), cast(ClusterService, service))
+    doors = Doors(GatewaySection(**(ports | section)), service)
     await doors.open()
     try:
         yield doors, f"127.0.0.1:{grpc_port}", f"http://127.0.0.1:{http_port}"
@@ -97,3 +97,34 @@ async def test_a_watcher_does_not_hold_up_the_end_of_the_doors() -> None:
             closing = asyncio.create_task(doors.close())
             assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
             await closing
+
+
+async def test_metadata_over_its_limit_is_refused_and_large_one_is_not() -> None:
+    async with (
+        opened(FakeService()) as (_, address, _),
+        grpc.aio.insecure_channel(address) as channel,
+    ):
+        check = health_pb2_grpc.HealthStub(channel).Check
+        large = (("x-trace", "a" * (MAX_METADATA_BYTES // 2)),)
+        assert (await check(health_pb2.HealthCheckRequest(), metadata=large)).status
+        too_large = (("x-trace", "a" * MAX_METADATA_BYTES),)
+        with pytest.raises(grpc.aio.AioRpcError) as failed:
+            await check(health_pb2.HealthCheckRequest(), metadata=too_large)
+        assert failed.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+async def test_streams_beyond_the_limit_wait_until_others_have_ended() -> None:
+    service = FakeService()
+    async with (
+        opened(service) as (_, address, _),
+        grpc.aio.insecure_channel(address) as channel,
+    ):
+        watch = health_pb2_grpc.HealthStub(channel).Watch
+        open_ones = [watch(health_pb2.HealthCheckRequest()) for _ in range(MAX_STREAMS)]
+        await asyncio.gather(*(each.read() for each in open_ones))
+        late = asyncio.ensure_future(watch(health_pb2.HealthCheckRequest()).read())
+        await asyncio.sleep(0.1)
+        assert not late.done()
+        open_ones[0].cancel()
+        async with asyncio.timeout(5):
+            assert (await late).status == health_pb2.HealthCheckResponse.SERVING

@@ -9,6 +9,7 @@ import grpc
 import pytest
 import pytest_asyncio
 
+from deployments.gateway.checks import MAX_STREAM_REQUESTS
 from deployments.gateway.kserve_door import FINAL_PARAM
 from deployments.kserve import grpc_service_pb2 as pb
 from deployments.kserve.grpc_service_pb2_grpc import GRPCInferenceServiceStub
@@ -186,3 +187,31 @@ async def test_a_deadline_aborts_all_requests_of_its_stream(
         while len(service.aborted_ids) < len(service.calls):
             await asyncio.sleep(0.01)
     assert service.open_ids == []
+
+
+async def test_the_id_may_come_as_metadata(
+    service: FakeService, stub: GRPCInferenceServiceStub
+) -> None:
+    request = infer_request(text_input="x", stream=True)
+    await stub.ModelInfer(infer_request(), metadata=(("x-request-id", "outer"),))
+    assert service.last_call.request_id == "r"  # the request's own counts before it
+    request.id = ""
+    call = stub.ModelStreamInfer(iter([request]), metadata=(("x-request-id", "outer"),))
+    assert [r.infer_response.id async for r in call] == ["", ""]
+    assert service.last_call.request_id == "outer"
+
+
+async def test_a_stream_with_very_many_open_requests_is_read_no_further(
+    service: FakeService, stub: GRPCInferenceServiceStub
+) -> None:
+    goes_on = asyncio.Event()
+    service.script = [goes_on, Delta(0, "a", [97], "stop")]
+    requests = [infer_request(text_input="x") for _ in range(MAX_STREAM_REQUESTS + 9)]
+    call = stub.ModelStreamInfer(iter(requests))
+    async with asyncio.timeout(10):
+        while len(service.open_ids) < MAX_STREAM_REQUESTS:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.1)
+        assert len(service.calls) == MAX_STREAM_REQUESTS
+        goes_on.set()
+        assert len([response async for response in call]) == len(requests)

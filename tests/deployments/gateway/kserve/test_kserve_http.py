@@ -122,6 +122,9 @@ async def test_a_refusal_has_the_status_of_its_kind_and_its_message(
         ({"text_input": "a", "stream": True}, "generate gives one response"),
         ({"text_input": "a", "parameters": 1}, "parameters an object"),
         ({"text_input": "a", "temprature": 1}, "did you mean temperature"),
+        ({"text_input": "a", "sampling_parameters": 1}, "must be an object, or its JSON"),
+        ({"text_input": "a", "sampling_parameters": {"n": {}}}, "cannot be read"),
+        ({"text_input": "a"} | {f"p{n}": 1 for n in range(65)}, "over 64 entries"),
         ({"text_input": "a", "parameters": {"output_kind": 1}}, "leave out output_kind"),
     ],
 )
@@ -162,3 +165,18 @@ async def test_ready_is_told_by_status(num_ready_replicas: int, status: int) -> 
         assert (await ask(service, "GET", path)).status_code == status
     assert (await ask(service, "GET", "/v2/health/live")).status_code == 200
     assert (await ask(service, "GET", "/v2/models/none/ready")).status_code == 404
+
+
+@pytest.mark.parametrize("given", [{"temperature": 0, "max_tokens": 3}, '{"max_tokens": 3}'])
+async def test_sampling_parameters_are_an_object_or_its_json(
+    service: FakeService, given: Any
+) -> None:
+    body = {"text_input": "abc", "sampling_parameters": given}
+    assert (await post(service, GENERATE, body)).status_code == 200
+    assert service.last_call.sampling.max_tokens == 3
+
+
+async def test_a_priority_is_taken_from_the_parameters(service: FakeService) -> None:
+    body = {"text_input": "abc", "parameters": {"priority": 3}}
+    assert (await post(service, GENERATE, body)).status_code == 200
+    assert service.last_call.options.priority == "low"

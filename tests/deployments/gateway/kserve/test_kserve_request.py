@@ -27,6 +27,7 @@ def test_a_request_with_nothing_but_text_has_tritons_defaults() -> None:
         "has_prompt_in_output": True,
         "outputs": ("text_output",),
         "timeout_s": None,
+        "priority": None,
     }
 
 
@@ -106,7 +107,7 @@ def test_sampling_parameters_that_are_no_object_are_refused(text: bytes) -> None
         decode_sampling(text, needs_logprobs=False)
 
 
-@pytest.mark.parametrize("name", ["sequence_id", "priority"])
+@pytest.mark.parametrize("name", ["sequence_id", "sequence_end"])
 def test_parameters_of_other_kinds_of_models_are_refused(name: str) -> None:
     with pytest.raises(InvalidArgumentError, match=f"leave out the parameter {name}"):
         decode_request(with_params(**{name: 1}))
@@ -185,3 +186,36 @@ def test_an_output_that_is_not_there_is_refused() -> None:
     request.outputs.add(name="text_outputs")
     with pytest.raises(InvalidArgumentError, match="there is no output text_outputs; did you"):
         decode_request(request)
+
+
+@pytest.mark.parametrize(
+    ("number", "priority"), [(0, None), (1, "high"), (2, "normal"), (3, "low")]
+)
+def test_tritons_priorities_are_numbers_of_ours(number: int, priority: str | None) -> None:
+    assert decode_request(with_params(priority=number)).priority == priority
+
+
+@pytest.mark.parametrize("priority", [4, -1, True, "1"])
+def test_another_priority_is_refused(priority: int | str) -> None:
+    with pytest.raises(InvalidArgumentError, match="1 \\(high\\)") as refused:
+        decode_request(with_params(priority=priority))
+    assert refused.value.param == "priority"
+
+
+def test_tensors_parameters_and_sampling_text_are_limited() -> None:
+    request = infer_request()
+    for _ in range(65):
+        request.outputs.add(name="text_output")
+    many_params = with_params(**{f"p{number}": 1 for number in range(65)})
+    many_inputs = infer_request()
+    for _ in range(65):
+        many_inputs.inputs.add().CopyFrom(many_inputs.inputs[0])
+    large = infer_request(text_input="a", sampling_parameters=" " * 600_000)
+    for wrong, words in (
+        (request, "outputs has over 64 entries"),
+        (many_params, "parameters has over 64 entries"),
+        (many_inputs, "inputs has over 64 entries"),
+        (large, "sampling_parameters is over 524288 bytes"),
+    ):
+        with pytest.raises(InvalidArgumentError, match=words):
+            decode_request(wrong)
