@@ -7,6 +7,7 @@ from contextlib import aclosing
 
 from google.protobuf.message import DecodeError
 
+from deployments.gateway.checks import MAX_STREAM_REQUESTS
 from deployments.gateway.grpc_answer import Context, abort, call_options
 from deployments.gateway.grpc_answer import answer as answer_call
 from deployments.gateway.kserve_metadata import model_metadata, server_metadata
@@ -21,8 +22,6 @@ from infra.errors import CoterieError, InvalidArgumentError, RequestError
 
 log = logging.getLogger(__name__)
 
-# A stream with more open requests is not read further until one has ended.
-MAX_OPEN_REQUESTS = 1024
 FINAL_PARAM = "triton_final_response"
 
 
@@ -85,7 +84,7 @@ class KServeDoor(pb_grpc.GRPCInferenceServiceServicer):
     async def _answer_all(
         self, requests: AsyncIterator[pb.ModelInferRequest], context: Context
     ) -> None:
-        room = asyncio.Semaphore(MAX_OPEN_REQUESTS)
+        room = asyncio.Semaphore(MAX_STREAM_REQUESTS)
         write = asyncio.Lock()
 
         async def write_all(request: pb.ModelInferRequest) -> None:
