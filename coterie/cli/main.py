@@ -19,6 +19,7 @@ SECTIONS = {
         "config": LazyCommand(
             "coterie.cli.config:config_command", "Check and show the configuration."
         ),
+        "usage": LazyCommand("coterie.cli.usage:usage_command", "Sum up what tenants used."),
         "key": LazyCommand("coterie.cli.key:key_command", "Make and revoke API keys."),
     },
     "Use a cluster": {

@@ -8,6 +8,7 @@ from contextlib import aclosing
 from google.protobuf.message import DecodeError
 
 from deployments.gateway.checks import MAX_STREAM_REQUESTS
+from deployments.gateway.error_feed import answered
 from deployments.gateway.grpc_answer import Context, abort, call_options
 from deployments.gateway.grpc_answer import answer as answer_call
 from deployments.gateway.kserve_metadata import model_metadata, server_metadata
@@ -113,9 +114,11 @@ class KServeDoor(pb_grpc.GRPCInferenceServiceServicer):
                 async for response in responses:
                     yield pb.ModelStreamInferResponse(infer_response=_to_message(response))
         except CoterieError as error:
+            answered(error.kind, "grpc")
             yield _failure(message, error.message)
         except Exception:  # the boundary of the process: the client gets no traceback
             log.exception("request failed")
+            answered(CoterieError.kind, "grpc")
             yield _failure(message, "internal error; the gateway's log has more")
 
     async def _infer(

@@ -18,6 +18,9 @@ from infra.errors import UnknownModelError
 
 UNKNOWN_MODEL = "unknown"
 OTHER_TENANTS = "other"
+OPEN = "coterie_open_requests"
+READY = "coterie_ready_engine_replicas"
+HELD = "coterie_held_requests"
 
 _SHORT_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5)
 _TTFT_S = (0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2.5, 5, 10, 20, 40, 80)
@@ -79,6 +82,7 @@ class GatewayMetrics:
         self._by_model: dict[str, _ModelSeries] = {}
         self._by_tenant: dict[tuple[str, str], _TenantSeries] = {}
         self._children: dict[tuple[Counter, tuple[str, ...]], Counter] = {}
+        self._described: dict[str, tuple[str, ...]] = {}
         self._make_latencies()
         self._make_counters()
 
@@ -103,7 +107,10 @@ class GatewayMetrics:
             "requests", "Requests that ended", *of_tenant, "door", "outcome"
         )
         self._errors = self._counter(
-            "errors", "Errors that clients got", "kind", "model", "door"
+            "errors", "Requests that an error ended", "kind", "model", "door"
+        )
+        self._answers = self._counter(
+            "error_answers", "Errors that clients got, of any call", "kind", "transport"
         )
         self._prompt = self._counter("prompt_tokens", "Prompt tokens", *of_tenant)
         self._cached = self._counter(
@@ -113,8 +120,9 @@ class GatewayMetrics:
         self._finish = self._counter(
             "finished_outputs", "Outputs by how they ended", "model", "reason"
         )
+        self._described[OPEN] = ("model",)
         self._open = Gauge(
-            "coterie_open_requests",
+            OPEN,
             "Requests that have been checked and have not ended",
             ("model",),
             registry=self.registry,
@@ -144,14 +152,17 @@ class GatewayMetrics:
             if observation.first_s is not None:
                 self._add_work(observation, model, tenant)
 
-    def count_refusal(self, kind: str, door: str) -> None:
-        """Count an error of a request that never reached the service: no valid key,
-        a body that cannot be read.
-        """
-        self._count(self._errors, kind, UNKNOWN_MODEL, door)
+    def count_answer(self, kind: str, transport: str) -> None:
+        """Count an error that a door answers; see `error_feed`."""
+        self._count(self._answers, kind, transport)
+
+    def described(self) -> dict[str, tuple[str, ...]]:
+        """Names of all metrics as they are exported, and their labels."""
+        return dict(self._described)
 
     def add_states(self, cards: Callable[[], Iterable[ModelCard]], held: Held | None) -> None:
         """Gauges of what is at the moment of a scrape."""
+        self._described |= {READY: ("model",)} | ({HELD: ("model",)} if held else {})
         self.registry.register(_States(cards, held))
 
     def _add_work(self, observation: Observation, model: str, tenant: str) -> None:
@@ -210,15 +221,12 @@ class GatewayMetrics:
     def _histogram(
         self, name: str, words: str, buckets: tuple[float, ...], *labels: str
     ) -> Histogram:
-        return Histogram(
-            f"coterie_{name}_seconds",
-            words,
-            ("model", *labels),
-            buckets=buckets,
-            registry=self.registry,
-        )
+        full, all_labels = f"coterie_{name}_seconds", ("model", *labels)
+        self._described[full] = all_labels
+        return Histogram(full, words, all_labels, buckets=buckets, registry=self.registry)
 
     def _counter(self, name: str, words: str, *labels: str) -> Counter:
+        self._described[f"coterie_{name}_total"] = labels
         return Counter(f"coterie_{name}", words, labels, registry=self.registry)
 
 
@@ -232,7 +240,7 @@ class _States(Collector):
     def collect(self) -> Iterable[Metric]:
         """See `Collector`."""
         ready = GaugeMetricFamily(
-            "coterie_ready_engine_replicas",
+            READY,
             "Engine replicas that this gateway has a link to",
             labels=("model",),
         )
@@ -242,7 +250,7 @@ class _States(Collector):
         yield ready
         if self._held is not None:
             held = GaugeMetricFamily(
-                "coterie_held_requests", "Requests that wait for admission", labels=("model",)
+                HELD, "Requests that wait for admission", labels=("model",)
             )
             for model, num in self._held().items():
                 held.add_metric((model,), num)

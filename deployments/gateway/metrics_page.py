@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 
 PEER_TIMEOUT_S = 2.0
 REPLICA_LABEL = "replica"
+# When a series began: optional, as large as the rest together, and read by few.
+_CREATED = "_created"
 
 
 class Sample(msgspec.Struct, frozen=True, array_like=True):
@@ -107,6 +109,7 @@ class MetricsPage:
                 [
                     Sample(s.name, {**s.labels, REPLICA_LABEL: self._replica}, s.value)
                     for s in metric.samples
+                    if not s.name.endswith(_CREATED)
                 ],
             )
             for metric in self._registry.collect()

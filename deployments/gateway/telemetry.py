@@ -7,6 +7,7 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.routing import Route
 
+from deployments.gateway import error_feed
 from deployments.gateway.access_log import AccessLog
 from deployments.gateway.billing import Billing
 from deployments.gateway.http_guard import METRICS_PATH
@@ -21,6 +22,8 @@ from deployments.types import Door
 from infra.telemetry.settings import TelemetrySection
 from infra.telemetry.tracing import Tracing
 from infra.telemetry.usage_writer import UsageWriter
+
+_EXPORT_TIMEOUT_S = 5.0
 
 
 class GatewayTelemetry:
@@ -44,6 +47,7 @@ class GatewayTelemetry:
         )
         self._page: MetricsPage | None = None
         self._server: _MetricsServer | None = None
+        self._count_answer: error_feed.Listener | None = None
 
     @property
     def door_page(self) -> MetricsPage | None:
@@ -67,6 +71,8 @@ class GatewayTelemetry:
         if self._section.metrics:
             metrics = GatewayMetrics(service.model, self._section.max_tenant_labels)
             metrics.add_states(service.models, held)
+            self._count_answer = metrics.count_answer
+            error_feed.listen(self._count_answer)
             self._page = MetricsPage(metrics.registry, self._folder, uuid.uuid4().hex[:8])
             observers.append(metrics)
         if self._usage is not None:
@@ -88,12 +94,16 @@ class GatewayTelemetry:
         """Export and write what is left."""
         if self._server is not None:
             await self._server.stop()
+        if self._count_answer is not None:
+            error_feed.forget(self._count_answer)
         if self._page is not None:
             await self._page.stop()
         if self._usage is not None:
             await asyncio.to_thread(self._usage.close)
         if self._tracing is not None:
-            await asyncio.to_thread(self._tracing.close)
+            # Where the receiver is away, ending does not wait for it.
+            closing = asyncio.ensure_future(asyncio.to_thread(self._tracing.close))
+            await asyncio.wait([closing], timeout=_EXPORT_TIMEOUT_S)
 
     def _door_to_port(self) -> dict[Door, int]:
         grpc_port, http_port = self._gateway.grpc_port, self._gateway.http_port
