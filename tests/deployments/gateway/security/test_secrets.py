@@ -70,7 +70,6 @@ def test_an_internal_failure_is_logged_without_the_key(
     assert keys.tenant not in repr(failed.value) + caplog.text
 
 
-@pytest.mark.parametrize("form", ["--show", "--json", "--check"])
 def test_a_key_in_the_place_of_its_digest_is_not_told(
     keys: Keys, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -81,6 +80,7 @@ def test_a_key_in_the_place_of_its_digest_is_not_told(
     assert keys.tenant[8:] not in caplog.text
 
 
+@pytest.mark.parametrize("form", ["--show", "--json", "--check"])
 def test_the_configuration_is_shown_with_paths_alone(
     keys: Keys, tmp_path: Path, form: str
 ) -> None:
