@@ -96,3 +96,12 @@ def test_later_stages_of_a_cpu_pipeline_make_their_own_buffers() -> None:
     assert plan_engine_args(staged, "cpu", "p", "mp")["worker_cls"] == STAGE_WORKER
     assert "worker_cls" not in plan_engine_args(staged, "cuda", "p", "ray")
     assert "worker_cls" not in plan_engine_args(section(), "cpu", "p", "mp")
+
+
+def test_an_embedding_model_gets_vllms_pooling_runner() -> None:
+    args = plan_engine_args(section(task="embed"), "cpu", "/models/m", "mp")
+    assert (args["runner"], args["convert"]) == ("pooling", "embed")
+    assert not {"enable_prefix_caching", "enable_chunked_prefill"} & args.keys()
+    given = section(task="embed", enable_prefix_caching=False)
+    assert plan_engine_args(given, "cpu", "/models/m", "mp")["enable_prefix_caching"] is False
+    assert "runner" not in plan_engine_args(section(), "cpu", "/models/m", "mp")
