@@ -15,6 +15,7 @@ from coterie.v1 import inference_pb2_grpc
 from deployments.gateway.checks import MAX_METADATA_BYTES, MAX_STREAMS
 from deployments.gateway.door_security import DoorSecurity
 from deployments.gateway.grpc_door import GrpcDoor
+from deployments.gateway.grpc_garbled import GarbledRequests
 from deployments.gateway.health import INFERENCE, KSERVE, HealthDoor
 from deployments.gateway.http_door import http_app
 from deployments.gateway.http_guard import METRICS_PATH
@@ -42,7 +43,7 @@ class Doors:
         self._security = DoorSecurity(section, known_tenants)
         limit = section.max_message_bytes
         self._grpc = grpc.aio.server(
-            interceptors=[self._security.grpc_interceptor()],
+            interceptors=[self._security.grpc_interceptor(), GarbledRequests()],
             options=(
                 ("grpc.so_reuseport", 1),
                 ("grpc.max_receive_message_length", limit),

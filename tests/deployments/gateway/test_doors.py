@@ -128,3 +128,24 @@ async def test_streams_beyond_the_limit_wait_until_others_have_ended() -> None:
         open_ones[0].cancel()
         async with asyncio.timeout(5):
             assert (await late).status == health_pb2.HealthCheckResponse.SERVING
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        "/coterie.v1.Inference/Generate",
+        "/coterie.v1.Inference/GenerateUnary",
+        "/inference.GRPCInferenceService/ModelInfer",
+        "/grpc.health.v1.Health/Watch",
+    ],
+)
+async def test_bytes_that_are_no_message_are_the_client_s_mistake(method: str) -> None:
+    async with (
+        opened(FakeService()) as (_, address, _http),
+        grpc.aio.insecure_channel(address) as channel,
+    ):
+        call: Any = channel.unary_stream(method)
+        with pytest.raises(grpc.RpcError) as refused:
+            await call(b"\xff" * 20, timeout=10).read()
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "no message" in str(refused.value.details())

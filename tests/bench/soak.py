@@ -1,0 +1,232 @@
+"""Minutes of load by clients that vanish, cancel, send garbage and exceed limits.
+
+Nothing may stay of them: no sequence, KV block, task, thread or file descriptor,
+and memory must be level. What is counted is told at the start, while it runs, and
+after the clients have gone; the command fails where something has leaked or a
+request ended otherwise than it should (`hostile.MANNERS`).
+
+    python -m tests.bench.soak --minutes 10 --json tests/bench/results/soak.json
+"""
+
+import argparse
+import asyncio
+import json
+import random
+import sys
+import tempfile
+import time
+from collections import Counter
+from contextlib import AsyncExitStack
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import psutil
+
+from coterie import AsyncClient
+from deployments.gateway.api_keys import KeyEntry, new_key, sha256_of
+from deployments.gateway.key_file import changing
+from tests.bench.hostile import MANNERS, Kind, Target, outcome_of
+from tests.builders.cluster import RunningCluster
+
+MODEL = "smollm2-135m-instruct"
+SECTION = {
+    "name": MODEL,
+    "model": MODEL,
+    "max_model_len": 2048,
+    "max_num_seqs": 16,
+    "enforce_eager": True,
+    "kv_cache_memory_bytes": 256 * 1024**2,
+}
+TENANTS: list[dict[str, Any]] = [
+    {"name": "any"},
+    {"name": "limited", "requests_per_minute": 30, "tokens_per_minute": 4000},
+]
+ADMISSION = {"max_queued_requests": 24, "max_queue_s": 5}
+MAX_MESSAGE_BYTES = 1024**2
+_GONE_WITHIN_S = 30.0
+_SAMPLE_S = 10.0
+_MIB = 1024**2
+
+
+@dataclass(frozen=True)
+class Count:
+    """What one process holds; memory in MiB. None where a process does not tell."""
+
+    process: str
+    rss_mib: float
+    num_threads: int
+    num_fds: int
+    num_tasks: int | None
+    num_open: int | None
+
+
+@dataclass
+class Report:
+    """What is written: outcomes by manner, and counts before, while and after."""
+
+    minutes: float
+    num_requests: int = 0
+    outcomes: dict[str, dict[str, int]] = field(default_factory=dict)
+    findings: list[str] = field(default_factory=list)
+    before: list[Count] = field(default_factory=list)
+    after: list[Count] = field(default_factory=list)
+    memory_mib: dict[str, list[float]] = field(default_factory=dict)
+
+
+def count(cluster: RunningCluster) -> list[Count]:
+    """Gateway, engine replica and engine core."""
+    states = cluster.status()
+    (gateway,) = states["gateway"]["details"]
+    (engine,) = states[f"engine-{MODEL}"]["details"]
+    (core,) = [
+        p
+        for p in psutil.Process(engine["pid"]).children(recursive=True)
+        if "EngineCore" in p.name()
+    ]
+    held = sum(gateway["num_held"].values()) + sum(gateway["num_running"].values())
+    return [
+        _count("gateway", gateway["pid"], gateway["num_tasks"], held),
+        _count("engine replica", engine["pid"], engine["num_tasks"], engine["num_open_calls"]),
+        _count("engine core (KV blocks)", core.pid, None, engine["num_used_kv_blocks"]),
+    ]
+
+
+def _count(name: str, pid: int, num_tasks: int | None, num_open: int | None) -> Count:
+    process = psutil.Process(pid)
+    rss_mib = round(process.memory_info().rss / _MIB, 1)
+    return Count(name, rss_mib, process.num_threads(), process.num_fds(), num_tasks, num_open)
+
+
+async def behave(
+    kind: Kind, target: Target, seed: str, outcomes: Counter[str], until_s: float
+) -> None:
+    """One client, request after request."""
+    dice = random.Random(seed)
+    while time.monotonic() < until_s:
+        found = await outcome_of(kind.manner, target, dice)
+        outcomes[found] += 1
+        # Refusals are quick: a client that hammers would only measure itself.
+        await asyncio.sleep(dice.uniform(0, 0.2))
+
+
+async def run(cluster: RunningCluster, target: Target, report: Report) -> None:
+    """A warm-up that makes what is made once, then the load, then silence."""
+    tallies: dict[str, Counter[str]] = {name: Counter() for name in MANNERS}
+    await _load(target, {name: Counter() for name in MANNERS}, minutes=min(1, report.minutes))
+    report.before = await _when_idle(cluster)
+    _say("before", report.before)
+    load = asyncio.create_task(_load(target, tallies, report.minutes))
+    while not load.done():
+        await asyncio.wait([load], timeout=_SAMPLE_S)
+        counts = await asyncio.to_thread(count, cluster)
+        for each in counts:
+            report.memory_mib.setdefault(each.process, []).append(each.rss_mib)
+        _say(f"{sum(t.total() for t in tallies.values())} requests", counts)
+    await load
+    report.after = await _when_idle(cluster)
+    _say("after", report.after)
+    report.outcomes = {name: dict(tally.most_common()) for name, tally in tallies.items()}
+    report.num_requests = sum(tally.total() for tally in tallies.values())
+    report.findings = findings(report)
+
+
+async def _load(target: Target, tallies: dict[str, Counter[str]], minutes: float) -> None:
+    until_s = time.monotonic() + 60 * minutes
+    async with asyncio.TaskGroup() as group:
+        for name, kind in MANNERS.items():
+            for number in range(kind.num_clients):
+                seed = f"{name}/{number}/{minutes}"
+                group.create_task(behave(kind, target, seed, tallies[name], until_s))
+
+
+async def _when_idle(cluster: RunningCluster) -> list[Count]:
+    """The counts as soon as nothing is open any more, or after `_GONE_WITHIN_S`."""
+    until_s = time.monotonic() + _GONE_WITHIN_S
+    while True:
+        # Connections that were left are noticed within some seconds.
+        await asyncio.sleep(5)
+        counts = await asyncio.to_thread(count, cluster)
+        if not any(c.num_open for c in counts) or time.monotonic() > until_s:
+            return counts
+
+
+def findings(report: Report) -> list[str]:
+    """What is not as it should be."""
+    found = [
+        f"{name}: {number} requests ended as {outcome!r}"
+        for name, outcomes in report.outcomes.items()
+        for outcome, number in outcomes.items()
+        if outcome not in MANNERS[name].expected
+    ]
+    for before, after in zip(report.before, report.after, strict=True):
+        if after.num_open:
+            found.append(f"{after.process}: {after.num_open} still open")
+        for what in ("num_threads", "num_fds", "num_tasks"):
+            more = (getattr(after, what) or 0) - (getattr(before, what) or 0)
+            if more > 0:
+                found.append(f"{after.process}: {more} more {what} than before")
+    return found
+
+
+def _say(when: str, counts: list[Count]) -> None:
+    words = "; ".join(
+        f"{c.process}: {c.rss_mib:.0f} MiB, {c.num_threads} threads, {c.num_fds} fds, "
+        f"{c.num_tasks} tasks, {c.num_open} open"
+        for c in counts
+    )
+    sys.stderr.write(f"{when}: {words}\n")
+
+
+async def _drive(cluster: RunningCluster, keys: dict[str, str], report: Report) -> None:
+    async with AsyncExitStack() as opened:
+        timeout = aiohttp.ClientTimeout(total=120)
+        session = aiohttp.ClientSession(timeout=timeout)
+        target = Target(
+            grpc_address=cluster.address,
+            http_url=cluster.http_url,
+            model=MODEL,
+            key=keys["any"],
+            limited_key=keys["limited"],
+            max_message_bytes=MAX_MESSAGE_BYTES,
+            client=await opened.enter_async_context(_client(cluster, keys["any"])),
+            limited_client=await opened.enter_async_context(_client(cluster, keys["limited"])),
+            session=await opened.enter_async_context(session),
+        )
+        await run(cluster, target, report)
+
+
+def _client(cluster: RunningCluster, key: str) -> AsyncClient:
+    return AsyncClient(cluster.address, api_key=key, max_retries=0)
+
+
+def main() -> None:
+    """Run, and print the report as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n", maxsplit=1)[0])
+    parser.add_argument("--minutes", type=float, default=10, help="length (default 10)")
+    parser.add_argument("--json", type=Path, help="also write the report to this file")
+    arguments = parser.parse_args()
+    keys = {tenant["name"]: new_key() for tenant in TENANTS}
+    report = Report(arguments.minutes)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        with changing(folder / "keys.yaml") as entries:
+            entries += [KeyEntry(tenant=t, sha256=sha256_of(k)) for t, k in keys.items()]
+        gateway: dict[str, Any] = {
+            "api_keys_file": str(folder / "keys.yaml"),
+            "max_message_bytes": MAX_MESSAGE_BYTES,
+        }
+        sections = {"tenants": TENANTS, "admission": ADMISSION, "models": [SECTION]}
+        with RunningCluster(folder, "soak", gateway=gateway, **sections) as cluster:
+            asyncio.run(_drive(cluster, keys, report))
+    text = json.dumps(asdict(report), indent=1) + "\n"
+    sys.stdout.write(text)
+    if arguments.json:
+        arguments.json.write_text(text)
+    if report.findings:
+        sys.exit("\n".join(["not as it should be:", *report.findings]))
+
+
+if __name__ == "__main__":
+    main()
