@@ -141,7 +141,7 @@ class AsyncClient:
     @functools.cached_property
     def _stub(self) -> Any:
         """Made at the first call, because a channel belongs to the running loop."""
-        self._channel = _open(self._connection)
+        self._channel = open_channel(self._connection)
         return stub_on(self._channel)
 
     async def close(self) -> None:
@@ -300,7 +300,8 @@ class AsyncClient:
             await asyncio.sleep(delay_s)
 
 
-def _open(connection: Connection) -> grpc.aio.Channel:
+def open_channel(connection: Connection) -> grpc.aio.Channel:
+    """A channel of the running event loop; close it."""
     if connection.credentials is None:
         return grpc.aio.insecure_channel(connection.address, options=connection.options)
     return grpc.aio.secure_channel(

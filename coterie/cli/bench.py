@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from coterie.benchmark import plan
 from coterie.benchmark.driver import Driver, Manner
+from coterie.benchmark.kserve import KServeDriver
 from coterie.benchmark.load import Load, OnSample, run_load
 from coterie.benchmark.native import NativeDriver
 from coterie.benchmark.openai_http import OpenAIHttpDriver
@@ -47,6 +48,7 @@ def bench_command(bench_options: BenchOptions, client_options: ClientOptions) ->
       coterie bench --prompts questions.txt --chat --temperature 0
       coterie bench --trace trace.jsonl --speed 0.5 --output samples.json --plot load.svg
       coterie bench --url http://localhost:8000/v1 --json | jq .ttft_s.p99
+      coterie bench --api kserve --address triton:8001 --model llama
     """
     if bench_options.plot:
         check_can_plot(bench_options.plot)
@@ -106,6 +108,8 @@ def _driver(options: BenchOptions, where: ClientOptions) -> Driver:
     )
     if options.url:
         return OpenAIHttpDriver(options.url, manner, where.security.ca_file)
+    if options.api == "kserve":
+        return KServeDriver(where.address, manner, where.security)
     return NativeDriver(where.address, manner, where.security)
 
 

@@ -4,11 +4,13 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import click
 
 from coterie.benchmark.plan import Lengths
+
+Api = Literal["native", "kserve", "openai"]
 
 _IN = click.Path(exists=True, dir_okay=False, path_type=Path)
 _OUT = click.Path(dir_okay=False, writable=True, path_type=Path)
@@ -19,6 +21,7 @@ _ABOVE_0 = click.FloatRange(min=0, min_open=True)
 class BenchOptions:
     """What is sent where, and what becomes of the measurements; None was not given."""
 
+    api: Api | None
     url: str | None
     is_chat: bool
     temperature: float | None
@@ -40,6 +43,8 @@ class BenchOptions:
     plot: Path | None
 
     def __post_init__(self) -> None:
+        if (self.api == "openai") != (self.url is not None) and self.api is not None:
+            raise click.UsageError("--api openai and --url URL go together")
         if self.concurrency and self.rate_per_s:
             raise click.UsageError("give either --concurrency or --rate")
         if self.prompts and self.trace:
@@ -65,6 +70,12 @@ class _LengthsType(click.ParamType[Lengths]):
 
 
 _SERVER = (
+    click.option(
+        "--api",
+        type=click.Choice(get_args(Api)),
+        help="What the server speaks: kserve at --address, openai at --url. Default: "
+        "openai with --url, else native, which is ours.",
+    ),
     click.option("--url", metavar="URL", help="An OpenAI-style server instead: its .../v1."),
     click.option("--chat", "is_chat", is_flag=True, help="Prompts as a user's messages."),
     click.option("--temperature", type=float, help="0: always the likeliest token."),

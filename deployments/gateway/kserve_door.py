@@ -8,6 +8,7 @@ from contextlib import aclosing
 from google.protobuf.message import DecodeError
 
 from deployments.gateway.checks import MAX_STREAM_REQUESTS
+from deployments.gateway.error_details import MAX_MESSAGE_CHARS
 from deployments.gateway.error_feed import answered
 from deployments.gateway.grpc_answer import Context, abort, call_options
 from deployments.gateway.grpc_answer import answer as answer_call
@@ -24,6 +25,7 @@ from infra.errors import CoterieError, InvalidArgumentError, RequestError
 log = logging.getLogger(__name__)
 
 FINAL_PARAM = "triton_final_response"
+KIND_PARAM = "coterie_error"
 
 
 class KServeDoor(pb_grpc.GRPCInferenceServiceServicer):
@@ -115,11 +117,11 @@ class KServeDoor(pb_grpc.GRPCInferenceServiceServicer):
                     yield pb.ModelStreamInferResponse(infer_response=_to_message(response))
         except CoterieError as error:
             answered(error.kind, "grpc")
-            yield _failure(message, error.message)
+            yield _failure(message, error)
         except Exception:  # the boundary of the process: the client gets no traceback
             log.exception("request failed")
             answered(CoterieError.kind, "grpc")
-            yield _failure(message, "internal error; the gateway's log has more")
+            yield _failure(message, CoterieError("internal error; the gateway's log has more"))
 
     async def _infer(
         self, message: pb.ModelInferRequest, options: CallOptions
@@ -162,8 +164,11 @@ def _to_message(response: InferResponse) -> pb.ModelInferResponse:
     return message
 
 
-def _failure(message: pb.ModelInferRequest, words: str) -> pb.ModelStreamInferResponse:
-    response = pb.ModelStreamInferResponse(error_message=words or "the request failed")
+def _failure(message: pb.ModelInferRequest, error: CoterieError) -> pb.ModelStreamInferResponse:
+    words = error.message or "the request failed"
+    response = pb.ModelStreamInferResponse(error_message=words[:MAX_MESSAGE_CHARS])
+    # A stream's failure has no status; this is its kind, as `coterie-error` elsewhere.
+    response.infer_response.parameters[KIND_PARAM].string_param = error.kind
     response.infer_response.id = message.id
     response.infer_response.model_name = message.model_name
     response.infer_response.parameters[FINAL_PARAM].bool_param = True

@@ -66,7 +66,8 @@ async def failure_of(channel: grpc.aio.Channel, method: MethodDescriptor) -> Any
     if method.name == "ModelInfer":
         request = infer_request()
     path = f"/{method.containing_service.full_name}/{method.name}"
-    call: Any = channel.unary_stream(path)(request.SerializeToString(), timeout=5)
+    ask: Any = channel.unary_stream(path)
+    call = ask(request.SerializeToString(), timeout=5)
     try:
         async for _ in call:
             pass

@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 
 from deployments.gateway.checks import MAX_STREAM_REQUESTS
-from deployments.gateway.kserve_door import FINAL_PARAM
+from deployments.gateway.kserve_door import FINAL_PARAM, KIND_PARAM
 from deployments.kserve import grpc_service_pb2 as pb
 from deployments.kserve.grpc_service_pb2_grpc import GRPCInferenceServiceStub
 from deployments.types import Delta
@@ -89,6 +89,7 @@ async def test_a_failure_ends_its_request_after_what_was_sent(
     assert second.error_message == "the engine failed"
     assert second.infer_response.id == "r"
     assert second.infer_response.parameters[FINAL_PARAM].bool_param
+    assert second.infer_response.parameters[KIND_PARAM].string_param == "engine_failed"
 
 
 async def test_a_mistake_of_ours_tells_nothing_of_the_inside(
