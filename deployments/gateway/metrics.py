@@ -135,7 +135,7 @@ class GatewayMetrics:
         """Count it as open."""
         series = self._series_of_model(observation.model)
         series.open.inc()
-        if observation.options.stream and observation.sampling.n == 1:
+        if observation.is_streamed and observation.sampling.n == 1:
             observation.on_gap = series.gap.observe
 
     def on_end(self, observation: Observation) -> None:

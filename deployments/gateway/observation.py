@@ -18,9 +18,6 @@ Outcome = Literal["finished", "aborted", "rejected", "failed"]
 """`aborted`: the client left. `rejected`: turned away before an engine had it.
 `failed`: begun, and ended by an error."""
 
-OPERATIONS: tuple[Operation, ...] = ("chat", "text_completion", "embeddings")
-OUTCOMES: tuple[Outcome, ...] = ("finished", "aborted", "rejected", "failed")
-
 
 @dataclass(slots=True)
 class Observation:
@@ -78,6 +75,11 @@ class Observation:
         return len(self.finish_reasons) >= self.sampling.n
 
     @property
+    def is_streamed(self) -> bool:
+        """Its outputs are texts that come in pieces."""
+        return self.options.stream and self.operation != "embeddings"
+
+    @property
     def duration_s(self) -> float:
         """From the request's start to its end."""
         return self.ended_s - self.started_s
@@ -85,7 +87,7 @@ class Observation:
     @property
     def ttft_s(self) -> float | None:
         """Time to the first output token; None where outputs come whole."""
-        if self.first_s is None or not self.options.stream:
+        if self.first_s is None or not self.is_streamed:
             return None
         return self.first_s - self.started_s
 

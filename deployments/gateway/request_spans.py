@@ -110,8 +110,6 @@ class RequestSpans:
         found = {
             "gen_ai.operation.name": observation.operation,
             "gen_ai.provider.name": PROVIDER,
-            "gen_ai.output.type": "text",
-            "gen_ai.request.stream": options.stream,
             "server.address": self._host,
             "server.port": self._door_to_port[options.door],
             "coterie.door": options.door,
@@ -120,6 +118,9 @@ class RequestSpans:
         }
         if observation.model:
             found["gen_ai.request.model"] = observation.model
+        if observation.operation == "embeddings":
+            return found
+        found |= {"gen_ai.output.type": "text", "gen_ai.request.stream": options.stream}
         return found | _sampling_attributes(observation.sampling)
 
 
