@@ -25,6 +25,8 @@ from deployments.gateway.openai_errors import HttpFailure, to_failure, to_path_f
 from deployments.gateway.openai_exchange import REQUEST_ID_HEADER, request_id_or_new
 from deployments.gateway.openai_path import BodyPath, GenerationAnswer
 from deployments.gateway.openai_response import encode_model, encode_models
+from deployments.gateway.responses_answer import ResponsesAnswer
+from deployments.gateway.responses_request import RESPONSES_REFUSED_FIELDS, ResponsesRequest
 from deployments.gateway.service import InferenceService
 from deployments.settings import GatewaySection
 from infra.errors import CoterieError
@@ -44,6 +46,11 @@ def http_app(
     completions = BodyPath(
         RequestDecoder(CompletionRequest, COMPLETION_REFUSED_FIELDS), max_bytes, answer
     )
+    responses = BodyPath(
+        RequestDecoder(ResponsesRequest, RESPONSES_REFUSED_FIELDS),
+        max_bytes,
+        ResponsesAnswer(service),
+    )
     embeddings = BodyPath(
         RequestDecoder(EmbeddingRequest, EMBEDDING_REFUSED_FIELDS),
         max_bytes,
@@ -57,6 +64,7 @@ def http_app(
         routes=[
             Route("/v1/chat/completions", chat, methods=["POST"]),
             Route("/v1/completions", completions, methods=["POST"]),
+            Route("/v1/responses", responses, methods=["POST"]),
             Route("/v1/embeddings", embeddings, methods=["POST"]),
             Route("/v1/models", catalogue.list_models),
             Route("/v1/models/{name:path}", catalogue.get_model),

@@ -16,7 +16,7 @@ _MAX_WORDS_CHARS = 300
 _PLACE = re.compile(r"(?P<words>.*?)(?: - at (?:`key` in )?`\$\.?(?P<path>[^`]*)`)?", re.DOTALL)
 _UNKNOWN = re.compile(r"Object contains unknown field `(?P<name>.*)`", re.DOTALL)
 _MISSING = re.compile(r"Object missing required field `(?P<name>.*)`")
-_PART_TYPE = re.compile(r"messages\[\d+\]\.content\[\d+\]\.type")
+_PART_TYPE = re.compile(r"(?:messages|input)\[\d+\]\.(?:content|output)\[\d+\]\.type")
 _UNSUPPORTED = ("Expected `null`, got", "Expected `array` of length <= 0")
 
 
@@ -65,7 +65,7 @@ def _explained(text: str) -> InvalidArgumentError:
         return InvalidArgumentError(f"{path} is not supported; leave it out", param=path)
     if _PART_TYPE.fullmatch(path):
         return InvalidArgumentError(
-            f"{path}: only parts of type text are supported, no images, audio or files",
+            f"{path}: only parts of text are supported, no images, audio or files",
             param=path,
         )
     plain = words.replace(" | null", "").replace("`", "")[:_MAX_WORDS_CHARS]

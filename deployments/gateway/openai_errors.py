@@ -71,7 +71,8 @@ def to_path_failure(status: int, method: str, path: str) -> HttpFailure:
     if status == HTTPStatus.NOT_FOUND:
         message = (
             f"there is no {path} here; this gateway answers /v1/models, /v1/completions, "
-            "/v1/chat/completions, /v1/embeddings, /v2/models/{name}/generate and /health"
+            "/v1/chat/completions, /v1/responses, /v1/embeddings, "
+            "/v2/models/{name}/generate and /health"
         )
     else:
         message = f"{path} does not take {method}"

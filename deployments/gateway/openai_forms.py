@@ -80,7 +80,7 @@ def _from_response_format(given: ResponseFormat | None) -> dict[str, StructuredO
         case JsonObjectFormat():
             return {"response_format": StructuredOutput(json_object=True)}
         case JsonSchemaFormat(json_schema):
-            schema = _to_text(json_schema.schema)
+            schema = schema_text(json_schema.schema)
             return {"response_format": StructuredOutput(json_schema=schema)}
         case _:
             return {}
@@ -90,7 +90,7 @@ def _from_fields(given: StructuredOutputs, prefix: str) -> dict[str, StructuredO
     """Forms by the name of the field that asks for each."""
     found = {}
     if given.json is not None:
-        found[f"{prefix}json"] = StructuredOutput(json_schema=_to_text(given.json))
+        found[f"{prefix}json"] = StructuredOutput(json_schema=schema_text(given.json))
     if given.regex is not None:
         found[f"{prefix}regex"] = StructuredOutput(regex=given.regex)
     if given.grammar is not None:
@@ -105,7 +105,8 @@ def _from_fields(given: StructuredOutputs, prefix: str) -> dict[str, StructuredO
     return found
 
 
-def _to_text(schema: str | dict[str, Any]) -> str:
+def schema_text(schema: str | dict[str, Any]) -> str:
+    """The schema as JSON text. Raises InvalidArgumentError where it is nested too deeply."""
     if isinstance(schema, str):
         return schema
     try:
