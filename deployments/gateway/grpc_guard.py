@@ -27,7 +27,8 @@ class GrpcGuard(grpc.aio.ServerInterceptor):
     """Sets the caller for the task that answers; refuses where there is none.
 
     gRPC awaits interceptors in the very task that then runs the handler, so what is
-    set here reaches handlers of all kinds and the tasks that they start.
+    set here reaches handlers of all kinds and the tasks that they start. Blocking
+    handlers, such as reflection's, run on threads: they are guarded, and see no caller.
     """
 
     def __init__(self, guard: Guard) -> None:

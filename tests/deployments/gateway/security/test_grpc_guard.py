@@ -14,13 +14,15 @@ from grpc_reflection.v1alpha import reflection_pb2
 
 from coterie.v1 import inference_pb2 as pb
 from coterie.v1 import inference_pb2_grpc as pb_grpc
-from deployments.gateway.caller import Caller, current_caller
+from deployments.gateway.caller import NOBODY, Caller, current_caller
 from deployments.gateway.grpc_guard import OPEN_METHODS, GrpcGuard
 from deployments.gateway.guard import Guard
 from deployments.gateway.key_file import KeyFile
 from deployments.kserve import grpc_service_pb2 as kserve_pb
+from deployments.kserve import grpc_service_pb2_grpc as kserve_grpc
 from tests.builders.doors import opened
 from tests.builders.fake_service import FakeService
+from tests.deployments.gateway.kserve.messages import infer_request
 from tests.deployments.gateway.security.conftest import Keys
 
 FILES = (
@@ -103,6 +105,16 @@ async def test_with_a_key_no_method_is_refused_for_want_of_one(
     assert grpc.StatusCode.UNAUTHENTICATED not in codes.values()
 
 
+async def test_a_call_with_a_key_opens_nothing_for_the_next_one_without(
+    channel: grpc.aio.Channel, keys: Keys
+) -> None:
+    for method in GUARDED:
+        if path_of(method) not in OPEN_METHODS:
+            await code_of(channel, method, bearer(keys.tenant))
+            code = await code_of(channel, method)
+            assert code is grpc.StatusCode.UNAUTHENTICATED, path_of(method)
+
+
 async def test_health_is_told_to_everybody(channel: grpc.aio.Channel) -> None:
     check = next(m for m in METHODS if m.name == "Check")
     assert await code_of(channel, check) is grpc.StatusCode.OK
@@ -162,6 +174,18 @@ async def test_tenant_and_priority_go_with_the_request(
     assert (options.tenant, options.priority) == ("acme", "low")
 
 
+async def test_a_triton_stream_s_requests_are_its_caller_s(
+    channel: grpc.aio.Channel, keys: Keys, service: FakeService
+) -> None:
+    metadata = (*bearer(keys.tenant), ("x-priority", "low"))
+    call = kserve_grpc.GRPCInferenceServiceStub(channel).ModelStreamInfer(
+        iter([infer_request(text_input="a", stream=True)]), metadata=metadata, timeout=10
+    )
+    assert [response.error_message async for response in call] == [""] * 2
+    options = service.last_call.options
+    assert (options.tenant, options.priority) == ("acme", "low")
+
+
 async def test_an_unknown_priority_is_an_invalid_argument(
     channel: grpc.aio.Channel, keys: Keys
 ) -> None:
@@ -206,12 +230,36 @@ class Kinds:
 
         return handle
 
+    def blocking(self, request: Any, context: Any) -> bytes:
+        """Runs on one of gRPC's threads, as reflection does."""
+        self.callers["blocking"] = current_caller()
+        return b""
+
     def _many(self, kind: str) -> Any:
         async def handle(request: Any, context: Any) -> AsyncIterator[bytes]:
             self.callers[kind] = current_caller()
             yield b""
 
         return handle
+
+
+async def test_a_blocking_handler_is_guarded_but_does_not_see_its_caller(keys: Keys) -> None:
+    kinds = Kinds()
+    server = grpc.aio.server(interceptors=[GrpcGuard(Guard(KeyFile(keys.file)))])
+    handlers = {"blocking": grpc.unary_unary_rpc_method_handler(kinds.blocking)}
+    server.add_generic_rpc_handlers(
+        (grpc.method_handlers_generic_handler("test.Kinds", handlers),)
+    )
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        call: Any = channel.unary_unary("/test.Kinds/blocking")
+        with pytest.raises(grpc.aio.AioRpcError):
+            await call(b"", timeout=10)
+        assert kinds.callers == {}
+        await call(b"", timeout=10, metadata=bearer(keys.tenant))
+    await server.stop(0)
+    assert kinds.callers == {"blocking": NOBODY}
 
 
 def calls_of(channel: grpc.aio.Channel) -> Iterator[tuple[str, Any]]:

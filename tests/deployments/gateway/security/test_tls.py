@@ -3,13 +3,16 @@
 import asyncio
 import shutil
 import ssl
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
+from click.testing import CliRunner
 
 from coterie import AsyncClient, Client, UnavailableError
+from coterie.cli.main import cli
 from deployments.gateway.tls import TlsFiles
 from deployments.settings import TlsSection
 from infra.errors import ConfigError
@@ -190,3 +193,27 @@ async def test_the_blocking_client_speaks_tls_as_well(
 
     async with opened(service, tls=section) as (_, grpc_at, _http):
         assert await asyncio.to_thread(num_models, grpc_at) == 1
+
+
+@pytest.mark.parametrize("command", [["models"], ["generate", "hi"], ["tokenize", "hi"]])
+async def test_a_command_enters_with_key_and_certificates(
+    service: FakeService,
+    section: dict[str, Any],
+    authority: Authority,
+    keys: Keys,
+    command: list[str],
+) -> None:
+    client = authority.issue("client")
+    section["client_ca_file"] = authority.file
+    variables = {
+        "COTERIE_API_KEY": keys.tenant,
+        "COTERIE_CA_FILE": str(authority.file),
+        "COTERIE_CLIENT_CERTIFICATE_FILE": str(client.certificate),
+        "COTERIE_CLIENT_KEY_FILE": str(client.key),
+    }
+    async with opened(service, tls=section, api_keys_file=keys.file) as (_, grpc_at, _http):
+        run = partial(CliRunner().invoke, cli, [*command, "--address", grpc_at])
+        entered = await asyncio.to_thread(run, env=variables)
+        without_key = await asyncio.to_thread(run, env=variables | {"COTERIE_API_KEY": ""})
+    assert entered.exit_code == 0, entered.output
+    assert (without_key.exit_code, "--api-key" in without_key.stderr) == (2, True)
