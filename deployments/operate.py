@@ -15,12 +15,14 @@ from typing import Any
 
 import ray
 from ray import serve
+from ray.exceptions import RayError
 from ray.serve.schema import ApplicationStatusOverview
 
 from deployments import local_cluster
 from deployments.app import GATEWAY, build, engine_deployment
+from deployments.ray_failures import ray_failures, translated_ray
 from deployments.settings import ClusterSection, ModelSection
-from infra.errors import ConfigError
+from infra.errors import ConfigError, NoReplicaError
 
 _POLL_S = 0.2
 
@@ -41,7 +43,8 @@ class DeploymentState:
 def connected(section: ClusterSection) -> Iterator[None]:
     """A connection to the cluster of this section for the time of a block.
 
-    Raises ConfigError where no cluster is there.
+    Raises ConfigError where no cluster is there; what Ray raises in the block becomes
+    an error of ours (`ray_failures`).
     """
     address = section.address
     if address is None:
@@ -57,8 +60,11 @@ def connected(section: ClusterSection) -> Iterator[None]:
         raise ConfigError(
             f"no Ray cluster answers at {address} (cluster.address): {error}"
         ) from error
+    except RayError as error:
+        raise translated_ray(error) from error
     try:
-        yield
+        with ray_failures():
+            yield
     finally:
         ray.shutdown()
 
@@ -140,8 +146,11 @@ def _wait_answering(models: list[ModelSection], section: ClusterSection) -> None
     """Wait until a gateway has links to each model's engines."""
     handle = serve.get_deployment_handle(GATEWAY, section.app_name)
     deadline = time.monotonic() + 30
+    ready: dict[str, int] = {}
     while time.monotonic() < deadline:
-        ready = handle.status.remote().result(timeout_s=10)["num_ready_replicas"]
+        # A gateway that is being replaced at this moment is asked again.
+        with contextlib.suppress(NoReplicaError), ray_failures():
+            ready = handle.status.remote().result(timeout_s=10)["num_ready_replicas"]
         if all(ready.get(model.name) for model in models):
             return
         time.sleep(0.05)

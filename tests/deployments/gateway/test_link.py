@@ -1,15 +1,22 @@
 """Both ends of a link, over a real connection, with an engine that only counts."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 
 import pytest
 
 from deployments.engine.link_server import LinkServer
 from deployments.gateway.link import Link
-from deployments.types import Call, Sampling
-from infra.errors import DeadlineError, EngineError, InvalidArgumentError, NoReplicaError
+from deployments.types import Call, Delta, Sampling
+from infra.errors import (
+    CoterieError,
+    DeadlineError,
+    EngineError,
+    InvalidArgumentError,
+    NoReplicaError,
+    classes_by_kind,
+)
 from tests.builders.fake_engine import FakeEngine
 
 TOKEN = "secret"
@@ -147,3 +154,58 @@ async def test_a_wrong_token_gets_no_link() -> None:
             async with asyncio.timeout(0.5):
                 await link.wait_up()
     await server.stop()
+
+
+class FailingEngine(FakeEngine):
+    """Raises this error at every call."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self._error: Exception | None = error
+
+    async def run(self, call: Call) -> AsyncGenerator[tuple[Delta, bool], None]:
+        if self._error is not None:
+            raise self._error
+        yield Delta(0, "", []), True
+
+
+@pytest.mark.parametrize("cls", classes_by_kind().values())
+async def test_every_kind_of_failure_crosses_the_link(cls: type[CoterieError]) -> None:
+    error = cls("words", param="p", retry_after_s=7)
+    async with linked(FailingEngine(error)) as (_, link):
+        with pytest.raises(CoterieError) as failed:
+            await anext(link.run(call(), 5))
+    found = failed.value
+    assert (type(found), found.message, found.param, found.retry_after_s) == (
+        cls,
+        "words",
+        "p",
+        7,
+    )
+
+
+async def test_a_mistake_in_the_engine_replica_is_told_as_internal() -> None:
+    async with linked(FailingEngine(KeyError("secret"))) as (_, link):
+        with pytest.raises(CoterieError, match="internal error: KeyError") as failed:
+            await anext(link.run(call(), 5))
+    assert type(failed.value) is CoterieError
+
+
+async def test_a_call_that_cannot_be_put_into_bytes_leaves_nothing_behind() -> None:
+    async with linked(FakeEngine()) as (_, link):
+        garbled = Call("r", [1], Sampling(stop=("\ud800",)))
+        with pytest.raises(UnicodeEncodeError):
+            await anext(link.run(garbled, 5))
+        assert link.num_open_calls == 0
+
+
+async def test_frames_that_are_no_message_end_the_link_and_fail_its_calls() -> None:
+    engine = FakeEngine(is_free_running=False)
+    async with linked(engine) as (server, link):
+        waiting = asyncio.ensure_future(anext(link.run(call(), 5)))
+        await until(lambda: engine.open_request_ids)
+        for garbled in server._links:
+            garbled.connection.send(b"\xc1nonsense")
+        with pytest.raises(EngineError, match="try again"):
+            await waiting
+        await until(lambda: not engine.open_request_ids)
