@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import aiohttp
 
@@ -20,6 +21,8 @@ from coterie.errors import (
     InvalidArgumentError,
     UnavailableError,
 )
+from coterie.security import warn_of_plain_text
+from infra.loopback import is_loopback
 
 _READ_BUFFER_BYTES = 2**20  # an event is a line, and must fit into it twice
 _CONNECT_TIMEOUT_S = 10
@@ -45,6 +48,10 @@ class HttpServer:
                 f"the URL {self.url!r} must begin with http:// or https://", param="url"
             )
         object.__setattr__(self, "url", self.url.rstrip("/"))
+        address = urlsplit(self.url)
+        host = address.hostname or ""
+        if self.api_key and address.scheme == "http" and not is_loopback(host):
+            warn_of_plain_text(host)
         _ = self._trust  # so that a wrong file is told before anything is sent
 
     @cached_property

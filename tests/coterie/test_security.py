@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from coterie import AsyncClient, Client, ConfigError, InvalidArgumentError
 from coterie.cli.main import cli
 from coterie.connection import connection_to
+from coterie.http_server import HttpServer
 from coterie.security import Security, warn_of_plain_text
 from tests.builders.authority import Authority
 from tests.builders.fake_inference import FakeInference
@@ -72,6 +73,13 @@ def test_a_key_in_plain_text_to_another_machine_is_warned_of_once(
     (record,) = warnings.records
     assert "far.example:9000 goes over the network in plain text" in record.getMessage()
     assert KEY not in warnings.text
+
+
+def test_over_http_it_is_warned_of_as_well(warnings: pytest.LogCaptureFixture) -> None:
+    for url in ("http://far.example:8000/v1", "https://far:1/v1", "http://localhost:8000/v1"):
+        HttpServer(url, KEY)
+    (record,) = warnings.records
+    assert "for far.example goes" in record.getMessage()
 
 
 @pytest.mark.parametrize("address", ["localhost", "127.0.0.1:9000", "[::1]:1", "unix:/run/c"])

@@ -246,7 +246,8 @@ class Kinds:
 async def test_a_blocking_handler_is_guarded_but_does_not_see_its_caller(keys: Keys) -> None:
     kinds = Kinds()
     server = grpc.aio.server(interceptors=[GrpcGuard(Guard(KeyFile(keys.file)))])
-    handlers = {"blocking": grpc.unary_unary_rpc_method_handler(kinds.blocking)}
+    handler: Any = grpc.unary_unary_rpc_method_handler(kinds.blocking)
+    handlers = {"blocking": handler}
     server.add_generic_rpc_handlers(
         (grpc.method_handlers_generic_handler("test.Kinds", handlers),)
     )
