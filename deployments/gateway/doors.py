@@ -19,6 +19,7 @@ from deployments.gateway.grpc_garbled import GarbledRequests
 from deployments.gateway.health import INFERENCE, KSERVE, HealthDoor
 from deployments.gateway.http_door import http_app
 from deployments.gateway.http_guard import METRICS_PATH
+from deployments.gateway.http_protocol import LimitedHttpProtocol
 from deployments.gateway.kserve_door import KServeDoor
 from deployments.gateway.listener import port_taken, shared_socket
 from deployments.gateway.metrics_page import MetricsPage
@@ -69,6 +70,7 @@ class Doors:
         self._http = uvicorn.Server(
             uvicorn.Config(
                 http,
+                http=LimitedHttpProtocol,
                 log_level="warning",
                 access_log=False,
                 lifespan="off",

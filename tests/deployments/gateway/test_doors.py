@@ -1,6 +1,7 @@
 """Both doors as a gateway replica opens them: reflection, health, draining, limits."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any, cast
@@ -149,3 +150,36 @@ async def test_bytes_that_are_no_message_are_the_client_s_mistake(method: str) -
             await call(b"\xff" * 20, timeout=10).read()
     assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert "no message" in str(refused.value.details())
+
+
+async def sent_raw(url: str, *pieces: bytes) -> bytes:
+    """What comes back of these bytes, until the connection ends or nothing more comes."""
+    host, port = url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    found = b""
+    with contextlib.suppress(TimeoutError, ConnectionError):
+        for piece in pieces:
+            writer.write(piece)
+            await writer.drain()
+        async with asyncio.timeout(1):
+            while got := await reader.read(65536):
+                found += got
+    writer.close()
+    return found
+
+
+async def test_an_http_head_without_end_is_cut_off() -> None:
+    async with opened(FakeService()) as (_, _, url):
+        endless = await sent_raw(url, b"GET /health HTTP/1.1\r\nx-a: ", *[b"a" * 65536] * 8)
+        line = await sent_raw(url, b"GET /", *[b"a" * 65536] * 8)
+        assert endless.startswith(b"HTTP/1.1 431 ")
+        assert line.startswith((b"HTTP/1.1 431 ", b"HTTP/1.1 400 "))
+
+
+async def test_requests_of_one_connection_each_have_the_whole_limit() -> None:
+    head = b"POST /v1/completions HTTP/1.1\r\nhost: a\r\nx-a: " + b"a" * 10_000
+    body = b'{"prompt": "' + b"a" * 100_000 + b'"}'
+    request = head + b"\r\ncontent-length: %d\r\n\r\n" % len(body) + body
+    async with opened(FakeService(text_deltas("ok"))) as (_, _, url):
+        found = await sent_raw(url, *[request] * 3)
+    assert found.count(b"HTTP/1.1 200 ") == 3
