@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from deployments.types import ChatMessage, Conversation, Sampling, Tool
+from deployments.types import Sampling
 from infra.errors import InvalidArgumentError, PromptTooLongError, field
 
 MAX_STOPS = 64
@@ -17,16 +17,8 @@ MAX_FORM_CHARS = 64 * 1024
 MAX_STRING_CHARS = 1024
 """Of a stop string, a bad word, and one of the choices of a structured output."""
 MAX_CHOICES = 1024
-MAX_MESSAGES = 4096
-MAX_ROLE_CHARS = 64
-MAX_CALL_ID_CHARS = 256
 MAX_TEXT_CHARS = 4 * 1024 * 1024
 """Of all of a conversation's turns, and of a prompt."""
-MAX_TOOLS = 128
-MAX_TOOL_CALLS = 128
-"""Of one turn."""
-MAX_TOOLS_CHARS = 256 * 1024
-"""Of all tools of a request: names, descriptions, schemas."""
 MAX_TENSORS = 64
 MAX_PARAMETERS = 64
 MAX_SAMPLING_BYTES = 512 * 1024
@@ -37,7 +29,6 @@ MAX_STREAMS = 1024
 """Open at a time on one gRPC connection; the client's library holds further ones back."""
 MAX_METADATA_BYTES = 16 * 1024
 """Of a call's metadata, or of the line and headers of an HTTP request."""
-_TOOL_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
 
@@ -98,23 +89,6 @@ def check_sampling(sampling: Sampling, limits: Limits) -> None:
             f"be equal; set {field('n')} to 1 or {field('temperature')} above 0",
             param="n",
         )
-
-
-def check_conversation(conversation: Conversation) -> None:
-    """Counts and sizes of turns and tools. Raises InvalidArgumentError."""
-    messages = conversation.messages
-    if not messages:
-        raise InvalidArgumentError(
-            f"{field('messages')} is empty; give at least one", param="messages"
-        )
-    if len(messages) > MAX_MESSAGES:
-        raise InvalidArgumentError(
-            f"{field('messages')} has over {MAX_MESSAGES} entries", param="messages"
-        )
-    for message in messages:
-        _check_message(message)
-    check_text_size(sum(map(_message_chars, messages)), "messages")
-    check_tools(conversation.tools)
 
 
 def check_text_size(num_chars: int, param: str) -> None:
@@ -233,52 +207,6 @@ def _check_string_sizes(sampling: Sampling) -> None:
             raise InvalidArgumentError(
                 f"{field(name)} has a string of over {MAX_STRING_CHARS} characters", param=name
             )
-
-
-def _check_message(message: ChatMessage) -> None:
-    if not message.role:
-        raise InvalidArgumentError("a message has no role", param="messages")
-    if len(message.role) > MAX_ROLE_CHARS:
-        raise InvalidArgumentError(
-            f"a message has a role of over {MAX_ROLE_CHARS} characters", param="messages"
-        )
-    if len(message.tool_calls) > MAX_TOOL_CALLS:
-        raise InvalidArgumentError(
-            f"a message has over {MAX_TOOL_CALLS} tool calls", param="messages"
-        )
-    call_ids = [message.tool_call_id or "", *(call.call_id for call in message.tool_calls)]
-    if any(len(call_id) > MAX_CALL_ID_CHARS for call_id in call_ids):
-        raise InvalidArgumentError(
-            f"a message has a tool call's id of over {MAX_CALL_ID_CHARS} characters",
-            param="messages",
-        )
-
-
-def _message_chars(message: ChatMessage) -> int:
-    calls = sum(len(call.name) + len(call.arguments) for call in message.tool_calls)
-    return len(message.content) + calls
-
-
-def check_tools(tools: Sequence[Tool]) -> None:
-    """Names, count and sizes. Raises InvalidArgumentError."""
-    if len(tools) > MAX_TOOLS:
-        raise InvalidArgumentError(
-            f"{field('tools')} has over {MAX_TOOLS} entries", param="tools"
-        )
-    names = [tool.name for tool in tools]
-    wrong = next((name for name in names if not _TOOL_NAME.fullmatch(name)), None)
-    if wrong is not None:
-        raise InvalidArgumentError(
-            f"a tool is named {wrong[:64]!r}; use 1 to 64 letters, digits and any of _ . -",
-            param="tools",
-        )
-    if len(set(names)) < len(names):
-        raise InvalidArgumentError("two tools have the same name", param="tools")
-    # msgspec's encoder counts in C what a schema of any depth takes.
-    if len(msgspec.json.encode(tools)) > MAX_TOOLS_CHARS:
-        raise InvalidArgumentError(
-            f"{field('tools')} takes over {MAX_TOOLS_CHARS} bytes as JSON", param="tools"
-        )
 
 
 def _form_chars(form: msgspec.Struct) -> int:

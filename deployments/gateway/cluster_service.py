@@ -11,12 +11,12 @@ import msgspec
 from deployments.gateway.admission_gate import AdmissionGate, Admitted
 from deployments.gateway.checks import (
     Limits,
-    check_conversation,
     check_request_id,
     check_sampling,
     check_token_ids,
     fit_to_context,
 )
+from deployments.gateway.conversation_checks import check_conversation
 from deployments.gateway.embedding import (
     EmbeddingGeneration,
     check_length,

@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from deployments.gateway.checks import check_tools
+from deployments.gateway.conversation_checks import check_tools
 from deployments.gateway.openai_fields import REFUSED_FIELDS, Refusal
 from deployments.gateway.openai_logprobs import ChatLogprobs, to_chat_logprobs
 from deployments.gateway.openai_request import Count, GenerationRequest, to_sampling

@@ -6,7 +6,7 @@ from contextlib import aclosing
 
 import msgspec
 
-from deployments.gateway.checks import check_tools
+from deployments.gateway.conversation_checks import check_metadata, check_tools
 from deployments.gateway.openai_exchange import Exchange
 from deployments.gateway.openai_forms import TextFormat
 from deployments.gateway.openai_tools import new_call_id
@@ -49,6 +49,7 @@ class ResponsesAnswer:
         self, exchange: Exchange, options: CallOptions, request: ResponsesRequest
     ) -> None:
         """Submit it, and answer whole or event by event."""
+        check_metadata(request.metadata or {})
         plan = self._plan(request)
         generation = await self._service.chat(
             request.model or "",

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from deployments.gateway.checks import check_conversation
+from deployments.gateway.conversation_checks import check_conversation
 from deployments.gateway.embedding import EmbeddingGeneration, check_prompts
 from deployments.gateway.service import Prompt
 from deployments.types import (

@@ -13,6 +13,8 @@ from deployments.types import Sampling, StructuredOutput
 from infra.errors import InvalidArgumentError, PromptTooLongError
 
 LIMITS = Limits(max_model_len=100, vocab_size=50, max_outputs=4, max_logprobs=5)
+MANY_CHOICES = StructuredOutput(choice=("a",) * 1025)
+LONG_CHOICE = StructuredOutput(choice=("a" * 1025,))
 
 
 @pytest.mark.parametrize(
@@ -31,10 +33,21 @@ LIMITS = Limits(max_model_len=100, vocab_size=50, max_outputs=4, max_logprobs=5)
         (Sampling(logprobs=6), "logprobs"),
         (Sampling(stop=("",)), "stop"),
         (Sampling(stop=("x",) * 65), "stop"),
+        (Sampling(stop=("x" * 1025,)), "stop"),
+        (Sampling(bad_words=("x" * 1025,)), "bad_words"),
         (Sampling(stop_token_ids=(50,)), "stop_token_ids"),
         (Sampling(logit_bias={1: 101.0}), "logit_bias"),
         (Sampling(logit_bias={50: 1.0}), "logit_bias"),
         (Sampling(allowed_token_ids=(-1,)), "allowed_token_ids"),
+        (Sampling(allowed_token_ids=(1,) * 51), "allowed_token_ids"),
+        (
+            Sampling(structured_output=StructuredOutput(choice=("a",) * 1025)),
+            "structured_output",
+        ),
+        (
+            Sampling(structured_output=StructuredOutput(choice=("a" * 1025,))),
+            "structured_output",
+        ),
         (Sampling(structured_output=StructuredOutput(regex="x" * 70_000)), "structured_output"),
     ],
 )
