@@ -57,18 +57,18 @@ class GenerationAnswer:
         self, exchange: Exchange, options: CallOptions, request: ChatRequest | CompletionRequest
     ) -> None:
         """Submit it, and answer whole or chunk by chunk."""
-        has_usage = request.wants_usage
+        usage_in = request.usage_in
         generation, shape = await request.start(self._service, options, self._section)
         reply = Reply(
             shape,
             generation,
             num_outputs=request.num_outputs,
             num_prompts=request.num_prompts,
-            has_usage=has_usage,
+            usage_in=usage_in,
             created_s=int(time.time()),
         )
         if request.stream:
-            await _stream(exchange, generation, reply, has_usage=has_usage)
+            await _stream(exchange, generation, reply)
         else:
             await _answer_whole(exchange, generation, reply)
 
@@ -79,13 +79,11 @@ async def _answer_whole(exchange: Exchange, generation: Generation, reply: Reply
     await exchange.answer(200, body)
 
 
-async def _stream(
-    exchange: Exchange, generation: Generation, reply: Reply, *, has_usage: bool
-) -> None:
+async def _stream(exchange: Exchange, generation: Generation, reply: Reply) -> None:
     async with aclosing(generation.deltas()) as deltas:
         async for delta in deltas:
             await exchange.write_event(reply.chunk(delta))
-    if has_usage:
+    if reply.has_usage_chunk:
         await exchange.write_event(reply.usage_chunk())
     await exchange.write_event(DONE)
     await exchange.end_events()

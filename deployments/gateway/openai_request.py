@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar
 import msgspec
 
 from deployments.gateway.openai_forms import ResponseFormat, StructuredOutputs, to_form
+from deployments.gateway.openai_response import UsageIn
 from deployments.types import Sampling
 from infra.errors import InvalidArgumentError
 
@@ -15,9 +16,11 @@ Seed = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 
 
 class StreamOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`include_obfuscation` asks for padding only, and is ignored."""
+    """`include_obfuscation` asks for padding only, and is ignored;
+    `continuous_usage_stats` is vLLM's addition."""
 
     include_usage: bool | None = None
+    continuous_usage_stats: bool | None = None
     include_obfuscation: bool | None = None
 
 
@@ -76,18 +79,20 @@ class GenerationRequest(BodyRequest, frozen=True, kw_only=True, forbid_unknown_f
         return 1 if self.n is None else self.n
 
     @property
-    def wants_usage(self) -> bool:
-        """A stream ends with a chunk that carries the usage.
+    def usage_in(self) -> UsageIn:
+        """Which chunks of a stream carry the usage.
 
         Raises InvalidArgumentError for stream_options without stream.
         """
         if self.stream_options is None:
-            return False
+            return "none"
         if not self.stream:
             raise InvalidArgumentError(
                 "stream_options needs stream to be true", param="stream_options"
             )
-        return bool(self.stream_options.include_usage)
+        if not self.stream_options.include_usage:
+            return "none"
+        return "each" if self.stream_options.continuous_usage_stats else "last"
 
 
 def to_sampling(

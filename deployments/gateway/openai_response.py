@@ -15,6 +15,10 @@ from deployments.gateway.usage import UsageCounter
 from deployments.types import Delta, FinishReason, ModelCard, Usage
 from infra.errors import EngineError
 
+UsageIn = Literal["none", "last", "each"]
+"""Which chunks of a stream carry the usage: none, one of its own after the last
+output, or besides that each with the counts so far."""
+
 DONE = b"data: [DONE]\n\n"
 _encode = msgspec.json.Encoder().encode
 
@@ -109,7 +113,7 @@ class Reply:
         *,
         num_outputs: int,
         num_prompts: int,
-        has_usage: bool,
+        usage_in: UsageIn,
         created_s: int,
     ) -> None:
         self._shape = shape
@@ -123,7 +127,13 @@ class Reply:
         }
         chunk = _encode(self._envelope | {"object": shape.chunk_object})
         self._head = b"data: " + chunk[:-1] + b',"choices":['
-        self._tail = b'],"usage":null}\n\n' if has_usage else b"]}\n\n"
+        self._usage_in = usage_in
+        self._tail = b"]}\n\n" if usage_in == "none" else b'],"usage":null}\n\n'
+
+    @property
+    def has_usage_chunk(self) -> bool:
+        """The stream ends with `usage_chunk`."""
+        return self._usage_in != "none"
 
     def whole(self, deltas: Iterable[Delta]) -> bytes:
         """JSON of the whole answer; each output is one delta, in any order."""
@@ -142,12 +152,17 @@ class Reply:
     def chunk(self, delta: Delta) -> bytes:
         """The event of one delta. Raises EngineError where the cluster aborted it."""
         self._count(delta)
-        return b"".join((self._head, _encode(self._shape.piece(delta)), self._tail))
+        piece = _encode(self._shape.piece(delta))
+        tail = self._usage_tail() if self._usage_in == "each" else self._tail
+        return b"".join((self._head, piece, tail))
 
     def usage_chunk(self) -> bytes:
         """The event after the last delta: no choices, the whole request's usage."""
+        return self._head + self._usage_tail()
+
+    def _usage_tail(self) -> bytes:
         usage = _encode(_to_usage(self._usage.usage))
-        return b"".join((self._head, b'],"usage":', usage, b"}\n\n"))
+        return b"".join((b'],"usage":', usage, b"}\n\n"))
 
     def _count(self, delta: Delta) -> None:
         # OpenAI's clients know no such finish reason, and the output is not whole.

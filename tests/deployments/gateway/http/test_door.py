@@ -218,6 +218,15 @@ async def test_chunks_have_a_null_usage_where_the_last_one_has_it() -> None:
     assert done == "[DONE]"
 
 
+async def test_each_chunk_has_the_counts_so_far_where_that_is_asked_for() -> None:
+    options = {"include_usage": True, "continuous_usage_stats": True}
+    service = FakeService(text_deltas("a", "bc"))
+    *chunks, done = events(await chat(service, stream=True, stream_options=options))
+    assert [chunk["usage"]["completion_tokens"] for chunk in chunks] == [1, 3, 3]
+    assert [len(chunk["choices"]) for chunk in chunks] == [1, 1, 0]
+    assert done == "[DONE]"
+
+
 async def test_a_failure_in_a_stream_is_its_last_event() -> None:
     response = await chat(FakeService([text_deltas("a", "b")[0], KeyError("x")]), stream=True)
     assert response.status_code == 200
