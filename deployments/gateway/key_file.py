@@ -46,7 +46,8 @@ class KeyFile:
         try:
             self.ring = self._read()
         except ConfigError as error:
-            raise ConfigError(f"gateway.api_keys_file: {error}") from error
+            advice = "" if path.exists() else f"; `coterie key new TENANT -f {path}` makes it"
+            raise ConfigError(f"gateway.api_keys_file: {error}{advice}") from error
 
     def refresh(self) -> None:
         """Take the file's keys if it has changed; some microseconds if it has not."""
