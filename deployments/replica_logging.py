@@ -1,8 +1,9 @@
 """How log records of our rooms leave a Serve replica.
 
 Serve gives its logger `ray.serve` a file of the replica, in the format and from the
-level that the deployment's `logging_config` names. Our rooms' loggers write there
-too, so that one file, in one form, has everything a replica says.
+level that the deployment's `logging_config` names. Our rooms' loggers, and those of
+what runs beside them, write there too, so that one file, in one form, has everything
+a replica says.
 """
 
 import logging
@@ -10,7 +11,7 @@ from typing import Any
 
 from infra.telemetry.settings import TelemetrySection
 
-ROOMS = ("cache", "deployments", "experts", "infra", "router")
+LOGGERS = ("cache", "deployments", "experts", "infra", "router", "opentelemetry", "uvicorn")
 
 
 def logging_config(section: TelemetrySection) -> dict[str, Any]:
@@ -21,8 +22,8 @@ def logging_config(section: TelemetrySection) -> dict[str, Any]:
 def join_serve_log() -> None:
     """Let our rooms' loggers write where Serve's does; call it in the replica."""
     serve_logger = logging.getLogger("ray.serve")
-    for room in ROOMS:
-        logger = logging.getLogger(room)
+    for name in LOGGERS:
+        logger = logging.getLogger(name)
         logger.handlers = list(serve_logger.handlers)
         logger.setLevel(serve_logger.level)
         logger.propagate = False

@@ -39,42 +39,64 @@ class TracedEngine:
     async def _traced(self, call: Call) -> AsyncGenerator[tuple[Delta, bool], None]:
         span = self._tracing.span(f"engine {self._model}", SpanKind.SERVER, carrier=call.trace)
         carrier = self._tracing.carrier_of(span, call.trace)
-        started_ns = time.time_ns()
-        first_ns = last_ns = 0
-        num_tokens = 0
+        progress = _Progress()
+        outcome, error_kind = "aborted", None
         try:
             inner = self._engine.run(msgspec.structs.replace(call, trace=carrier))
             async with aclosing(inner) as deltas:
                 async for delta, is_last in deltas:
-                    last_ns = time.time_ns()
-                    first_ns = first_ns or last_ns
-                    num_tokens += len(delta.token_ids)
+                    progress.saw(delta)
                     yield delta, is_last
+            outcome = "finished"
         except CoterieError as error:
-            span.set_attribute("error.type", error.kind)
-            span.set_status(StatusCode.ERROR, error.kind)
+            outcome, error_kind = "failed", error.kind
             raise
         finally:
-            if call.stream and first_ns:
-                self._child(span, "prefill", started_ns, first_ns)
-                self._child(span, "decode", first_ns, last_ns)
-            self._describe(span, call, num_tokens)
+            self._add_stages(span, call, progress)
+            span.set_attributes(self._attributes(call, progress, outcome))
+            if error_kind is not None:
+                span.set_attribute("error.type", error_kind)
+                span.set_status(StatusCode.ERROR, error_kind)
             span.end()
 
-    def _child(self, span: Span, name: str, started_ns: int, ended_ns: int) -> None:
-        child = self._tracing.span(name, SpanKind.INTERNAL, parent=span, started_ns=started_ns)
-        child.end(ended_ns)
+    def _add_stages(self, span: Span, call: Call, progress: "_Progress") -> None:
+        """Where outputs come whole, nobody sees when the first token came."""
+        if not call.stream or not progress.num_output_tokens:
+            return
+        self._add_stage(span, "prefill", progress.started_ns, progress.first_ns)
+        self._add_stage(span, "decode", progress.first_ns, progress.last_ns)
 
-    def _describe(self, span: Span, call: Call, num_output_tokens: int) -> None:
-        span.set_attributes(
-            {
-                "gen_ai.provider.name": "vllm",
-                "gen_ai.request.model": self._model,
-                "gen_ai.usage.input_tokens": len(call.token_ids),
-                "gen_ai.usage.output_tokens": num_output_tokens,
-                "coterie.request.id": call.request_id,
-                "server.address": self._host,
-            }
-        )
+    def _add_stage(self, span: Span, name: str, started_ns: int, ended_ns: int) -> None:
+        stage = self._tracing.span(name, SpanKind.INTERNAL, parent=span, started_ns=started_ns)
+        stage.end(ended_ns)
+
+    def _attributes(
+        self, call: Call, progress: "_Progress", outcome: str
+    ) -> dict[str, str | int]:
+        found: dict[str, str | int] = {
+            "gen_ai.provider.name": "vllm",
+            "gen_ai.request.model": self._model,
+            "gen_ai.usage.input_tokens": len(call.token_ids),
+            "gen_ai.usage.output_tokens": progress.num_output_tokens,
+            "server.address": self._host,
+            "coterie.request.id": call.request_id,
+            "coterie.outcome": outcome,
+        }
         if call.adapter is not None:
-            span.set_attribute("coterie.adapter", call.adapter)
+            found["coterie.adapter"] = call.adapter
+        return found
+
+
+class _Progress:
+    """When a call's outputs came, in nanoseconds since the epoch; 0 before them."""
+
+    def __init__(self) -> None:
+        self.started_ns = time.time_ns()
+        self.first_ns = 0
+        self.last_ns = 0
+        self.num_output_tokens = 0
+
+    def saw(self, delta: Delta) -> None:
+        self.last_ns = time.time_ns()
+        self.first_ns = self.first_ns or self.last_ns
+        self.num_output_tokens += len(delta.token_ids)

@@ -13,6 +13,7 @@ import os
 import stat
 import tempfile
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -74,18 +75,19 @@ class MetricsPage:
 
     async def start(self) -> None:
         """Answer the other replicas. Raises ConfigError for a folder of someone else."""
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        found = self._folder.lstat()
-        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
-            raise ConfigError(f"{self._folder} belongs to someone else; remove it")
-        self._socket.unlink(missing_ok=True)
-        self._server = await asyncio.start_unix_server(self._answer_peer, self._socket)
+        while self._server is None:
+            self._make_folder()
+            # A replica that ended may have taken the folder away in between.
+            with suppress(FileNotFoundError):
+                self._server = await asyncio.start_unix_server(self._answer_peer, self._socket)
 
     async def stop(self) -> None:
-        """Answer nobody any more."""
+        """Answer nobody any more; the last replica takes the folder away."""
         if self._server is not None:
             self._server.close()
         self._socket.unlink(missing_ok=True)
+        with suppress(OSError):
+            self._folder.rmdir()
 
     async def answer(self, request: Request) -> Response:
         """One scrape, in the format that `Accept` asks for."""
@@ -99,6 +101,13 @@ class MetricsPage:
         families = _merged([self._own(), *(a for a in answers if a is not None)])
         encode, content_type = choose_encoder(accept)
         return encode(_Collected(families)), content_type
+
+    def _make_folder(self) -> None:
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = self._folder.lstat()
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+            raise ConfigError(f"{self._folder} belongs to someone else; remove it")
+        self._socket.unlink(missing_ok=True)
 
     def _own(self) -> list[Family]:
         return [
