@@ -2,25 +2,21 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
 import grpc
 import httpx2
 import pytest
-from google.protobuf import message_factory
-from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
-    ProtoReflectionDescriptorDatabase,
-)
 
 from deployments.gateway.checks import MAX_METADATA_BYTES, MAX_STREAMS
 from deployments.gateway.doors import Doors
 from deployments.local_cluster import free_ports
 from deployments.settings import GatewaySection
 from tests.builders.fake_service import FakeService, text_deltas
+from tests.builders.reflection_client import called_by_reflection, listed_services
 
 
 @asynccontextmanager
@@ -34,28 +30,6 @@ async def opened(service: FakeService, **section: Any) -> AsyncIterator[tuple[Do
         yield doors, f"127.0.0.1:{grpc_port}", f"http://127.0.0.1:{http_port}"
     finally:
         await doors.close()
-
-
-def called_by_reflection(
-    address: str, service: str, method: str, **fields: Any
-) -> Iterator[Any]:
-    """The responses of a method that is known by its name alone, without stubs."""
-    with grpc.insecure_channel(address) as channel:
-        pool = DescriptorPool(ProtoReflectionDescriptorDatabase(channel))
-        found = pool.FindServiceByName(service).FindMethodByName(method)
-        request = message_factory.GetMessageClass(found.input_type)(**fields)
-        response = message_factory.GetMessageClass(found.output_type)
-        call: Any = channel.unary_stream(
-            f"/{service}/{method}",
-            request_serializer=lambda message: message.SerializeToString(),
-            response_deserializer=response.FromString,
-        )
-        yield from call(request, timeout=10)
-
-
-def listed_services(address: str) -> list[str]:
-    with grpc.insecure_channel(address) as channel:
-        return sorted(ProtoReflectionDescriptorDatabase(channel).get_services())
 
 
 async def test_a_reflection_client_finds_the_services_and_calls_one() -> None:
