@@ -6,6 +6,7 @@ from typing import Any
 
 import httpx2
 import pytest
+from openai import AsyncOpenAI, AuthenticationError
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
@@ -15,6 +16,7 @@ from deployments.gateway.http_door import http_app
 from deployments.gateway.http_guard import METRICS_PATH, OPEN_PATHS
 from deployments.gateway.key_file import KeyFile
 from deployments.settings import GatewaySection
+from tests.builders.doors import opened
 from tests.builders.fake_service import FakeService
 from tests.deployments.gateway.security.conftest import Keys
 
@@ -145,6 +147,21 @@ async def test_metrics_are_the_operator_s_unless_the_configuration_opens_them(
     given = await ask(closed, "GET", METRICS_PATH, bearer(keys.operator))
     assert (given.status_code, given.text) == (200, "numbers")
     assert (await ask(opened, "GET", METRICS_PATH)).status_code == 200
+
+
+async def test_openai_s_own_client_enters_with_its_api_key(
+    service: FakeService, keys: Keys
+) -> None:
+    async with opened(service, ["acme", "ops"], api_keys_file=keys.file) as (_, _grpc, http_at):
+        url = f"http://{http_at}/v1"
+        async with AsyncOpenAI(base_url=url, api_key=keys.tenant, max_retries=0) as client:
+            answer = await client.completions.create(model="tiny", prompt="hi")
+        assert answer.choices[0].text == "Hello"
+        assert service.last_call.options.tenant == "acme"
+        async with AsyncOpenAI(base_url=url, api_key="ct-wrong", max_retries=0) as client:
+            with pytest.raises(AuthenticationError) as failed:
+                await client.completions.create(model="tiny", prompt="hi")
+        assert failed.value.code == "invalid_api_key"
 
 
 async def test_without_a_file_of_keys_all_paths_are_open(service: FakeService) -> None:
