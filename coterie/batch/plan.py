@@ -40,6 +40,8 @@ def plan_batch(path: Path, done: Collection[Digest]) -> Plan:
 
     Raises InvalidArgumentError that tells the first problems, each with its line.
     """
+    if not path.is_file():
+        raise InvalidArgumentError(f"{path} is no regular file; a batch reads its input twice")
     problems: list[str] = []
     seen: set[Digest] = set()
     num_requests = num_done = 0

@@ -50,6 +50,11 @@ def test_an_empty_file_is_refused(tmp_path: Path) -> None:
         plan_batch(write_lines(tmp_path / "in.jsonl", [""]), set())
 
 
+def test_an_input_that_can_be_read_once_alone_is_refused() -> None:
+    with pytest.raises(InvalidArgumentError, match="no regular file"):
+        plan_batch(Path("/dev/null"), set())
+
+
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
