@@ -8,6 +8,7 @@ import grpc
 import pytest
 
 from coterie import AsyncClient, Client, errors
+from coterie.cli.console import hint_of
 from coterie.retry import FIRST_DELAY_S, JITTER, MAX_DELAY_S, Attempts
 from coterie.status_details import StatusDetails, read_details
 from tests.builders.fake_inference import REPLY, FakeInference, serving
@@ -207,3 +208,15 @@ def test_a_negative_number_of_retries_is_refused() -> None:
 def test_garbled_details_tell_nothing(garbled: bytes) -> None:
     assert read_details([("grpc-status-details-bin", garbled)]) == StatusDetails()
     assert read_details(None) == StatusDetails()
+
+
+@pytest.mark.parametrize(
+    ("error", "hint"),
+    [
+        (errors.CapacityError("full", retry_after_s=2.2), "try again in 3 s; "),
+        (errors.NoReplicaError("away"), "try again in 1 s; "),
+        (errors.EngineError("dead"), "`coterie status` tells how the engines are"),
+    ],
+)
+def test_the_command_line_says_when_to_come_back(error: errors.CoterieError, hint: str) -> None:
+    assert (hint_of(error) or "").startswith(hint)
