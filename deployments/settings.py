@@ -254,7 +254,7 @@ class ModelSection(Section):
     enforce_eager: bool = False
     """Skip compilation: quicker first start, slower steps."""
 
-    chat_template_file: Path | None = None
+    chat_template_file: FilePath | None = None
     """A Jinja chat template in place of the model's own, to teach it tools, say. A
     local file of each node that a gateway runs on; clients cannot give one."""
 

@@ -12,6 +12,7 @@ from coterie.cli.stages import Stages
 from coterie.config import Config, load_config
 from coterie.errors import ConfigError
 from deployments import local_cluster
+from deployments.gateway.chat_turns import read_template
 from deployments.gateway.door_security import DoorSecurity
 from deployments.models.resolve import resolve_model
 from deployments.settings import GatewaySection
@@ -42,6 +43,7 @@ def up_command(file: Path | None, as_json: bool) -> None:
     """
     config = load_config(file)
     _check_security(config)
+    _check_templates(config)
     stages = Stages(quiet=as_json)
     with ThreadPoolExecutor(max_workers=1) as pool:
         # Ray starts beside the preparation of the models.
@@ -59,6 +61,13 @@ def _check_security(config: Config) -> None:
     """Keys and certificates, where the gateways run on this very machine."""
     if config.cluster.address is None:
         DoorSecurity(config.gateway, [tenant.name for tenant in config.tenants])
+
+
+def _check_templates(config: Config) -> None:
+    """Chat templates, where the gateways run on this very machine."""
+    for model in config.models:
+        if config.cluster.address is None and model.chat_template_file is not None:
+            read_template(model.chat_template_file)
 
 
 def _start_ray(config: Config) -> None:

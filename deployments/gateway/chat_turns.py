@@ -2,10 +2,22 @@
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from deployments.types import ChatMessage, Tool, ToolCall
-from infra.errors import InvalidArgumentError
+from infra.errors import ConfigError, InvalidArgumentError
+
+
+def read_template(path: Path) -> str:
+    """The operator's own chat template. Raises ConfigError where it cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"chat_template_file {path} cannot be read: {error}; it must be a text file on "
+            "each node that a gateway runs on"
+        ) from error
 
 
 def to_turns(messages: Sequence[ChatMessage]) -> list[dict[str, Any]]:

@@ -6,9 +6,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from deployments.gateway.chat_turns import to_tools, to_turns
+from deployments.gateway.chat_turns import read_template, to_tools, to_turns
 from deployments.types import ChatMessage, Conversation, Tool
-from infra.errors import ConfigError, InvalidArgumentError, UnknownMethodError
+from infra.errors import InvalidArgumentError, UnknownMethodError
 from infra.telemetry.tracing import child_span
 
 # About 2 ms of tokenizing; longer texts leave the event loop to the streams.
@@ -36,7 +36,7 @@ class Tokenizer:
 
         hf_tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
         if chat_template_file is not None:
-            hf_tokenizer.chat_template = _read_template(chat_template_file)
+            hf_tokenizer.chat_template = read_template(chat_template_file)
         return cls(hf_tokenizer)
 
     @property
@@ -111,13 +111,3 @@ class Tokenizer:
             if size <= _INLINE_CHARS:
                 return work()
             return await asyncio.to_thread(work)
-
-
-def _read_template(path: Path) -> str:
-    try:
-        return path.expanduser().read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            f"chat_template_file {path} cannot be read: {error}; it must be a text file on "
-            "each node that a gateway runs on"
-        ) from error

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from deployments.gateway.chat_turns import to_turns
+from deployments.gateway.chat_turns import read_template, to_turns
 from deployments.gateway.tokenizer import Tokenizer
 from deployments.types import ChatMessage, Conversation, Tool, ToolCall
 from infra.errors import ConfigError, InvalidArgumentError, UnknownMethodError
@@ -118,7 +118,5 @@ def test_a_call_without_arguments_has_none() -> None:
 
 
 def test_a_template_file_that_cannot_be_read_is_the_operator_s_mistake(tmp_path: Path) -> None:
-    from deployments.gateway import tokenizer  # noqa: PLC0415
-
     with pytest.raises(ConfigError, match="chat_template_file"):
-        tokenizer._read_template(tmp_path / "missing.jinja")
+        read_template(tmp_path / "missing.jinja")
