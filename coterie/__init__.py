@@ -30,6 +30,7 @@ from coterie.errors import (
 from coterie.sampling import Sampling, SamplingKeywords
 from coterie.types import (
     Chunk,
+    Embeddings,
     FinishReason,
     Message,
     Model,
@@ -51,6 +52,7 @@ __all__ = [
     "ConfigError",
     "CoterieError",
     "DeadlineError",
+    "Embeddings",
     "EngineError",
     "FinishReason",
     "ForbiddenError",

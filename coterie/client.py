@@ -18,11 +18,11 @@ from coterie.connection import (
     stub_on,
 )
 from coterie.errors import FailedCall
-from coterie.requests import Messages, Prompt
+from coterie.requests import Inputs, Messages, Prompt
 from coterie.retry import DEFAULT_MAX_RETRIES, Attempts
 from coterie.sampling import Sampling, SamplingKeywords, sampling_with
 from coterie.security import Security, SecurityKeywords
-from coterie.types import Chunk, Model, Response, Tokenization, Usage
+from coterie.types import Chunk, Embeddings, Model, Response, Tokenization, Usage
 from coterie.v1 import inference_pb2 as pb
 
 
@@ -212,6 +212,23 @@ class Client:
         chosen = sampling_with(sampling, **keywords)
         request = requests.chat_request(messages, model, request_id, chosen)
         return responses.response_of(self._call(self._stub.ChatUnary, request, timeout_s))
+
+    def embed(
+        self,
+        inputs: Inputs,
+        *,
+        model: str = "",
+        dimensions: int | None = None,
+        timeout_s: float | None = None,
+        request_id: str = "",
+    ) -> Embeddings:
+        """A vector for each input: a text, or a sequence of texts or of their token ids.
+
+        `dimensions` shortens them, where the model can. Raises `UnknownMethodError`
+        where the model is served to generate.
+        """
+        request = requests.embed_request(inputs, model, request_id, dimensions)
+        return responses.embeddings_of(self._call(self._stub.Embed, request, timeout_s))
 
     def tokenize(
         self,

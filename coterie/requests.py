@@ -15,6 +15,7 @@ from coterie.types import Message
 from coterie.v1 import inference_pb2 as pb
 
 Prompt = str | Sequence[int]
+Inputs = str | Sequence[Prompt]
 MessageLike = Message | Mapping[str, Any] | tuple[str, str]
 Messages = str | Message | Sequence[MessageLike]
 
@@ -70,6 +71,23 @@ def chat_request(
         output=_options(sampling),
         continue_final_message=bool(turns) and turns[-1].is_unfinished,
     )
+
+
+def embed_request(
+    inputs: Inputs, model: str, request_id: str, dimensions: int | None
+) -> pb.EmbedRequest:
+    """A string is a single input; a sequence has one text, or its token ids, each."""
+    request = pb.EmbedRequest(model=model, request_id=request_id)
+    with _blaming("inputs"):
+        for each in [inputs] if isinstance(inputs, str) else inputs:
+            if isinstance(each, str):
+                request.inputs.add(text=each)
+            else:
+                request.inputs.add(token_ids=pb.TokenIds(ids=each))
+    with _blaming("dimensions"):
+        if dimensions is not None:
+            request.dimensions = dimensions
+    return request
 
 
 def tokenize_request(

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from coterie.types import (
     Chunk,
+    Embeddings,
     FinishReason,
     Model,
     Output,
@@ -58,6 +59,17 @@ def model_of(message: pb.Model) -> Model:
         has_chat_template=message.has_chat_template,
         num_ready_replicas=message.num_ready_replicas,
         created_s=message.created_s,
+        is_embedding=message.is_embedding,
+    )
+
+
+def embeddings_of(message: pb.EmbedResponse) -> Embeddings:
+    """The vectors of one request."""
+    return Embeddings(
+        request_id=message.request_id,
+        model=message.model,
+        vectors=tuple(tuple(embedding.values) for embedding in message.embeddings),
+        usage=_usage(message.usage),
     )
 
 

@@ -115,6 +115,18 @@ class Model:
     has_chat_template: bool
     num_ready_replicas: int
     created_s: int
+    is_embedding: bool = False
+    """Served to embed, not to generate."""
+
+
+@dataclass(frozen=True, slots=True)
+class Embeddings:
+    """A vector for each input, in their order; `usage` counts all inputs."""
+
+    request_id: str
+    model: str
+    vectors: tuple[tuple[float, ...], ...]  # [num_inputs, num_dimensions]
+    usage: Usage
 
 
 @dataclass(frozen=True, slots=True)

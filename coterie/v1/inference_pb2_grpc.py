@@ -54,6 +54,11 @@ class InferenceStub:
                 request_serializer=coterie_dot_v1_dot_inference__pb2.ChatRequest.SerializeToString,
                 response_deserializer=coterie_dot_v1_dot_inference__pb2.OutputResponse.FromString,
                 _registered_method=True)
+        self.Embed = channel.unary_unary(
+                '/coterie.v1.Inference/Embed',
+                request_serializer=coterie_dot_v1_dot_inference__pb2.EmbedRequest.SerializeToString,
+                response_deserializer=coterie_dot_v1_dot_inference__pb2.EmbedResponse.FromString,
+                _registered_method=True)
         self.Tokenize = channel.unary_unary(
                 '/coterie.v1.Inference/Tokenize',
                 request_serializer=coterie_dot_v1_dot_inference__pb2.TokenizeRequest.SerializeToString,
@@ -103,6 +108,13 @@ class InferenceServicer:
 
     def ChatUnary(self, request, context):
         """The same, answered once with the whole outputs.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Embed(self, request, context):
+        """One vector for each text, from a model that is served to embed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -159,6 +171,11 @@ def add_InferenceServicer_to_server(servicer, server):
                     servicer.ChatUnary,
                     request_deserializer=coterie_dot_v1_dot_inference__pb2.ChatRequest.FromString,
                     response_serializer=coterie_dot_v1_dot_inference__pb2.OutputResponse.SerializeToString,
+            ),
+            'Embed': grpc.unary_unary_rpc_method_handler(
+                    servicer.Embed,
+                    request_deserializer=coterie_dot_v1_dot_inference__pb2.EmbedRequest.FromString,
+                    response_serializer=coterie_dot_v1_dot_inference__pb2.EmbedResponse.SerializeToString,
             ),
             'Tokenize': grpc.unary_unary_rpc_method_handler(
                     servicer.Tokenize,
@@ -289,6 +306,33 @@ class Inference:
             '/coterie.v1.Inference/ChatUnary',
             coterie_dot_v1_dot_inference__pb2.ChatRequest.SerializeToString,
             coterie_dot_v1_dot_inference__pb2.OutputResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Embed(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/coterie.v1.Inference/Embed',
+            coterie_dot_v1_dot_inference__pb2.EmbedRequest.SerializeToString,
+            coterie_dot_v1_dot_inference__pb2.EmbedResponse.FromString,
             options,
             channel_credentials,
             insecure,

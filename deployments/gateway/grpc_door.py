@@ -9,7 +9,7 @@ from deployments.gateway import grpc_messages as messages
 from deployments.gateway.grpc_answer import Context, answer, call_options, fail
 from deployments.gateway.service import Generation, InferenceService
 from deployments.gateway.usage import UsageCounter
-from deployments.types import Delta
+from deployments.types import Delta, Embedding, Pooling
 from infra.errors import InvalidArgumentError
 
 
@@ -51,6 +51,11 @@ class GrpcDoor(pb_grpc.InferenceServicer):
         generation = await answer(context, self._chat(request, context, stream=False))
         return await answer(context, _collect(generation, _num_outputs(request.sampling)))
 
+    async def Embed(self, request: pb.EmbedRequest, context: Context) -> pb.EmbedResponse:
+        """A vector for each input."""
+        generation = await answer(context, self._embed(request, context))
+        return await answer(context, _collect_embeddings(generation))
+
     async def Tokenize(
         self, request: pb.TokenizeRequest, context: Context
     ) -> pb.TokenizeResponse:
@@ -91,6 +96,15 @@ class GrpcDoor(pb_grpc.InferenceServicer):
             messages.to_conversation(request),
             messages.to_sampling(request.sampling, request.output),
             call_options(context, request.request_id, stream=stream),
+        )
+
+    async def _embed(self, request: pb.EmbedRequest, context: Context) -> Generation:
+        dimensions = request.dimensions if request.HasField("dimensions") else None
+        return await self._service.embed(
+            request.model,
+            messages.to_prompts(request),
+            Pooling(dimensions=dimensions),
+            call_options(context, request.request_id, stream=False),
         )
 
     async def _tokenize(self, request: pb.TokenizeRequest) -> pb.TokenizeResponse:
@@ -154,6 +168,17 @@ async def _collect(generation: Generation, num_outputs: int) -> pb.OutputRespons
         outputs=[messages.to_output(d) for d in sorted(outputs, key=lambda d: d.index)],
         usage=messages.to_usage(counter.usage),
     )
+
+
+async def _collect_embeddings(generation: Generation) -> pb.EmbedResponse:
+    response = pb.EmbedResponse(request_id=generation.request_id, model=generation.model)
+    response.usage.num_prompt_tokens = generation.num_prompt_tokens
+    async with aclosing(generation.deltas()) as deltas:
+        async for delta in deltas:
+            assert isinstance(delta, Embedding)
+            response.embeddings.add(values=delta.values())
+            response.usage.num_cached_tokens += delta.num_cached_tokens
+    return response
 
 
 def _num_outputs(sampling: pb.SamplingParameters) -> int:

@@ -70,7 +70,7 @@ def _to_form(given: pb.SamplingParameters) -> StructuredOutput:
             return StructuredOutput(**{name: getattr(form, name)})
 
 
-def to_prompt(request: pb.GenerateRequest) -> str | list[int]:
+def to_prompt(request: pb.GenerateRequest | pb.EmbedInput) -> str | list[int]:
     """The prompt as text or token ids. Raises InvalidArgumentError if unset."""
     match request.WhichOneof("prompt"):
         case "text":
@@ -81,6 +81,11 @@ def to_prompt(request: pb.GenerateRequest) -> str | list[int]:
             raise InvalidArgumentError(
                 "the request has no prompt; set text or token_ids", param="prompt"
             )
+
+
+def to_prompts(request: pb.EmbedRequest) -> list[str | list[int]]:
+    """The inputs as prompts. Raises InvalidArgumentError if one is unset."""
+    return [to_prompt(each) for each in request.inputs]
 
 
 def to_messages(given: Sequence[pb.Message]) -> list[ChatMessage]:
@@ -142,6 +147,7 @@ def to_model(card: ModelCard) -> pb.Model:
         has_chat_template=card.has_chat_template,
         num_ready_replicas=card.num_ready_replicas,
         created_s=card.created_s,
+        is_embedding=card.task == "embed",
     )
 
 

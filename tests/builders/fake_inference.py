@@ -59,6 +59,19 @@ class FakeInference(inference_pb2_grpc.InferenceServicer):
     ) -> pb.OutputResponse:
         return self._whole(request, context)
 
+    def Embed(
+        self, request: pb.EmbedRequest, context: grpc.ServicerContext
+    ) -> pb.EmbedResponse:
+        """The vector of an input: its length in tokens, and a one."""
+        self._enter(request, context)
+        lengths = [len(i.token_ids.ids) or len(i.text.encode()) for i in request.inputs]
+        return pb.EmbedResponse(
+            request_id=request.request_id or "made-up-id",
+            model=request.model or "fake",
+            embeddings=[pb.Embedding(values=[length, 1.0]) for length in lengths],
+            usage=pb.Usage(num_prompt_tokens=sum(lengths)),
+        )
+
     def Tokenize(
         self, request: pb.TokenizeRequest, context: grpc.ServicerContext
     ) -> pb.TokenizeResponse:
