@@ -10,10 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import httpx2
 import openai
 import psutil
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from coterie import (
     AsyncClient,
@@ -28,6 +30,7 @@ from coterie import (
     Usage,
 )
 from tests.builders.cluster import RunningCluster
+from tests.builders.reflection_client import called_by_reflection, listed_services
 from tests.cluster.adapter import write_random_adapter
 from tests.reference.greedy import greedy_by_vllm
 
@@ -73,7 +76,8 @@ def cluster(
 ) -> Iterator[RunningCluster]:
     model = SECTION | {"adapters": {"noisy": str(adapter)}, "engine_args": {"max_lora_rank": 8}}
     folder = tmp_path_factory.mktemp("serving")
-    with RunningCluster(folder, "serving", models=[model]) as running:
+    gateway = {"reflection": True}
+    with RunningCluster(folder, "serving", models=[model], gateway=gateway) as running:
         yield running
 
 
@@ -325,20 +329,55 @@ def test_a_triton_client_gets_the_text_that_ours_gets(
     assert json.loads(done.stdout) == {"whole": answer.text, "streamed": answer.text}
 
 
-@pytest.mark.parametrize("door", ["grpc", "http"])
+@pytest.mark.parametrize("door", ["grpc", "http", "kserve"])
 def test_the_bench_command_measures_the_cluster(cluster: RunningCluster, door: str) -> None:
-    url = ["--url", f"{cluster.http_url}/v1", "--model", MODEL] if door == "http" else []
+    api = {
+        "grpc": [],
+        "http": ["--url", f"{cluster.http_url}/v1", "--model", MODEL],
+        "kserve": ["--api", "kserve", "--model", MODEL],
+    }
     load = ("--requests", "6", "--concurrency", "3", "--prompt-tokens", "16")
-    told = cluster.coterie("bench", *url, *load, "--output-tokens", "8", "--json")
+    told = cluster.coterie("bench", *api[door], *load, "--output-tokens", "8", "--json")
     found = json.loads(told)
     assert (found["num_requests"], found["num_failed"]) == (6, 0)
     assert found["num_output_tokens"] == 48
+
+
+def test_a_reflection_client_calls_the_model_without_stubs(
+    cluster: RunningCluster, client: Client
+) -> None:
+    assert "inference.GRPCInferenceService" in listed_services(cluster.address)
+    fields = {
+        "text": "The capital of France is",
+        "sampling": {"temperature": 0, "max_tokens": 8},
+    }
+    chunks = called_by_reflection(cluster.address, "coterie.v1.Inference", "Generate", **fields)
+    whole = client.generate_unary("The capital of France is", temperature=0, max_tokens=8)
+    assert "".join(chunk.text for chunk in chunks) == whole.text
+
+
+def health_of(stub: Any, service: str) -> int:
+    return int(stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=10).status)
+
+
+def test_health_tells_of_the_gateway_its_services_and_its_models(
+    cluster: RunningCluster,
+) -> None:
+    with grpc.insecure_channel(cluster.address) as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        for name in ("", "coterie.v1.Inference", f"coterie.v1.Inference/{MODEL}"):
+            assert health_of(stub, name) == health_pb2.HealthCheckResponse.SERVING
+        with pytest.raises(grpc.RpcError, match="no such service or model"):
+            health_of(stub, "coterie.v1.Inference/none")
 
 
 # The last test: it takes the engine down and waits for another.
 def test_when_the_engine_core_dies_its_requests_fail_and_another_replica_serves(
     cluster: RunningCluster, client: Client
 ) -> None:
+    channel = grpc.insecure_channel(cluster.address)
+    watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+    assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
     stream = client.generate([5] * 20, max_tokens=900, ignore_eos=True, temperature=0)
     next(stream)
     cores = [p for p in cluster.processes() if "EngineCore" in p.name()]
@@ -354,4 +393,7 @@ def test_when_the_engine_core_dies_its_requests_fail_and_another_replica_serves(
         except (EngineError, NoReplicaError):
             time.sleep(1)
     assert usage_of(answer).num_output_tokens >= 1
+    assert next(watch).status == health_pb2.HealthCheckResponse.NOT_SERVING
+    assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
+    channel.close()
     assert not [p for p in cores if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
