@@ -16,7 +16,7 @@ from deployments.engine.environment import engine_environment, join_ray_cluster
 from deployments.engine.link_server import CallRunner, LinkServer
 from deployments.engine.plan import Device, plan_engine_args, plan_thread_environment
 from deployments.engine.scratch import Scratch
-from deployments.replica_logging import join_serve_log
+from deployments.replica_logging import ServeLog
 from deployments.settings import ModelSection
 from infra.errors import EngineError
 from infra.telemetry.settings import TelemetrySection
@@ -52,13 +52,18 @@ class EngineReplica:
         link: dict[str, str],
         tracing: dict[str, Any],
     ) -> None:
-        join_serve_log()
+        serve_log = ServeLog()
         self._section = ModelSection.model_validate(section)
         self._startup_s: dict[str, float] = {}
         self._scratch = Scratch.claim()
         started = time.monotonic()
         join_ray_cluster(ray.get_runtime_context().gcs_address)
-        self._engine = await asyncio.to_thread(self._load, device, executor, link["state_dir"])
+        try:
+            self._engine = await asyncio.to_thread(
+                self._load, device, executor, link["state_dir"]
+            )
+        finally:
+            serve_log.restore()
         host = ray.util.get_node_ip_address()
         self._tracing = Tracing.start(
             # The gateway has decided what is sampled.

@@ -70,6 +70,8 @@ class Doors:
         self._http = uvicorn.Server(
             uvicorn.Config(
                 http,
+                # uvicorn's own would close the handlers of Serve's log.
+                log_config=None,
                 http=LimitedHttpProtocol,
                 log_level="warning",
                 access_log=False,

@@ -19,7 +19,7 @@ from deployments.gateway.served_model import ServedModel
 from deployments.gateway.telemetry import GatewayTelemetry
 from deployments.gateway.tokenizer import Tokenizer
 from deployments.models.resolve import resolve_model
-from deployments.replica_logging import join_serve_log
+from deployments.replica_logging import ServeLog
 from deployments.settings import GatewaySection, ModelSection
 from infra.telemetry.settings import TelemetrySection
 from router.admission import Admission
@@ -42,7 +42,7 @@ class Gateway:
         link: dict[str, str],
         engines: dict[str, DeploymentHandle[Any]],
     ) -> None:
-        join_serve_log()
+        ServeLog()
         section = GatewaySection.model_validate(sections["gateway"])
         models = [ModelSection.model_validate(m) for m in sections["models"]]
         router = RouterSection.model_validate(sections["router"])

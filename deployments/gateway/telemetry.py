@@ -121,7 +121,12 @@ class _MetricsServer:
     def __init__(self, page: MetricsPage) -> None:
         app = Starlette(routes=[Route(METRICS_PATH, page.answer)])
         config = uvicorn.Config(
-            app, log_level="warning", lifespan="off", timeout_graceful_shutdown=1
+            app,
+            # uvicorn's own would close the handlers of Serve's log.
+            log_config=None,
+            log_level="warning",
+            lifespan="off",
+            timeout_graceful_shutdown=1,
         )
         self._server = uvicorn.Server(config)
         self._task: asyncio.Task[None] | None = None
