@@ -125,6 +125,7 @@ class ServedModel:
 
     def cards(self) -> list[ModelCard]:
         """The model's card, then one for each adapter."""
+        generates = self.section.task == "generate"
         names: list[tuple[str, str | None]] = [(self.section.name, None)]
         names += [(name, self.section.name) for name in sorted(self.section.adapters)]
         return [
@@ -135,10 +136,10 @@ class ServedModel:
                 max_model_len=self.max_model_len,
                 vocab_size=self.vocab_size,
                 base_model=base,
-                has_chat_template=self.tokenizer.has_chat_template,
+                has_chat_template=generates and self.tokenizer.has_chat_template,
                 num_ready_replicas=self.num_ready_replicas,
                 created_s=self._created_s,
-                has_tool_template=self.tokenizer.has_tool_template,
+                has_tool_template=generates and self.tokenizer.has_tool_template,
                 tool_parser=self.section.tool_parser,
             )
             for name, base in names

@@ -2,10 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from deployments.gateway.embedding import EmbeddingGeneration, check_length, check_task
+from deployments.gateway.served_model import ServedModel
+from deployments.gateway.tokenizer import Tokenizer
 from deployments.settings import ModelSection
 from deployments.types import Delta, Embedding, RequestId
 from infra.errors import (
@@ -15,6 +19,7 @@ from infra.errors import (
     PromptTooLongError,
     UnknownMethodError,
 )
+from router.settings import RouterSection
 
 
 class OnePrompt:
@@ -105,6 +110,20 @@ def test_a_prompt_may_fill_the_context(num_tokens: int, error: type[Exception] |
     else:
         with pytest.raises(error):
             check_length(num_tokens, max_model_len=100)
+
+
+@pytest.mark.parametrize("task", ["generate", "embed"])
+def test_a_model_that_embeds_is_none_to_chat_with(task: str) -> None:
+    templates = {"has_chat_template": True, "has_tool_template": True}
+    tokenizer = cast(Tokenizer, SimpleNamespace(vocab_size=9, **templates))
+    section = ModelSection.model_validate({"name": "m", "model": "some/model", "task": task})
+    (card,) = ServedModel(section, tokenizer, "token", RouterSection()).cards()
+    generates = task == "generate"
+    assert (card.task, card.has_chat_template, card.has_tool_template) == (
+        task,
+        generates,
+        generates,
+    )
 
 
 def test_a_model_does_its_own_task_alone() -> None:
