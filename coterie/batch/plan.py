@@ -1,8 +1,8 @@
 """Reading the input: what is wrong with it, and what is left to send.
 
 The file is read twice, a line at a time: once to find all that is wrong before anything
-is sent, once to send. What stays in memory is 16 bytes for each request, the digest of
-its id.
+is sent, once to send. What stays in memory is the digest of each request's id: about 90
+bytes, whatever the length of the request.
 """
 
 import hashlib
