@@ -1,21 +1,33 @@
 """Refusals name fields as the clients of each door know them."""
 
+import ast
 import re
-from collections.abc import Callable, Mapping
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
 import msgspec
 import pytest
 
 from coterie.v1 import inference_pb2 as pb
-from deployments.gateway import checks
+from deployments.gateway import checks, conversation_checks
 from deployments.gateway.checks import Limits
+from deployments.gateway.conversation_checks import check_conversation, check_metadata
 from deployments.gateway.kserve_response import PARAM_NAMES
 from deployments.gateway.kserve_sampling import SAMPLING_NAMES
 from deployments.gateway.kserve_tensors import INPUT_TYPES
 from deployments.gateway.openai_chat import ChatRequest
 from deployments.gateway.openai_completion import CompletionRequest
-from deployments.types import Sampling, StructuredOutput
+from deployments.types import (
+    ChatMessage,
+    Conversation,
+    Sampling,
+    StructuredOutput,
+    Tool,
+    ToolCall,
+)
 from infra.errors import CapacityError, InvalidArgumentError, RequestError, field
 from tests.builders.fake_service import FakeService
 from tests.deployments.gateway.http.asking import chat, complete, post
@@ -48,6 +60,10 @@ WRONG = [
     Sampling(logit_bias=dict.fromkeys(range(1025), 1.0)),
     Sampling(allowed_token_ids=(-1,)),
     Sampling(structured_output=StructuredOutput(regex="x" * 70_000)),
+    Sampling(structured_output=StructuredOutput(choice=("x",) * 1025)),
+    Sampling(structured_output=StructuredOutput(choice=("x" * 1025,))),
+    Sampling(stop=("x" * 1025,)),
+    Sampling(allowed_token_ids=(1,) * 51),
 ]
 
 
@@ -65,6 +81,39 @@ REFUSALS = [
     refused(lambda: checks.fit_to_context(90, Sampling(min_tokens=20), 100)),
     refused(lambda: checks.check_token_ids([50], 50, "prompt")),
     refused(lambda: checks.check_request_id("a b")),
+    refused(lambda: checks.check_text_size(10**9, "prompt")),
+    refused(lambda: checks.check_num_prompts(2, 1)),
+]
+
+
+def conversation(*messages: ChatMessage, tools: Sequence[Tool] = ()) -> Conversation:
+    return Conversation(messages, tuple(tools))
+
+
+HI = ChatMessage("user", "hi")
+CALL = ToolCall("x" * 300, "f", "{}")
+WRONG_CONVERSATIONS = [
+    conversation(),
+    conversation(*[HI] * 4097),
+    conversation(ChatMessage("", "hi")),
+    conversation(ChatMessage("r" * 65, "hi")),
+    conversation(ChatMessage("assistant", "", tool_calls=(CALL,) * 129)),
+    conversation(ChatMessage("assistant", "", tool_calls=(CALL,))),
+    conversation(ChatMessage("user", "x" * (checks.MAX_TEXT_CHARS + 1))),
+    conversation(HI, tools=[Tool(f"f{n}") for n in range(129)]),
+    conversation(HI, tools=[Tool("a b")]),
+    conversation(HI, tools=[Tool("f"), Tool("f")]),
+    conversation(HI, tools=[Tool("f", "x" * 300_000)]),
+]
+CONVERSATION_REFUSALS = [
+    refused(lambda c=c: check_conversation(c))  # type: ignore[misc]
+    for c in WRONG_CONVERSATIONS
+]
+# Of fields that one door alone has.
+OTHER_REFUSALS = [
+    refused(lambda: checks.check_count(65, 64, "parameters")),
+    refused(lambda: check_metadata(dict.fromkeys(map(str, range(17)), ""))),
+    refused(lambda: check_metadata({"k" * 65: ""})),
 ]
 
 
@@ -85,6 +134,7 @@ DOORS = {
     "native": Door(
         frozenset(pb.SamplingParameters.DESCRIPTOR.fields_by_name)
         | frozenset(pb.GenerateRequest.DESCRIPTOR.fields_by_name)
+        | frozenset(pb.ChatRequest.DESCRIPTOR.fields_by_name)
         | frozenset(pb.GenerateRequest.DESCRIPTOR.oneofs_by_name),
         {},
     ),
@@ -102,17 +152,45 @@ def named_in(error: RequestError, names: Mapping[str, str]) -> set[str]:
     return {names.get(name, name) for name in marked}
 
 
-@pytest.mark.parametrize("door", DOORS.values(), ids=DOORS)
-@pytest.mark.parametrize("error", REFUSALS, ids=str)
+CASES = [(name, error) for name in DOORS for error in REFUSALS] + [
+    (name, error)
+    for name in ("native", "chat")
+    for error in CONVERSATION_REFUSALS
+    if error.param in DOORS[name].fields
+]
+
+
+@pytest.mark.parametrize(("name", "error"), CASES, ids=lambda v: str(v)[:60])
 def test_every_check_names_only_fields_that_the_doors_clients_have(
-    door: Door, error: RequestError
+    name: str, error: RequestError
 ) -> None:
+    door = DOORS[name]
     known = error.renamed(door.param_names)
     assert known.param in door.fields
     assert named_in(error, door.param_names) <= door.fields
     for ours, theirs in door.param_names.items():
         if field(ours) in error._marked:
             assert re.search(rf"\b{theirs}\b", known.message)
+
+
+def raised_at(error: BaseException) -> tuple[str, int]:
+    """File and line of the check that raised it."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return frame.filename, frame.lineno or 0
+
+
+@pytest.mark.parametrize("module", [checks, conversation_checks])
+def test_every_check_is_among_them(module: ModuleType) -> None:
+    path = str(module.__file__)
+    given = [*REFUSALS, *CONVERSATION_REFUSALS, *OTHER_REFUSALS]
+    lines = {line for file, line in map(raised_at, given) if file == path}
+    raises = [
+        n for n in ast.walk(ast.parse(Path(path).read_text())) if isinstance(n, ast.Raise)
+    ]
+    missing = [
+        n.lineno for n in raises if not lines & set(range(n.lineno, (n.end_lineno or 0) + 1))
+    ]
+    assert missing == []
 
 
 def test_every_range_and_size_has_a_refusal_above() -> None:
