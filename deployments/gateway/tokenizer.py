@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,8 @@ class Tokenizer:
     def __init__(self, hf_tokenizer: Any) -> None:
         self._hf = hf_tokenizer
         self.vocab_size: int = len(hf_tokenizer)
+        self.has_tool_template = self.has_chat_template and self._shows_tools()
+        """The chat template tells the model of tools."""
 
     @classmethod
     def load(cls, path: str, chat_template_file: Path | None = None) -> "Tokenizer":
@@ -44,16 +45,6 @@ class Tokenizer:
         """The model knows conversations."""
         return bool(self._hf.chat_template)
 
-    @cached_property
-    def has_tool_template(self) -> bool:
-        """The chat template tells the model of tools: one that is given shows."""
-        if not self.has_chat_template:
-            return False
-        try:
-            return _PROBE.tools[0].name in self._rendered(_PROBE)
-        except InvalidArgumentError:
-            return False
-
     async def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
         """Token ids, with the special tokens that the tokenizer adds."""
         return await self._off_loop(
@@ -71,15 +62,20 @@ class Tokenizer:
             raise UnknownMethodError("this model has no chat template; use Generate instead")
         if conversation.tools and not self.has_tool_template:
             raise UnknownMethodError("the model's chat template has no tools", param="tools")
-        size = sum(len(message.content) for message in conversation.messages)
-        # A tool's schema may have any size: its rendering never holds up the streams.
-        size += _INLINE_CHARS * len(conversation.tools)
-        return await self._off_loop(size, lambda: self._encode_chat(conversation))
+        return await self._off_loop(
+            _size_of(conversation), lambda: self._encode_chat(conversation)
+        )
 
     def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool) -> str:
         """Text of the ids, each of which must be below `vocab_size`."""
         text: str = self._hf.decode(list(token_ids), skip_special_tokens=skip_special_tokens)
         return text
+
+    def _shows_tools(self) -> bool:
+        try:
+            return _PROBE.tools[0].name in self._rendered(_PROBE)
+        except InvalidArgumentError:
+            return False
 
     def _encode_chat(self, conversation: Conversation) -> list[int]:
         # The template writes the special tokens itself.
@@ -111,3 +107,12 @@ class Tokenizer:
             if size <= _INLINE_CHARS:
                 return work()
             return await asyncio.to_thread(work)
+
+
+def _size_of(conversation: Conversation) -> int:
+    """Characters, about; with tools, whose schemas may have any size, always over the limit."""
+    if conversation.tools:
+        return _INLINE_CHARS + 1
+    messages = conversation.messages
+    calls = [call for message in messages for call in message.tool_calls]
+    return sum(len(m.content) for m in messages) + sum(len(c.arguments) for c in calls)
