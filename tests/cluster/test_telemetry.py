@@ -1,0 +1,131 @@
+"""What a real cluster tells of its requests: traces, metrics, logs, usage records."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import httpx2
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from coterie import Client
+from infra.telemetry.usage_record import decode_record
+from tests.builders.cluster import STATE_DIR, RunningCluster
+from tests.builders.otlp_receiver import OtlpReceiver, receiving
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+
+MODEL = "smollm2-135m-instruct"
+SECTION = {
+    "name": MODEL,
+    "model": MODEL,
+    "enforce_eager": True,
+    "max_model_len": 512,
+    "kv_cache_memory_bytes": 128 * 1024**2,
+}
+TRACE_ID = "4bf92f3577b34da6a3ce929d0e0e4736"
+TRACEPARENT = f"00-{TRACE_ID}-00f067aa0ba902b7-01"
+
+
+class Told(NamedTuple):
+    """What was told of one traced request and three others, read after the end."""
+
+    receiver: OtlpReceiver
+    answer: dict[str, Any]
+    traceresponse: str
+    page: str
+    folder: Path
+    log_lines: list[str]
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
+    folder = tmp_path_factory.mktemp("telemetry")
+    with receiving() as (receiver, endpoint):
+        telemetry = {
+            "otlp_endpoint": endpoint,
+            "trace_sampling_ratio": 0.0,
+            "log_format": "json",
+            "access_log": True,
+            "usage_dir": str(folder / "usage"),
+        }
+        with RunningCluster(
+            folder,
+            "telemetry",
+            models=[SECTION],
+            telemetry=telemetry,
+            gateway={"num_replicas": 2},
+        ) as cluster:
+            answer, traceresponse = _ask_traced(cluster.http_url)
+            for _ in range(3):
+                with Client(cluster.address) as client:
+                    client.generate_unary("Once upon", max_tokens=4)
+            page = httpx2.get(f"{cluster.http_url}/metrics").text
+            log_lines = _gateway_log(cluster.file.stem)
+        yield Told(receiver, answer, traceresponse, page, folder / "usage", log_lines)
+
+
+def _ask_traced(http_url: str) -> tuple[dict[str, Any], str]:
+    answer = httpx2.post(
+        f"{http_url}/v1/chat/completions",
+        json={
+            "model": MODEL,
+            "messages": [{"role": "user", "content": "Hi"}],
+            "max_tokens": 6,
+        },
+        headers={"traceparent": TRACEPARENT, "x-request-id": "traced"},
+        timeout=60,
+    )
+    assert answer.status_code == 200, answer.text
+    return answer.json(), answer.headers["traceresponse"]
+
+
+def _gateway_log(name: str) -> list[str]:
+    record = json.loads((STATE_DIR / f"cluster-{name}.json").read_text())
+    logs = Path(record["temp_dir"], "session_latest", "logs", "serve")
+    files = list(logs.glob(f"replica_{name}_gateway_*.log"))
+    assert len(files) == 2
+    return [line for file in files for line in file.read_text().splitlines()]
+
+
+def test_one_trace_joins_gateway_and_engine_and_no_other_request_is_traced(told: Told) -> None:
+    spans = told.receiver.spans
+    gateway = told.receiver.named(f"chat {MODEL}")
+    engine = told.receiver.named(f"engine {MODEL}")
+    assert {span.trace_id for span in spans} == {TRACE_ID}
+    assert (gateway.parent_id, engine.parent_id) == ("00f067aa0ba902b7", gateway.span_id)
+    assert {span.service for span in spans} == {"coterie-gateway", "coterie-engine"}
+    assert told.traceresponse == f"00-{TRACE_ID}-{gateway.span_id}-01"
+    usage = told.answer["usage"]
+    assert gateway.attributes["gen_ai.usage.input_tokens"] == usage["prompt_tokens"]
+    assert engine.attributes["gen_ai.usage.output_tokens"] == usage["completion_tokens"]
+
+
+def test_one_scrape_has_the_requests_of_both_gateways(told: Told) -> None:
+    samples = [s for f in text_string_to_metric_families(told.page) for s in f.samples]
+    ready = [s for s in samples if s.name == "coterie_ready_engine_replicas"]
+    assert [s.value for s in ready] == [1, 1]
+    assert len({s.labels["replica"] for s in ready}) == 2
+    assert sum(s.value for s in samples if s.name == "coterie_requests_total") == 4
+
+
+def test_each_request_has_one_usage_record(told: Told) -> None:
+    records = [
+        decode_record(line)
+        for path in told.folder.glob("usage-*.jsonl")
+        for line in path.read_bytes().splitlines()
+    ]
+    assert len(records) == 4
+    (traced,) = [r for r in records if r.request_id == "traced"]
+    assert traced.num_output_tokens == told.answer["usage"]["completion_tokens"]
+    assert (traced.model, traced.outcome, traced.door) == (MODEL, "finished", "openai")
+
+
+def test_the_replicas_logs_are_json_with_one_record_a_request(told: Told) -> None:
+    records = [json.loads(line) for line in told.log_lines]
+    requests = [r for r in records if r.get("event") == "request"]
+    assert len(requests) == 4
+    (traced,) = [r for r in requests if r["request_id"] == "traced"]
+    assert traced["trace_id"] == TRACE_ID
+    assert (traced["tenant"], traced["outcome"]) == ("anonymous", "finished")
