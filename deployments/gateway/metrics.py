@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
@@ -21,6 +21,7 @@ OTHER_TENANTS = "other"
 OPEN = "coterie_open_requests"
 READY = "coterie_ready_engine_replicas"
 HELD = "coterie_held_requests"
+LOST = "coterie_usage_records_lost_total"
 
 _SHORT_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5)
 _TTFT_S = (0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2.5, 5, 10, 20, 40, 80)
@@ -165,6 +166,11 @@ class GatewayMetrics:
         self._described |= {READY: ("model",)} | ({HELD: ("model",)} if held else {})
         self.registry.register(_States(cards, held))
 
+    def add_losses(self, num_lost: Callable[[], int]) -> None:
+        """Count the usage records that could not be kept."""
+        self._described[LOST] = ()
+        self.registry.register(_Losses(num_lost))
+
     def _add_work(self, observation: Observation, model: str, tenant: str) -> None:
         series, used = self._series_of_model(model), self._series_of_tenant(model, tenant)
         if observation.outcome == "finished":
@@ -255,3 +261,15 @@ class _States(Collector):
             for model, num in self._held().items():
                 held.add_metric((model,), num)
             yield held
+
+
+class _Losses(Collector):
+    """Reads a count that something else keeps."""
+
+    def __init__(self, num_lost: Callable[[], int]) -> None:
+        self._num_lost = num_lost
+
+    def collect(self) -> Iterable[Metric]:
+        """See `Collector`."""
+        words = "Usage records that found no room while the disk took nothing"
+        yield CounterMetricFamily(LOST, words, self._num_lost())

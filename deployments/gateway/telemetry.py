@@ -71,6 +71,9 @@ class GatewayTelemetry:
         if self._section.metrics:
             metrics = GatewayMetrics(service.model, self._section.max_tenant_labels)
             metrics.add_states(service.models, held)
+            if self._usage is not None:
+                usage = self._usage
+                metrics.add_losses(lambda: usage.num_lost)
             self._count_answer = metrics.count_answer
             error_feed.listen(self._count_answer)
             self._page = MetricsPage(metrics.registry, self._folder, uuid.uuid4().hex[:8])

@@ -68,7 +68,9 @@ class TelemetrySection(Section):
 
     usage_dir: Path | None = None
     """Directory on each node for usage records, one for each request that an
-    engine worked on; `coterie usage` sums them up. Without one none are kept."""
+    engine worked on; `coterie usage` sums them up. They are written once a second: a
+    gateway that is killed loses at most the last second's. Without a directory none
+    are kept."""
 
     usage_max_file_bytes: Annotated[int, Field(ge=4096)] = 64 * 1024 * 1024
     """A file of usage records that has grown beyond this is followed by a new one;

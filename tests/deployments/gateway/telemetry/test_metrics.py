@@ -172,6 +172,15 @@ async def test_metrics_can_be_turned_off() -> None:
         assert (await gateway.metrics()).status_code == 404
 
 
+def test_what_the_gateway_holds_and_has_lost_is_read_at_the_scrape() -> None:
+    metrics = GatewayMetrics(model_card, 10)
+    metrics.add_states(lambda: [], lambda: {"tiny": 3})
+    metrics.add_losses(lambda: 2)
+    found = metrics.registry.get_sample_value
+    assert found("coterie_held_requests", {"model": "tiny"}) == 3
+    assert found("coterie_usage_records_lost_total") == 2
+
+
 def documented() -> dict[str, tuple[str, ...]]:
     """Metrics and their labels in ARCHITECTURE.md's table."""
     text = (REPOSITORY / "ARCHITECTURE.md").read_text(encoding="utf-8")
@@ -182,4 +191,5 @@ def documented() -> dict[str, tuple[str, ...]]:
 def test_the_table_of_metrics_is_that_of_the_code() -> None:
     metrics = GatewayMetrics(model_card, 10)
     metrics.add_states(lambda: [model_card()], lambda: {"tiny": 1})
+    metrics.add_losses(lambda: 0)
     assert documented() == metrics.described()
