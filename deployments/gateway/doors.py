@@ -27,6 +27,8 @@ from deployments.gateway.service import InferenceService
 from deployments.kserve import grpc_service_pb2_grpc
 from deployments.settings import GatewaySection
 
+_MAX_PENDING = 100_000
+
 
 class Doors:
     """The gRPC and the HTTP server of one gateway replica."""
@@ -49,6 +51,10 @@ class Doors:
                 ("grpc.so_reuseport", 1),
                 ("grpc.max_receive_message_length", limit),
                 ("grpc.max_concurrent_streams", MAX_STREAMS),
+                # From 1,000 calls on that wait for Python to take them, gRPC would end
+                # some at random, as CANCELLED and without a hint.
+                ("grpc.server.max_pending_requests", _MAX_PENDING),
+                ("grpc.server.max_pending_requests_hard_limit", _MAX_PENDING),
                 ("grpc.max_metadata_size", MAX_METADATA_BYTES),
                 ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
                 ("grpc.keepalive_time_ms", 30_000),

@@ -23,7 +23,7 @@ class GarbledRequests(grpc.aio.ServerInterceptor):
     """Makes each method answer for itself where its request cannot be read."""
 
     def __init__(self) -> None:
-        self._made: dict[str, Handler] = {}
+        self._made: dict[str, tuple[Handler, Handler]] = {}
 
     async def intercept_service(
         self,
@@ -31,13 +31,13 @@ class GarbledRequests(grpc.aio.ServerInterceptor):
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Handler:
         """The method's handler; None for an unknown method."""
-        made = self._made.get(handler_call_details.method)
-        if made is not None:
-            return made
         handler = await continuation(handler_call_details)
         if handler is None or handler.request_streaming:
             return handler
-        made = self._made[handler_call_details.method] = _tolerant(handler)
+        known, made = self._made.get(handler_call_details.method, (None, None))
+        if known is not handler:
+            made = _tolerant(handler)
+            self._made[handler_call_details.method] = handler, made
         return made
 
 

@@ -226,7 +226,7 @@ async def limited(target: Target, dice: random.Random) -> str:
 async def idler(target: Target, dice: random.Random) -> str:
     """Connects, says half a sentence, and stays for a while."""
     reader, writer = await asyncio.open_connection(*target.http_address)
-    writer.write(b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{")
+    writer.write(_request(target, _COMPLETIONS, b"{" * 100)[:-99])
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(reader.read(1), dice.uniform(1, 5))
     writer.close()

@@ -43,7 +43,7 @@ TENANTS: list[dict[str, Any]] = [
     {"name": "any"},
     {"name": "limited", "requests_per_minute": 30, "tokens_per_minute": 4000},
 ]
-ADMISSION = {"max_queued_requests": 24, "max_queue_s": 5}
+ADMISSION = {"max_queued_requests": 6, "max_queue_s": 5}
 MAX_MESSAGE_BYTES = 1024**2
 _GONE_WITHIN_S = 30.0
 _SAMPLE_S = 10.0

@@ -1,0 +1,165 @@
+"""Strangers at the doors of a real cluster: keys, TLS, limits, and prefixes kept apart."""
+
+import ssl
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import httpx2
+import openai
+import pytest
+
+from coterie import CapacityError, Client, UnauthenticatedError, UnavailableError
+from deployments.gateway.api_keys import KeyEntry, new_key, sha256_of
+from deployments.gateway.key_file import changing
+from tests.builders.authority import Authority
+from tests.builders.cluster import RunningCluster
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+
+MODEL = "smollm2-135m-instruct"
+SECTION = {
+    "name": MODEL,
+    "model": MODEL,
+    "enforce_eager": True,
+    "max_model_len": 512,
+    "kv_cache_memory_bytes": 128 * 1024**2,
+}
+TENANTS: list[dict[str, Any]] = [
+    {"name": "first"},
+    {"name": "second"},
+    {"name": "limited", "requests_per_minute": 2},
+]
+
+
+class Place(NamedTuple):
+    """A cluster that asks for keys, over TLS."""
+
+    cluster: RunningCluster
+    keys_file: Path
+    ca_file: Path
+    keys: dict[str, str]
+
+    def client(self, tenant: str, max_retries: int = 2) -> Client:
+        """A client of this tenant."""
+        return self.client_with(self.keys[tenant], max_retries)
+
+    def client_with(self, key: str | None, max_retries: int = 2) -> Client:
+        """A client with this key."""
+        port = self.cluster.address.rsplit(":", 1)[1]
+        return Client(
+            f"localhost:{port}", api_key=key, ca_file=self.ca_file, max_retries=max_retries
+        )
+
+    def openai(self, tenant: str) -> openai.OpenAI:
+        """OpenAI's own client of this tenant."""
+        context = ssl.create_default_context(cafile=str(self.ca_file))
+        return openai.OpenAI(
+            base_url=self.cluster.http_url.replace("http://127.0.0.1", "https://localhost")
+            + "/v1",
+            api_key=self.keys[tenant],
+            max_retries=0,
+            http_client=openai.DefaultHttpxClient(verify=context),
+        )
+
+
+def add_key(file: Path, tenant: str) -> str:
+    """A new key of the tenant, in the file from here on."""
+    key = new_key()
+    with changing(file) as entries:
+        entries.append(KeyEntry(tenant=tenant, sha256=sha256_of(key)))
+    return key
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    folder = tmp_path_factory.mktemp("tenants")
+    authority = Authority(folder)
+    pair = authority.issue("server")
+    keys_file = folder / "keys.yaml"
+    keys = {tenant["name"]: add_key(keys_file, tenant["name"]) for tenant in TENANTS}
+    gateway = {
+        "api_keys_file": str(keys_file),
+        "tls": {"certificate_file": str(pair.certificate), "key_file": str(pair.key)},
+    }
+    with RunningCluster(
+        folder, "tenants", gateway=gateway, tenants=TENANTS, models=[SECTION]
+    ) as cluster:
+        yield Place(cluster, keys_file, authority.file, keys)
+
+
+def test_a_key_opens_both_doors_over_tls_and_nothing_else_does(place: Place) -> None:
+    with place.client("first") as client:
+        usage = client.generate_unary("One, two,", max_tokens=3).usage
+        assert usage is not None
+        assert usage.num_output_tokens == 3
+    answer = place.openai("first").completions.create(model=MODEL, prompt="One,", max_tokens=3)
+    assert answer.usage is not None
+    assert answer.usage.completion_tokens == 3
+    for key in (None, new_key()):
+        with place.client_with(key) as client, pytest.raises(UnauthenticatedError):
+            client.generate_unary("One, two,", max_tokens=3)
+    with (
+        Client(place.cluster.address, max_retries=0) as plain,
+        pytest.raises(UnavailableError),
+    ):
+        plain.models()
+    with pytest.raises(httpx2.HTTPError):
+        httpx2.get(place.cluster.http_url + "/health")
+
+
+def test_a_tenant_over_its_rate_is_told_when_to_come_again(place: Place) -> None:
+    with place.client("limited", max_retries=0) as client:
+        for _ in range(2):
+            client.generate_unary("One, two,", max_tokens=1)
+        with pytest.raises(CapacityError, match="requests per minute") as refused:
+            client.generate_unary("One, two,", max_tokens=1)
+        assert refused.value.retry_after_s is not None
+        assert 0 < refused.value.retry_after_s <= 30
+        with pytest.raises(openai.RateLimitError) as limited:
+            place.openai("limited").completions.create(model=MODEL, prompt="a", max_tokens=1)
+        assert 0 < int(limited.value.response.headers["retry-after"]) <= 31
+    with place.client("second") as other:
+        other.generate_unary("One, two,", max_tokens=1)
+
+
+def test_no_tenant_finds_what_another_one_has_put_into_the_cache(place: Place) -> None:
+    prompt = list(range(100, 400))
+
+    def num_cached(tenant: str) -> int:
+        with place.client(tenant) as client:
+            usage = client.generate_unary(prompt, max_tokens=1).usage
+        assert usage is not None
+        return usage.num_cached_tokens
+
+    assert [num_cached("first"), num_cached("second")] == [0, 0]
+    assert num_cached("first") > 200
+    assert num_cached("second") > 200
+
+
+def test_keys_come_and_go_without_a_restart(place: Place) -> None:
+    key = add_key(place.keys_file, "second")
+    with place.client_with(key) as client:
+        assert in_time(lambda: is_let_in(client))
+        with changing(place.keys_file) as entries:
+            entries[:] = [entry for entry in entries if entry.sha256 != sha256_of(key)]
+        assert in_time(lambda: not is_let_in(client))
+
+
+def is_let_in(client: Client) -> bool:
+    try:
+        client.models()
+    except UnauthenticatedError:
+        return False
+    return True
+
+
+def in_time(condition: Callable[[], bool]) -> bool:
+    """It comes true within some seconds."""
+    end_s = time.monotonic() + 15
+    while not condition():
+        if time.monotonic() > end_s:
+            return False
+        time.sleep(0.2)
+    return True
