@@ -235,7 +235,8 @@ def test_every_client_command_explains_itself_with_examples(name: str) -> None:
     result = coterie(name, "--help")
     assert result.exit_code == 0
     assert "Examples:" in result.stdout
-    assert "COTERIE_ADDRESS" in result.stdout
+    where = "COTERIE_URL" if name == "batch" else "COTERIE_ADDRESS"
+    assert where in result.stdout
 
 
 def test_a_missing_serving_package_is_named_with_how_to_install_it(
