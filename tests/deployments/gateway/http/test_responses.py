@@ -283,3 +283,13 @@ async def test_fields_that_ask_for_nothing_pass() -> None:
     response = await post(service, "/v1/responses", {"input": "hi", **neutral})
     assert response.status_code == 200, response.text
     assert service.last_call.sampling == Sampling()
+
+
+async def test_a_client_that_leaves_its_stream_ends_the_generation() -> None:
+    service = FakeService([HELLO[0], asyncio.Event()])
+    async with openai_client(service) as client:
+        stream = await client.responses.create(model="tiny", input="hi", stream=True)
+        assert (await anext(aiter(stream))).type == "response.created"
+        await stream.close()
+        await service.wait_aborted()
+    assert service.open_ids == []

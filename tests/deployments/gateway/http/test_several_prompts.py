@@ -131,3 +131,17 @@ async def test_one_prompt_is_no_several(prompt: Any) -> None:
     answer = (await complete(service, prompt=prompt)).json()
     assert [choice["text"] for choice in answer["choices"]] == ["ok"]
     assert len(service.calls) == 1
+
+
+async def test_a_client_that_leaves_ends_all_of_them() -> None:
+    service = FakeService([Delta(0, "a", [1]), asyncio.Event()])
+    async with openai_client(service) as client:
+        stream = await client.completions.create(
+            model="tiny", prompt=["hi", "hello"], stream=True
+        )
+        await anext(aiter(stream))
+        await stream.close()
+        async with asyncio.timeout(5):
+            while len(service.aborted_ids) < 2:
+                await asyncio.sleep(0)
+    assert service.open_ids == []
