@@ -17,8 +17,9 @@ _CRLF = b"\r\n"
 class EventClient:
     """Posts JSON and reads the events of the answer; keeps idle connections."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, api_key: str = "none") -> None:
         """`url` names scheme, host and port: `http://127.0.0.1:8000`."""
+        self._api_key = api_key
         parts = urlsplit(url)
         assert parts.scheme == "http", url
         self._host, self._port = parts.hostname, parts.port
@@ -64,6 +65,7 @@ class EventClient:
             f"Host: {self._host}:{self._port}",
             "Content-Type: application/json",
             "Accept: text/event-stream",
+            f"Authorization: Bearer {self._api_key}",
             f"Content-Length: {len(payload)}",
         )
         return "\r\n".join(head).encode() + 2 * _CRLF + payload

@@ -8,25 +8,39 @@ concurrency is measured in rounds that take the paths in turn, one ratio a round
     python -m tests.bench.gateway_tax --rounds 5 --serve-llm-python PYTHON \
         --paths gateway gateway-http serve-llm serve-llm-direct
 
+    python -m tests.bench.gateway_tax --rounds 15 --guarded
+
 The second line needs the interpreter of an environment with Ray Serve LLM;
 `serve_llm` tells how to make one. It takes 16 GB of memory: four engines, the
-bare one among them, and three Ray clusters.
+bare one among them, and three Ray clusters. The third has the gateway do what it
+does for strangers: keys, limits, and metrics, usage records and sampled traces.
 """
 
 import argparse
 import asyncio
 import json
+import os
 import tempfile
 from collections.abc import Mapping
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from deployments.settings import ModelSection
-from tests.bench.paths import GATEWAY_PATHS, PATHS, SERVE_LLM_PATHS, direct, open_path
+from tests.bench.paths import (
+    GATEWAY_PATHS,
+    KEY_VARIABLE,
+    PATHS,
+    SERVE_LLM_PATHS,
+    direct,
+    open_path,
+)
 from tests.bench.rounds import BASE, Load, Row, compare
 from tests.bench.serve_llm_process import RunningServeLLM
 from tests.builders.cluster import STATE_DIR, RunningCluster
+from tests.builders.keys import add_key
+from tests.builders.otlp_receiver import receiving
 
 
 def start_servers(
@@ -37,7 +51,10 @@ def start_servers(
     if not set(GATEWAY_PATHS).isdisjoint(arguments.paths):
         folder = Path(servers.enter_context(tempfile.TemporaryDirectory()))
         models = [section.model_dump(mode="json", exclude_defaults=True)]
-        cluster = servers.enter_context(RunningCluster(folder, "bench", models=models))
+        sections = guarded(folder, servers) if arguments.guarded else {}
+        cluster = servers.enter_context(
+            RunningCluster(folder, "bench", models=models, **sections)
+        )
         path_to_address["gateway"] = cluster.address
         path_to_address["gateway-http"] = cluster.http_url
     for path in [path for path in SERVE_LLM_PATHS if path in arguments.paths]:
@@ -49,6 +66,24 @@ def start_servers(
         )
         path_to_address[path] = servers.enter_context(server).url
     return {path: path_to_address[path] for path in arguments.paths}
+
+
+def guarded(folder: Path, servers: ExitStack) -> dict[str, Any]:
+    """Sections of a gateway that asks for keys, limits and tells; sets the variable
+    from which our client takes its key."""
+    _, endpoint = servers.enter_context(receiving())
+    os.environ[KEY_VARIABLE] = add_key(folder / "keys.yaml", "bench")
+    limits = {"max_concurrent_requests": 1000, "tokens_per_minute": 10**9}
+    return {
+        "gateway": {"api_keys_file": str(folder / "keys.yaml")},
+        "tenants": [{"name": "bench"} | limits, {"name": "another"}],
+        "telemetry": {
+            "otlp_endpoint": endpoint,
+            "trace_sampling_ratio": 0.01,
+            "access_log": True,
+            "usage_dir": str(folder / "usage"),
+        },
+    }
 
 
 async def run(
@@ -81,6 +116,9 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument(
         "--paths", nargs="+", choices=PATHS, default=["gateway"], help="default: gateway"
+    )
+    parser.add_argument(
+        "--guarded", action="store_true", help="keys, limits, metrics, sampled traces"
     )
     parser.add_argument("--prompt-tokens", type=int, default=64)
     parser.add_argument("--output-tokens", type=int, default=64)

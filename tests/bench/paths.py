@@ -28,6 +28,8 @@ from tests.builders.cluster import STATE_DIR
 GATEWAY_PATHS = ("gateway", "gateway-http")
 SERVE_LLM_PATHS = ("serve-llm", "serve-llm-direct")
 PATHS = GATEWAY_PATHS + SERVE_LLM_PATHS
+KEY_VARIABLE = "COTERIE_API_KEY"
+"""Environment variable with the key that the gateway asks for, where it does."""
 
 
 def open_path(name: str, address: str, model: str) -> AbstractAsyncContextManager[Stream]:
@@ -63,7 +65,7 @@ async def direct(section: ModelSection) -> AsyncIterator[Stream]:
 @asynccontextmanager
 async def through_grpc(address: str) -> AsyncIterator[Stream]:
     """Streams of the gateway's gRPC door, by our own client."""
-    async with AsyncClient(address) as client:
+    async with AsyncClient(address, api_key=os.environ.get(KEY_VARIABLE)) as client:
 
         async def stream(name: str, prompt: list[int], num_tokens: int) -> AsyncIterator[int]:
             chunks = client.generate(
@@ -84,7 +86,7 @@ async def through_http(url: str, model: str) -> AsyncIterator[Stream]:
     """
     asked = {"model": model, "temperature": 0.0, "ignore_eos": True, "stream": True}
     asked |= {"stream_options": {"include_usage": True}}
-    async with EventClient(url) as client:
+    async with EventClient(url, os.environ.get(KEY_VARIABLE, "none")) as client:
 
         async def stream(name: str, prompt: list[int], num_tokens: int) -> AsyncIterator[int]:
             last = b"null"

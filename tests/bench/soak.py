@@ -25,10 +25,9 @@ import aiohttp
 import psutil
 
 from coterie import AsyncClient
-from deployments.gateway.api_keys import KeyEntry, new_key, sha256_of
-from deployments.gateway.key_file import changing
 from tests.bench.hostile import MANNERS, Kind, Target, outcome_of
 from tests.builders.cluster import RunningCluster
+from tests.builders.keys import write_keys
 
 MODEL = "smollm2-135m-instruct"
 SECTION = {
@@ -207,12 +206,10 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=10, help="length (default 10)")
     parser.add_argument("--json", type=Path, help="also write the report to this file")
     arguments = parser.parse_args()
-    keys = {tenant["name"]: new_key() for tenant in TENANTS}
     report = Report(arguments.minutes)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        with changing(folder / "keys.yaml") as entries:
-            entries += [KeyEntry(tenant=t, sha256=sha256_of(k)) for t, k in keys.items()]
+        keys = write_keys(folder / "keys.yaml", [tenant["name"] for tenant in TENANTS])
         gateway: dict[str, Any] = {
             "api_keys_file": str(folder / "keys.yaml"),
             "max_message_bytes": MAX_MESSAGE_BYTES,

@@ -31,9 +31,8 @@ from coterie.benchmark.native import NativeDriver
 from coterie.benchmark.plan import Lengths, at_rate, one_after_another, planned_mix
 from coterie.benchmark.summary import Slo, Summary, summarize
 from coterie.benchmark.types import PlannedRequest, Sample
-from deployments.gateway.api_keys import KeyEntry, new_key, sha256_of
-from deployments.gateway.key_file import changing
 from tests.builders.cluster import RunningCluster
+from tests.builders.keys import write_keys
 
 QUIET, LIMITED, UNLIMITED = "quiet", "limited", "unlimited"
 ALONE = "alone"
@@ -206,11 +205,9 @@ def main() -> None:
     parser.add_argument("--flood", type=float, default=10, help="requests per second")
     parser.add_argument("--json", type=Path, help="also write the rows to this file")
     arguments = parser.parse_args()
-    keys = {tenant: new_key() for tenant in (QUIET, LIMITED, UNLIMITED)}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        with changing(folder / "keys.yaml") as entries:
-            entries += [KeyEntry(tenant=t, sha256=sha256_of(k)) for t, k in keys.items()]
+        keys = write_keys(folder / "keys.yaml", [tenant["name"] for tenant in TENANTS])
         gateway = {"api_keys_file": str(folder / "keys.yaml")}
         sections = {"tenants": TENANTS, "admission": ADMISSION, "models": [MODEL]}
         with RunningCluster(folder, "tenants", gateway=gateway, **sections) as cluster:

@@ -11,10 +11,11 @@ import openai
 import pytest
 
 from coterie import CapacityError, Client, UnauthenticatedError, UnavailableError
-from deployments.gateway.api_keys import KeyEntry, new_key, sha256_of
+from deployments.gateway.api_keys import new_key, sha256_of
 from deployments.gateway.key_file import changing
 from tests.builders.authority import Authority
 from tests.builders.cluster import RunningCluster
+from tests.builders.keys import add_key, write_keys
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
@@ -64,21 +65,13 @@ class Place(NamedTuple):
         )
 
 
-def add_key(file: Path, tenant: str) -> str:
-    """A new key of the tenant, in the file from here on."""
-    key = new_key()
-    with changing(file) as entries:
-        entries.append(KeyEntry(tenant=tenant, sha256=sha256_of(key)))
-    return key
-
-
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     folder = tmp_path_factory.mktemp("tenants")
     authority = Authority(folder)
     pair = authority.issue("server")
     keys_file = folder / "keys.yaml"
-    keys = {tenant["name"]: add_key(keys_file, tenant["name"]) for tenant in TENANTS}
+    keys = write_keys(keys_file, [tenant["name"] for tenant in TENANTS])
     gateway = {
         "api_keys_file": str(keys_file),
         "tls": {"certificate_file": str(pair.certificate), "key_file": str(pair.key)},
