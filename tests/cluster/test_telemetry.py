@@ -37,6 +37,7 @@ class Told(NamedTuple):
     page: str
     folder: Path
     log_lines: list[str]
+    engine_log: str
 
 
 @pytest.fixture(scope="module")
@@ -62,8 +63,10 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
                 with Client(cluster.address) as client:
                     client.generate_unary("Once upon", max_tokens=4)
             page = httpx2.get(f"{cluster.http_url}/metrics").text
-            log_lines = _gateway_log(cluster.file.stem)
-        yield Told(receiver, answer, traceresponse, page, folder / "usage", log_lines)
+            gateways, (engine_log,) = _logs("gateway"), _logs("engine-*")
+        assert len(gateways) == 2
+        lines = [line for log in gateways for line in log.splitlines()]
+        yield Told(receiver, answer, traceresponse, page, folder / "usage", lines, engine_log)
 
 
 def _ask_traced(http_url: str) -> tuple[dict[str, Any], str]:
@@ -81,12 +84,11 @@ def _ask_traced(http_url: str) -> tuple[dict[str, Any], str]:
     return answer.json(), answer.headers["traceresponse"]
 
 
-def _gateway_log(name: str) -> list[str]:
-    record = json.loads((STATE_DIR / f"cluster-{name}.json").read_text())
+def _logs(deployment: str) -> list[str]:
+    """The log files of the deployment's replicas."""
+    record = json.loads((STATE_DIR / "cluster-telemetry.json").read_text())
     logs = Path(record["temp_dir"], "session_latest", "logs", "serve")
-    files = list(logs.glob(f"replica_{name}_gateway_*.log"))
-    assert len(files) == 2
-    return [line for file in files for line in file.read_text().splitlines()]
+    return [f.read_text() for f in logs.glob(f"replica_telemetry_{deployment}_*.log")]
 
 
 def test_one_trace_joins_gateway_and_engine_and_no_other_request_is_traced(told: Told) -> None:
@@ -129,3 +131,8 @@ def test_the_replicas_logs_are_json_with_one_record_a_request(told: Told) -> Non
     (traced,) = [r for r in requests if r["request_id"] == "traced"]
     assert traced["trace_id"] == TRACE_ID
     assert (traced["tenant"], traced["outcome"]) == ("anonymous", "finished")
+
+
+def test_the_engines_log_has_what_it_said_after_vllm_was_loaded(told: Told) -> None:
+    messages = [json.loads(line)["message"] for line in told.engine_log.splitlines()]
+    assert any(message.startswith(f"engine of {MODEL} ready") for message in messages)
