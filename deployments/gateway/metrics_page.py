@@ -86,6 +86,8 @@ class MetricsPage:
         if self._server is not None:
             self._server.close()
         self._socket.unlink(missing_ok=True)
+        # Asked only to find those that were killed, whose sockets are in the way.
+        await self._ask_others()
         with suppress(OSError):
             self._folder.rmdir()
 
@@ -96,9 +98,8 @@ class MetricsPage:
 
     async def render(self, accept: str) -> tuple[bytes, str]:
         """The page and its content type."""
-        others = [p for p in self._folder.glob("*.sock") if p != self._socket]
-        answers = await asyncio.gather(*(self._ask(path) for path in others))
-        families = _merged([self._own(), *(a for a in answers if a is not None)])
+        answers = await self._ask_others()
+        families = _merged([self._own(), *answers])
         encode, content_type = choose_encoder(accept)
         return encode(_Collected(families)), content_type
 
@@ -130,6 +131,11 @@ class MetricsPage:
         writer.write(_encoder.encode(self._own()))
         writer.close()
         await asyncio.gather(writer.wait_closed(), return_exceptions=True)
+
+    async def _ask_others(self) -> list[list[Family]]:
+        others = [path for path in self._folder.glob("*.sock") if path != self._socket]
+        answers = await asyncio.gather(*(self._ask(path) for path in others))
+        return [answer for answer in answers if answer is not None]
 
     async def _ask(self, path: Path) -> list[Family] | None:
         """What another replica has; None where it is gone or does not answer."""

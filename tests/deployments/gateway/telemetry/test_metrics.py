@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -134,26 +135,42 @@ async def test_both_formats_are_answered_and_read_by_prometheus_own_parsers() ->
     assert {f.name for f in parse_text(text.text)} == set(families)
 
 
+async def started_page(folder: Path, name: str) -> MetricsPage:
+    metrics = GatewayMetrics(model_card, 10)
+    metrics.count_answer("unauthenticated", "http")
+    page = MetricsPage(metrics.registry, folder, name)
+    await page.start()
+    return page
+
+
+def left_by_a_killed_replica(folder: Path) -> Path:
+    """A socket that nobody listens on."""
+    path = folder / "killed.sock"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+    return path
+
+
 async def test_a_scrape_of_one_replica_answers_for_all_of_the_node(tmp_path: Path) -> None:
-    pages = []
-    for number in range(2):
-        metrics = GatewayMetrics(model_card, 10)
-        metrics.count_answer("unauthenticated", "http")
-        pages.append(MetricsPage(metrics.registry, tmp_path, f"replica-{number}"))
-        await pages[-1].start()
-    # One that was killed left its socket behind.
-    gone = MetricsPage(GatewayMetrics(model_card, 10).registry, tmp_path, "gone")
-    await gone.start()
-    left = tmp_path / "left.sock"
-    (tmp_path / "gone.sock").rename(left)
-    await gone.stop()
+    pages = [await started_page(tmp_path, f"replica-{number}") for number in range(2)]
     body, _ = await pages[0].render("")
     for page in pages:
         await page.stop()
     samples = [s for f in parse_text(body.decode()) for s in f.samples]
     answers = [s for s in samples if s.name == "coterie_error_answers_total"]
     assert {s.labels["replica"]: s.value for s in answers} == {"replica-0": 1, "replica-1": 1}
+
+
+async def test_what_a_killed_replica_left_is_in_nobody_s_way(tmp_path: Path) -> None:
+    folder = tmp_path / "metrics"
+    page = await started_page(folder, "other")
+    left = left_by_a_killed_replica(folder)
+    body, _ = await page.render("")
+    assert b'replica="other"' in body
     assert not left.exists()
+    left_by_a_killed_replica(folder)
+    await page.stop()
+    assert not folder.exists()
 
 
 async def test_a_port_of_its_own_takes_metrics_off_the_door() -> None:
