@@ -225,6 +225,31 @@ def test_structured_output_obeys_its_form(
     assert is_right(answer.text)
 
 
+def test_a_model_whose_template_knows_no_tools_calls_one_on_demand_alone(
+    cluster: RunningCluster,
+) -> None:
+    size = {
+        "type": "object",
+        "properties": {"size": {"enum": ["S", "M"]}},
+        "required": ["size"],
+    }
+    asked: Any = {
+        "model": MODEL,
+        "messages": [{"role": "user", "content": "I take a small one."}],
+        "tools": [{"type": "function", "function": {"name": "order", "parameters": size}}],
+        "temperature": 0,
+        "max_tokens": 40,
+    }
+    demand: Any = {"type": "function", "function": {"name": "order"}}
+    with openai.OpenAI(base_url=f"{cluster.http_url}/v1", api_key="none") as http:
+        answer = http.chat.completions.create(**asked, tool_choice=demand)
+        with pytest.raises(openai.BadRequestError, match="chat template has no tools"):
+            http.chat.completions.create(**asked)
+    [call] = answer.choices[0].message.tool_calls
+    assert call.function.name == "order"
+    assert json.loads(call.function.arguments)["size"] in {"S", "M"}
+
+
 def test_an_adapter_is_chosen_by_its_name_and_changes_the_answer(client: Client) -> None:
     base = client.generate_unary("The history of bread", temperature=0, max_tokens=8)
     noisy = client.generate_unary(
