@@ -8,15 +8,15 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from http import HTTPStatus
 
 from coterie.batch.concurrency import Concurrency
 from coterie.batch.retry import Retry
-from coterie.batch.send import Sender
+from coterie.batch.send import Sender, unknown_key
 from coterie.batch.types import Answer, BatchRequest, Fault, Outcome, is_final
-from coterie.errors import CoterieError, DeadlineError, RequestError, UnavailableError
+from coterie.errors import CoterieError, DeadlineError, UnavailableError
 
 _MAX_UNANSWERED = 20
-_UNAUTHORIZED = 401
 
 Clock = Callable[[], float]
 OnOutcome = Callable[[Outcome], None]
@@ -38,10 +38,12 @@ async def run_batch(
 ) -> None:
     """Send all requests; `on_outcome` gets each one's outcome as it ends.
 
-    Raises RequestError where the server does not know the key, UnavailableError where
-    so many requests in a row got no answer that no one seems to be there. A cancelled
-    batch ends its open requests, of which there is no outcome.
+    Raises UnauthenticatedError where the server does not know the key, UnavailableError
+    where nothing answers, or so many requests in a row got no answer that no one seems to
+    be there any more. A cancelled batch ends its open requests, of which there is no
+    outcome.
     """
+    await means.sender.check()
     run = _Run(means, on_outcome)
     try:
         await run.send_all(requests)
@@ -117,8 +119,8 @@ class _Run:
 
     def _note(self, answer: Answer, sent_s: float) -> None:
         now_s = self._means.clock()
-        if answer.status == _UNAUTHORIZED:
-            raise RequestError(f"the server does not know the key: {answer.body}")
+        if answer.status == HTTPStatus.UNAUTHORIZED:
+            raise unknown_key(answer.body)
         if not is_final(answer.status):
             self._means.concurrency.on_refused(sent_s, now_s)
         elif answer.is_ok:

@@ -2,13 +2,14 @@
 
 import json
 import time
+from http import HTTPStatus
 from typing import Any, Protocol
 
 import aiohttp
 
 from coterie.batch.retry import parse_retry_after
 from coterie.batch.types import Answer, BatchRequest
-from coterie.errors import UnavailableError
+from coterie.errors import UnauthenticatedError, UnavailableError
 from coterie.http_server import HttpServer
 
 _HEADERS = {"x-priority": "low"}
@@ -17,6 +18,14 @@ _REFUSAL_CHARACTERS = 1000
 
 class Sender(Protocol):
     """A way to a server."""
+
+    async def check(self) -> None:
+        """Reach the server. Call it first: what no request would survive is told here.
+
+        Raises UnavailableError where nothing answers, UnauthenticatedError where the
+        server wants another key.
+        """
+        ...
 
     async def send(self, request: BatchRequest) -> Answer:
         """What the server says, whatever its status.
@@ -38,6 +47,15 @@ class HttpSender:
     def __init__(self, server: HttpServer) -> None:
         self._server = server
 
+    async def check(self) -> None:
+        """See `Sender.check`."""
+        server = self._server
+        with server.failures():
+            async with server.session.get(f"{server.url}/models") as response:
+                if response.status == HTTPStatus.UNAUTHORIZED:
+                    text = await response.text(errors="replace")
+                    raise unknown_key(text[:_REFUSAL_CHARACTERS])
+
     async def send(self, request: BatchRequest) -> Answer:
         """See `Sender.send`."""
         url = self._server.url + request.path.removeprefix("/v1")
@@ -50,6 +68,11 @@ class HttpSender:
     async def close(self) -> None:
         """See `Sender.close`."""
         await self._server.session.close()
+
+
+def unknown_key(words: object) -> UnauthenticatedError:
+    """The error for a server that wants another key, with its own words."""
+    return UnauthenticatedError(f"the server does not know the key: {words}")
 
 
 def _answer_of(response: aiohttp.ClientResponse, body: bytes) -> Answer:

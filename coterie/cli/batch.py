@@ -50,7 +50,7 @@ def batch_command(source: Path, target: Path, batch_options: BatchOptions) -> No
 
     \b
     Exit codes: 0 all were served, 1 some were not or the batch was ended early,
-    2 the command or a file is wrong; nothing was sent.
+    2 the command, a file or the key is wrong, 3 nothing answers at the URL.
     """
     _check_distinct(source, target, batch_options.errors)
     server = batch_options.server()
@@ -71,7 +71,7 @@ def batch_command(source: Path, target: Path, batch_options: BatchOptions) -> No
             retry = Retry(batch_options.max_retries)
             means = Means(HttpSender(server), concurrency, retry)
             requests = requests_left(source, outputs.done)
-            is_whole = _is_sent(_send(requests, means, on_outcome))
+            is_whole = not tally.num_left or _is_sent(_send(requests, means, on_outcome), tally)
     show_tally(tally, is_json=batch_options.is_json)
     if not is_whole:
         console.err().print(f"to go on: {_same_again()}", markup=False, highlight=False)
@@ -102,13 +102,19 @@ def _planned(source: Path, outputs: _Outputs) -> Tally:
     return Tally(plan.num_requests, plan.num_done, plan.num_done - num_failed, num_failed)
 
 
-def _is_sent(sending: Coroutine[Any, Any, None]) -> bool:
-    """Whether it ran to its end; Ctrl-C, and a failure of the whole, end it before."""
+def _is_sent(sending: Coroutine[Any, Any, None], tally: Tally) -> bool:
+    """Whether it ran to its end; Ctrl-C, and a failure of the whole, end it before.
+
+    Raises the failure where it came before anything else.
+    """
+    num_left = tally.num_left
     try:
         asyncio.run(sending)
     except KeyboardInterrupt:
         return False
     except CoterieError as error:
+        if tally.num_left == num_left:
+            raise
         console.report(error)
         return False
     return True

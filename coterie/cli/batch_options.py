@@ -80,7 +80,7 @@ _OPTIONS = (
     click.option(
         "--max-retries",
         type=click.IntRange(min=0),
-        default=8,
+        default=16,
         show_default=True,
         metavar="N",
         help="How often a request is sent again that the server had no room for, or that "

@@ -87,7 +87,8 @@ async def test_low_priority_and_the_key_go_along(tmp_path: Path, out: Path) -> N
         args = (source, out, "--url", url, "--api-key", "secret")
         result = await asyncio.to_thread(batch, *args)
     assert result.exit_code == 0, result.output
-    (head,) = heads
+    look, head = heads
+    assert look.startswith(b"GET /api/v1/models HTTP/1.1")
     assert head.startswith(b"POST /api/v1/responses HTTP/1.1")
     assert b"x-priority: low" in head
     assert b"Authorization: Bearer secret" in head
@@ -120,15 +121,33 @@ async def test_failures_for_good_are_recorded_and_told(tmp_path: Path, out: Path
     assert (again.exit_code, len(service.calls)) == (1, 4)
 
 
+async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Answers no request but the first look."""
+    if (await reader.readuntil(b"\r\n\r\n")).startswith(b"GET /v1/models"):
+        writer.write(b"HTTP/1.1 404 No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+    await writer.drain()
+    writer.close()
+
+
 async def test_what_got_no_answer_is_sent_by_the_next_run(tmp_path: Path, out: Path) -> None:
     source = write_requests(tmp_path / "in.jsonl", 3)
-    url = "http://127.0.0.1:1/v1"
-    result = await asyncio.to_thread(batch, source, out, "--url", url, "--max-retries", "0")
+    server = await asyncio.start_server(hang_up, "127.0.0.1", 0)
+    async with server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+        args = (source, out, "--url", url, "--max-retries", "0")
+        result = await asyncio.to_thread(batch, *args)
     assert (result.exit_code, result.stderr) == (1, "failed: 3 x unavailable\n")
     assert [fields["error"]["code"] for fields in read_lines(out)] == ["unavailable"] * 3
     service = FakeService(text_deltas("one"))
     assert (await batch_on(service, source, out)).exit_code == 0
     assert sorted(ids_in(out)) == ["r0", "r1", "r2"]
+
+
+def test_where_nothing_answers_the_exit_code_says_so(tmp_path: Path, out: Path) -> None:
+    source = write_requests(tmp_path / "in.jsonl", 3)
+    result = batch(source, out, "--url", "http://127.0.0.1:1/v1")
+    assert (result.exit_code, result.stdout, read_lines(out)) == (3, "", [])
+    assert "nothing answers at http://127.0.0.1:1/v1" in result.stderr
 
 
 def num_bytes(path: Path) -> int:
@@ -197,9 +216,8 @@ async def test_a_server_that_does_not_know_the_key_ends_the_batch(
     async with server:
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
         result = await asyncio.to_thread(batch, source, out, "--url", url)
-    assert (result.exit_code, read_lines(out)) == (1, [])
-    assert "who?" in result.stderr
-    assert "to go on: coterie batch" in result.stderr
+    assert (result.exit_code, result.stdout, read_lines(out)) == (2, "", [])
+    assert "the server does not know the key: who?" in result.stderr
 
 
 def test_a_wrong_input_is_refused_and_nothing_sent(tmp_path: Path, out: Path) -> None:

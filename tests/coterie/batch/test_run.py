@@ -10,7 +10,7 @@ from coterie.batch.concurrency import Concurrency
 from coterie.batch.retry import Retry
 from coterie.batch.run import Means, run_batch
 from coterie.batch.types import Answer, BatchRequest, Fault, Outcome
-from coterie.errors import CoterieError, DeadlineError, RequestError, UnavailableError
+from coterie.errors import CoterieError, DeadlineError, UnauthenticatedError, UnavailableError
 
 OK = Answer(200, "id", {"usage": {"total_tokens": 7}})
 FULL = Answer(429, "id", {}, retry_after_s=0.001)
@@ -25,6 +25,9 @@ class ScriptedSender:
         self.attempts: Counter[str] = Counter()
         self.num_open = 0
         self.max_open = 0
+
+    async def check(self) -> None:
+        assert not self.attempts
 
     async def send(self, request: BatchRequest) -> Answer:
         self.num_open += 1
@@ -132,7 +135,7 @@ async def test_where_no_one_answers_the_batch_ends_early() -> None:
 
 async def test_an_unknown_key_ends_the_batch_at_once() -> None:
     sender = ScriptedSender(Answer(401, "id", "no such key"))
-    with pytest.raises(RequestError, match="does not know the key: no such key"):
+    with pytest.raises(UnauthenticatedError, match="does not know the key: no such key"):
         await outcomes_of(sender, num=1000)
     assert len(sender.attempts) <= 4
 
