@@ -111,8 +111,9 @@ def deployment_states(app_name: str, *, with_details: bool = False) -> list[Depl
 
 
 def remove(section: ClusterSection) -> None:
-    """Take the application away; open streams get their drain time."""
-    serve.delete(section.app_name)
+    """Take the application away, if it is there; open streams get their drain time."""
+    if section.app_name in serve.status().applications:
+        serve.delete(section.app_name)
 
 
 def _run_app(app: serve.Application, name: str, outcome: list[BaseException]) -> None:

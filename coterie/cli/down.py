@@ -7,6 +7,7 @@ import click
 from coterie.cli.console import err, print_json
 from coterie.cli.stages import Stages
 from coterie.config import load_config
+from coterie.errors import CoterieError
 from deployments import local_cluster
 
 
@@ -37,8 +38,14 @@ def down_command(file: Path | None, as_json: bool) -> None:
         # Ray must be imported after use_auth_token.
         from deployments import operate  # noqa: PLC0415
 
-        with operate.connected(section), stages.stage("draining"):
-            operate.remove(section)
+        try:
+            with operate.connected(section), stages.stage("draining"):
+                operate.remove(section)
+        except CoterieError as error:
+            if cluster is None:
+                raise
+            # Its processes can be ended all the same.
+            err().print(f"nothing was drained: {error}", highlight=False)
     if cluster is not None:
         with stages.stage("Ray"):
             cluster.stop()

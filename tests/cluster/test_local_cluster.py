@@ -15,8 +15,9 @@ from deployments.settings import ClusterSection
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
 
 
-def test_a_cluster_whose_temporary_files_were_cleaned_away_can_still_be_ended(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("is_cleaned", [True, False])
+def test_a_cluster_without_serve_or_without_its_temporary_files_can_still_be_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_cleaned: bool
 ) -> None:
     for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH"):
         monkeypatch.setenv(name, "")  # put back afterwards
@@ -25,7 +26,8 @@ def test_a_cluster_whose_temporary_files_were_cleaned_away_can_still_be_ended(
     cluster = local_cluster.start(section)
     leader = psutil.Process(cluster.pid)
     members = [leader, *leader.children(recursive=True)]
-    shutil.rmtree(cluster.temp_dir)
+    if is_cleaned:
+        shutil.rmtree(cluster.temp_dir)
     file = tmp_path / "cleaned.yaml"
     config = {
         "cluster": {"app_name": "cleaned", "state_dir": str(tmp_path)},
