@@ -8,8 +8,8 @@ from rich.table import Table
 
 from coterie.cli.console import err, out, print_json, write
 from coterie.errors import ConfigError
-from deployments.gateway.api_keys import KeyEntry, new_key, read_time, sha256_of
-from deployments.gateway.key_file import changing, read_entries
+from deployments.gateway.security.api_keys import KeyEntry, new_key, read_time, sha256_of
+from deployments.gateway.security.key_file import changing, read_entries
 from infra.section_file import parse_section
 from infra.strict_yaml import Document
 

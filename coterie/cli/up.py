@@ -12,8 +12,8 @@ from coterie.cli.stages import Stages
 from coterie.config import Config, load_config
 from coterie.errors import ConfigError
 from deployments import local_cluster
-from deployments.gateway.chat_turns import read_template
-from deployments.gateway.door_security import DoorSecurity
+from deployments.gateway.openai.chat_turns import read_template
+from deployments.gateway.security.door_security import DoorSecurity
 from deployments.models.resolve import resolve_model
 from deployments.settings import GatewaySection
 

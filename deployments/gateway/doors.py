@@ -13,17 +13,17 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from coterie.v1 import inference_pb2_grpc
 from deployments.gateway.checks import MAX_METADATA_BYTES, MAX_STREAMS
-from deployments.gateway.door_security import DoorSecurity
-from deployments.gateway.grpc_door import GrpcDoor
-from deployments.gateway.grpc_garbled import GarbledRequests
-from deployments.gateway.health import INFERENCE, KSERVE, HealthDoor
-from deployments.gateway.http_door import http_app
-from deployments.gateway.http_guard import METRICS_PATH
-from deployments.gateway.http_protocol import LimitedHttpProtocol
-from deployments.gateway.kserve_door import KServeDoor
+from deployments.gateway.http.door import http_app
+from deployments.gateway.http.protocol import LimitedHttpProtocol
+from deployments.gateway.kserve.door import KServeDoor
 from deployments.gateway.listener import port_taken, shared_socket
-from deployments.gateway.metrics_page import MetricsPage
+from deployments.gateway.rpc.door import GrpcDoor
+from deployments.gateway.rpc.garbled import GarbledRequests
+from deployments.gateway.rpc.health import INFERENCE, KSERVE, HealthDoor
+from deployments.gateway.security.door_security import DoorSecurity
+from deployments.gateway.security.http_guard import METRICS_PATH
 from deployments.gateway.service import InferenceService
+from deployments.gateway.telemetry.metrics_page import MetricsPage
 from deployments.kserve import grpc_service_pb2_grpc
 from deployments.settings import GatewaySection
 

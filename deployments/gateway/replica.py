@@ -16,7 +16,7 @@ from deployments.gateway.admission_gate import AdmissionGate
 from deployments.gateway.cluster_service import ClusterService
 from deployments.gateway.doors import Doors
 from deployments.gateway.served_model import ServedModel
-from deployments.gateway.telemetry import GatewayTelemetry
+from deployments.gateway.telemetry.gateway_telemetry import GatewayTelemetry
 from deployments.gateway.tokenizer import Tokenizer
 from deployments.models.resolve import resolve_model
 from deployments.replica_logging import ServeLog

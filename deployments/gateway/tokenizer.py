@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from deployments.gateway.chat_turns import read_template, to_tools, to_turns
+from deployments.gateway.openai.chat_turns import read_template, to_tools, to_turns
 from deployments.types import ChatMessage, Conversation, Tool
 from infra.errors import InvalidArgumentError, UnknownMethodError
 from infra.telemetry.tracing import child_span

@@ -21,7 +21,8 @@ import grpc
 from coterie import AsyncClient, CoterieError
 from deployments.kserve import grpc_service_pb2, grpc_service_pb2_grpc
 
-SERVED, LEFT = "served", "left"
+SERVED, LEFT, HUNG = "served", "left", "hung"
+_HUNG_S = 60.0
 _CHAT = "/v1/chat/completions"
 _COMPLETIONS = "/v1/completions"
 _BUSY = {"overloaded"}
@@ -271,7 +272,10 @@ MANNERS: Mapping[str, Kind] = {
 async def outcome_of(manner: Manner, target: Target, dice: random.Random) -> str:
     """How one request ended; never raises but when it is cancelled."""
     try:
-        return await manner(target, dice)
+        async with asyncio.timeout(_HUNG_S):
+            return await manner(target, dice)
+    except TimeoutError:
+        return HUNG
     except CoterieError as error:
         return error.kind
     except grpc.RpcError as error:

@@ -17,7 +17,7 @@ from contextlib import aclosing
 from typing import Any, cast
 
 from deployments.gateway.service import InferenceService, Prompt
-from deployments.gateway.telemetry import GatewayTelemetry
+from deployments.gateway.telemetry.gateway_telemetry import GatewayTelemetry
 from deployments.settings import GatewaySection
 from deployments.types import CallOptions, Delta, RequestId, Sampling
 from infra.telemetry.settings import TelemetrySection

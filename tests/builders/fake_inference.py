@@ -14,7 +14,7 @@ import grpc
 
 from coterie.v1 import inference_pb2 as pb
 from coterie.v1 import inference_pb2_grpc
-from deployments.gateway.error_details import trailing_metadata
+from deployments.gateway.rpc.error_details import trailing_metadata
 from deployments.gateway.status import status_of
 from infra.errors import CoterieError, UnknownModelError
 

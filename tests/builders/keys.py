@@ -3,8 +3,8 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from deployments.gateway.api_keys import KeyEntry, new_key, sha256_of
-from deployments.gateway.key_file import changing
+from deployments.gateway.security.api_keys import KeyEntry, new_key, sha256_of
+from deployments.gateway.security.key_file import changing
 
 
 def add_key(file: Path, tenant: str) -> str:

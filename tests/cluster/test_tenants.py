@@ -11,8 +11,8 @@ import openai
 import pytest
 
 from coterie import CapacityError, Client, UnauthenticatedError, UnavailableError
-from deployments.gateway.api_keys import new_key, sha256_of
-from deployments.gateway.key_file import changing
+from deployments.gateway.security.api_keys import new_key, sha256_of
+from deployments.gateway.security.key_file import changing
 from tests.builders.authority import Authority
 from tests.builders.cluster import RunningCluster
 from tests.builders.keys import add_key, write_keys

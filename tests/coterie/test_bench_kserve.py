@@ -15,7 +15,7 @@ from coterie.benchmark.driver import Manner
 from coterie.benchmark.kserve import KServeDriver, values_of
 from coterie.benchmark.types import Ask, Counts, Piece
 from coterie.cli.main import cli
-from deployments.gateway.kserve_door import KServeDoor
+from deployments.gateway.kserve.door import KServeDoor
 from deployments.kserve import grpc_service_pb2 as pb
 from deployments.kserve.grpc_service_pb2_grpc import (
     add_GRPCInferenceServiceServicer_to_server,

@@ -8,7 +8,7 @@ import pytest_asyncio
 
 from coterie import AsyncClient, Client, Embeddings, InvalidArgumentError, Usage, errors
 from coterie.v1 import inference_pb2_grpc
-from deployments.gateway.grpc_door import GrpcDoor
+from deployments.gateway.rpc.door import GrpcDoor
 from tests.builders.fake_inference import FakeInference
 from tests.builders.fake_service import FakeService, model_card
 

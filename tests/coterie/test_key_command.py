@@ -8,8 +8,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from coterie.cli.main import cli
-from deployments.gateway.api_keys import sha256_of
-from deployments.gateway.key_file import KeyFile, read_entries
+from deployments.gateway.security.api_keys import sha256_of
+from deployments.gateway.security.key_file import KeyFile, read_entries
 
 KEY = re.compile(r"ct-[A-Za-z0-9_-]{43}")
 

@@ -20,8 +20,8 @@ from deployments.engine.engine import Engine
 from deployments.engine.failures import translated
 from deployments.engine.link_server import LinkServer
 from deployments.engine.load import EngineLoad
-from deployments.gateway.grpc_door import GrpcDoor
 from deployments.gateway.link import Link
+from deployments.gateway.rpc.door import GrpcDoor
 from deployments.gateway.service import InferenceService
 from deployments.types import Call, CallOptions, Delta, Sampling
 from infra.errors import CapacityError, EngineError, InvalidArgumentError

@@ -11,8 +11,8 @@ from google.rpc import error_details_pb2, status_pb2
 
 from coterie.v1 import inference_pb2 as pb
 from coterie.v1 import inference_pb2_grpc as pb_grpc
-from deployments.gateway.error_details import DETAILS_KEY, trailing_metadata
-from deployments.gateway.grpc_door import GrpcDoor
+from deployments.gateway.rpc.door import GrpcDoor
+from deployments.gateway.rpc.error_details import DETAILS_KEY, trailing_metadata
 from deployments.gateway.status import INTERNAL, STATUS_TABLE, status_of
 from infra import errors
 from infra.errors import (

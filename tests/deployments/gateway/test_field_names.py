@@ -15,11 +15,11 @@ from coterie.v1 import inference_pb2 as pb
 from deployments.gateway import checks, conversation_checks
 from deployments.gateway.checks import Limits
 from deployments.gateway.conversation_checks import check_conversation, check_metadata
-from deployments.gateway.kserve_response import PARAM_NAMES
-from deployments.gateway.kserve_sampling import SAMPLING_NAMES
-from deployments.gateway.kserve_tensors import INPUT_TYPES
-from deployments.gateway.openai_chat import ChatRequest
-from deployments.gateway.openai_completion import CompletionRequest
+from deployments.gateway.kserve.response import PARAM_NAMES
+from deployments.gateway.kserve.sampling import SAMPLING_NAMES
+from deployments.gateway.kserve.tensors import INPUT_TYPES
+from deployments.gateway.openai.chat import ChatRequest
+from deployments.gateway.openai.completion import CompletionRequest
 from deployments.types import (
     ChatMessage,
     Conversation,

@@ -9,7 +9,7 @@ import pytest
 import pytest_asyncio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from deployments.gateway.health import INFERENCE, KSERVE, HealthDoor
+from deployments.gateway.rpc.health import INFERENCE, KSERVE, HealthDoor
 from tests.builders.fake_service import FakeService, model_card
 
 SERVING, NOT_SERVING, UNKNOWN = (

@@ -10,8 +10,8 @@ from google.protobuf import message_factory
 from google.protobuf.descriptor import MethodDescriptor
 
 from coterie.v1 import inference_pb2, inference_pb2_grpc
-from deployments.gateway.grpc_door import GrpcDoor
-from deployments.gateway.kserve_door import KServeDoor
+from deployments.gateway.kserve.door import KServeDoor
+from deployments.gateway.rpc.door import GrpcDoor
 from deployments.gateway.service import InferenceService
 from deployments.kserve import grpc_service_pb2, grpc_service_pb2_grpc
 from tests.builders.fake_service import FakeService

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from deployments.gateway.chat_turns import read_template, to_turns
+from deployments.gateway.openai.chat_turns import read_template, to_turns
 from deployments.gateway.tokenizer import Tokenizer
 from deployments.types import ChatMessage, Conversation, Tool, ToolCall
 from infra.errors import ConfigError, InvalidArgumentError, UnknownMethodError

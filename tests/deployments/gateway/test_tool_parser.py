@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployments.gateway.openai_tools import whole_calls
-from deployments.gateway.tool_parser import (
+from deployments.gateway.openai.tool_parser import (
     LIST_OF_CALLS,
     TOOL_FORMS,
     ArgumentsParser,
@@ -19,6 +18,7 @@ from deployments.gateway.tool_parser import (
     ToolForm,
     ToolParser,
 )
+from deployments.gateway.openai.tools import whole_calls
 from deployments.settings import ToolParserName
 
 HERMES, LLAMA, MISTRAL = (TOOL_FORMS[n] for n in ("hermes", "llama3_json", "mistral"))

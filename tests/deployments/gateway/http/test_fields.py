@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from deployments.gateway.openai_fields import IGNORED_FIELDS, REFUSED_FIELDS
+from deployments.gateway.openai.fields import IGNORED_FIELDS, REFUSED_FIELDS
 from deployments.types import Sampling
 from infra.errors import InvalidArgumentError
 from tests.builders.fake_service import FakeService, text_deltas

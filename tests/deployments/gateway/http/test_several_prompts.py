@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from deployments.gateway.openai.several_prompts import SeveralPrompts
 from deployments.gateway.service import Prompt
-from deployments.gateway.several_prompts import SeveralPrompts
 from deployments.types import CallOptions, Delta, Sampling
 from infra.errors import EngineError, InvalidArgumentError
 from tests.builders.fake_service import FakeGeneration, FakeService, text_deltas

@@ -6,7 +6,7 @@ import grpc
 import pytest
 import pytest_asyncio
 
-from deployments.gateway.kserve_door import KServeDoor
+from deployments.gateway.kserve.door import KServeDoor
 from deployments.kserve.grpc_service_pb2_grpc import (
     add_GRPCInferenceServiceServicer_to_server,
 )

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from deployments.gateway.kserve_tensors import INPUT_TYPES
+from deployments.gateway.kserve.tensors import INPUT_TYPES
 from deployments.kserve import grpc_service_pb2 as pb
 
 

@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 
 from deployments.gateway.checks import MAX_STREAM_REQUESTS
-from deployments.gateway.kserve_door import FINAL_PARAM, KIND_PARAM
+from deployments.gateway.kserve.door import FINAL_PARAM, KIND_PARAM
 from deployments.kserve import grpc_service_pb2 as pb
 from deployments.kserve.grpc_service_pb2_grpc import GRPCInferenceServiceStub
 from deployments.types import Delta

@@ -7,7 +7,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from deployments.gateway.kserve_tensors import INPUT_TYPES, OUTPUT_TYPES
+from deployments.gateway.kserve.tensors import INPUT_TYPES, OUTPUT_TYPES
 from deployments.types import Delta, Sampling
 from infra.errors import CapacityError, EngineError
 from tests.builders.fake_service import FakeService, model_card, text_deltas

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from deployments.gateway.kserve_request import decode_request
-from deployments.gateway.kserve_sampling import decode_sampling
+from deployments.gateway.kserve.request import decode_request
+from deployments.gateway.kserve.sampling import decode_sampling
 from deployments.types import Sampling, StructuredOutput
 from infra.errors import InvalidArgumentError, RequestError, UnknownModelError
 from tests.deployments.gateway.kserve.messages import infer_request, with_params

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from deployments.gateway.kserve_tensors import INPUT_TYPES, OUTPUT_TYPES
+from deployments.gateway.kserve.tensors import INPUT_TYPES, OUTPUT_TYPES
 from deployments.types import Delta, Sampling, TokenLogprob, TokenLogprobs
 from tests.builders.fake_service import FakeService, text_deltas
 from tests.conftest import REPOSITORY

@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 import pytest
 
-from deployments.gateway.api_keys import KeyEntry, new_key, sha256_of
-from deployments.gateway.key_file import changing
+from deployments.gateway.security.api_keys import KeyEntry, new_key, sha256_of
+from deployments.gateway.security.key_file import changing
 from tests.builders.fake_service import FakeService, text_deltas
 
 

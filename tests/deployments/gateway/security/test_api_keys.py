@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployments.gateway.api_keys import KeyEntry, KeyRing, new_key, sha256_of
+from deployments.gateway.security.api_keys import KeyEntry, KeyRing, new_key, sha256_of
 from infra.errors import ConfigError, UnauthenticatedError
 
 NOW = datetime(2027, 1, 1, tzinfo=UTC)

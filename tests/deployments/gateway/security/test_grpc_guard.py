@@ -15,9 +15,9 @@ from grpc_reflection.v1alpha import reflection_pb2
 from coterie.v1 import inference_pb2 as pb
 from coterie.v1 import inference_pb2_grpc as pb_grpc
 from deployments.gateway.caller import NOBODY, Caller, current_caller
-from deployments.gateway.grpc_guard import OPEN_METHODS, GrpcGuard
-from deployments.gateway.guard import Guard
-from deployments.gateway.key_file import KeyFile
+from deployments.gateway.security.grpc_guard import OPEN_METHODS, GrpcGuard
+from deployments.gateway.security.guard import Guard
+from deployments.gateway.security.key_file import KeyFile
 from deployments.kserve import grpc_service_pb2 as kserve_pb
 from deployments.kserve import grpc_service_pb2_grpc as kserve_grpc
 from tests.builders.doors import opened

@@ -12,8 +12,8 @@ import httpx2
 import pytest
 
 from coterie.v1 import inference_pb2
-from deployments.gateway.http_door import http_app
-from deployments.gateway.kserve_request import decode_request
+from deployments.gateway.http.door import http_app
+from deployments.gateway.kserve.request import decode_request
 from deployments.settings import GatewaySection
 from infra.errors import InvalidArgumentError
 from tests.builders.fake_service import FakeService, text_deltas

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from deployments.gateway.api_keys import KeyEntry, new_key, sha256_of
-from deployments.gateway.file_watch import watch
-from deployments.gateway.key_file import KeyFile, changing, read_entries
+from deployments.gateway.security.api_keys import KeyEntry, new_key, sha256_of
+from deployments.gateway.security.file_watch import watch
+from deployments.gateway.security.key_file import KeyFile, changing, read_entries
 from infra.errors import ConfigError, UnauthenticatedError
 
 

@@ -10,8 +10,8 @@ from click.testing import CliRunner
 from coterie import AsyncClient, CoterieError
 from coterie.cli.main import cli
 from coterie.config import load_config
-from deployments.gateway.api_keys import new_key
-from deployments.gateway.key_file import KeyFile
+from deployments.gateway.security.api_keys import new_key
+from deployments.gateway.security.key_file import KeyFile
 from infra.errors import ConfigError
 from tests.builders.doors import opened
 from tests.builders.fake_service import FakeService

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from coterie import AsyncClient, Client, UnavailableError
 from coterie.cli.main import cli
-from deployments.gateway.tls import TlsFiles
+from deployments.gateway.security.tls import TlsFiles
 from deployments.settings import TlsSection
 from infra.errors import ConfigError
 from tests.builders.authority import Authority

@@ -12,8 +12,8 @@ import pytest
 from prometheus_client.openmetrics import parser as openmetrics_parser
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from deployments.gateway.metrics import GatewayMetrics, TenantLabels
-from deployments.gateway.metrics_page import MetricsPage
+from deployments.gateway.telemetry.metrics import GatewayMetrics, TenantLabels
+from deployments.gateway.telemetry.metrics_page import MetricsPage
 from deployments.local_cluster import free_ports
 from infra.errors import CapacityError, EngineError
 from tests.builders.fake_service import FakeService, model_card, text_deltas

@@ -5,8 +5,8 @@ from contextlib import aclosing
 
 import pytest
 
-from deployments.gateway.observation import Observation
-from deployments.gateway.observed_service import ObservedService
+from deployments.gateway.telemetry.observation import Observation
+from deployments.gateway.telemetry.observed_service import ObservedService
 from deployments.types import CallOptions, Pooling, Sampling
 from infra.errors import DeadlineError, UnknownModelError
 from tests.builders.fake_service import FakeService, model_card, text_deltas

@@ -97,12 +97,14 @@ async def test_a_request_whose_client_left_is_recorded_as_aborted(tmp_path: Path
 async def test_the_log_has_one_record_a_request_and_nothing_that_was_said(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    caplog.set_level(logging.INFO, logger="deployments.gateway.access_log")
+    caplog.set_level(logging.INFO, logger="deployments.gateway.telemetry.access_log")
     async with watched(
         FakeService(text_deltas("secret answer", "!")), access_log=True
     ) as gateway:
         await gateway.generate(text="secret prompt", request_id="r")
-    (found,) = [r for r in caplog.records if r.name == "deployments.gateway.access_log"]
+    (found,) = [
+        r for r in caplog.records if r.name == "deployments.gateway.telemetry.access_log"
+    ]
     # The formatter that Serve's replicas use for JSON.
     line = JSONFormatter().format(found)
     fields = json.loads(line)

@@ -15,7 +15,11 @@ from infra.telemetry.tracing import Tracing
 from tests.builders.fake_engine import FakeEngine
 from tests.builders.fake_service import FakeService, text_deltas
 from tests.builders.otlp_receiver import OtlpReceiver, receiving
-from tests.deployments.gateway.telemetry.watched import Watched, cluster_service, watched
+from tests.deployments.gateway.telemetry.watched import (
+    Watched,
+    cluster_service,
+    watched,
+)
 
 TRACE_ID, SPAN_ID = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 SAMPLED = ("traceparent", f"00-{TRACE_ID}-{SPAN_ID}-01")

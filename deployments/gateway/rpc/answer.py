@@ -1,0 +1,71 @@
+"""What all gRPC doors share: what surrounds a request, and how it is answered.
+
+With the result, that is, or with the status of its exception.
+"""
+
+import logging
+from collections.abc import Awaitable
+from typing import Any, NoReturn, TypeVar
+
+import grpc
+
+from deployments.gateway.caller import current_caller
+from deployments.gateway.rpc.error_details import MAX_MESSAGE_CHARS, trailing_metadata
+from deployments.gateway.status import status_of
+from deployments.gateway.telemetry.error_feed import answered
+from deployments.types import CallOptions, Door
+from infra.errors import CoterieError
+from infra.telemetry.trace_context import TRACE_RESPONSE, carrier_in
+
+REQUEST_ID_KEY = "x-request-id"
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+def call_options(
+    context: Context, request_id: str = "", *, stream: bool = True, door: Door = "grpc"
+) -> CallOptions:
+    """Who asks, under which id, until when. The metadata's id counts where none is given."""
+    metadata = tuple(context.invocation_metadata() or ())
+    if not request_id:
+        request_id = str(dict(metadata).get(REQUEST_ID_KEY, ""))
+    caller = current_caller()
+    return CallOptions(
+        request_id=request_id or None,
+        timeout_s=context.time_remaining(),
+        stream=stream,
+        tenant=caller.tenant,
+        priority=caller.priority,
+        door=door,
+        trace=carrier_in(metadata),
+        on_trace=lambda trace: context.set_trailing_metadata(((TRACE_RESPONSE, trace),)),
+    )
+
+
+async def answer(context: Context, work: Awaitable[T]) -> T:
+    """The result, or the status that stands for its exception."""
+    try:
+        return await work
+    except Exception as error:  # the boundary of the process
+        await fail(context, error)
+
+
+async def fail(context: Context, error: Exception) -> NoReturn:
+    """End the call with the error's status; a mistake of ours is logged, not explained."""
+    if not isinstance(error, CoterieError):
+        log.error("request failed", exc_info=error)
+        error = CoterieError("internal error; the gateway's log has more")
+    await abort(context, error)
+
+
+async def abort(context: Context, error: CoterieError) -> NoReturn:
+    """End the call with the status that stands for the error."""
+    answered(error.kind, "grpc")
+    code = status_of(error).grpc_code
+    message = error.message[:MAX_MESSAGE_CHARS]
+    # What was set before, the trace's id, would be lost.
+    metadata = (*(context.trailing_metadata() or ()), *trailing_metadata(error))
+    await context.abort(code, message, trailing_metadata=metadata)

@@ -1,0 +1,155 @@
+"""The spans of a request: an `Observer` that follows the GenAI conventions.
+
+    chat MODEL                   gateway: from the door to the last delta
+    ├── check                    fields, chat template
+    │   └── tokenize
+    ├── hold                     waiting for admission
+    └── engine MODEL             engine replica: see `deployments.engine.traced_engine`
+        ├── prefill
+        └── decode
+
+Names of attributes: https://opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-spans/.
+Prompts and outputs are never recorded. What is not sampled costs a span that
+records nothing; no attribute is made for it.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import msgspec
+from opentelemetry.trace import Span, SpanKind, StatusCode, format_trace_id
+
+from deployments.gateway.telemetry.observation import Observation
+from deployments.types import Door, Sampling
+from infra.telemetry.trace_context import TRACEPARENT
+from infra.telemetry.tracing import Tracing, as_current, child_span
+
+PROVIDER = "coterie"
+
+_SAMPLING_ATTRIBUTES = {
+    "max_tokens": "gen_ai.request.max_tokens",
+    "temperature": "gen_ai.request.temperature",
+    "top_p": "gen_ai.request.top_p",
+    "top_k": "gen_ai.request.top_k",
+    "presence_penalty": "gen_ai.request.presence_penalty",
+    "frequency_penalty": "gen_ai.request.frequency_penalty",
+    "seed": "gen_ai.request.seed",
+}
+
+
+class RequestSpans:
+    """Starts a span for each request, tells the client of it, and ends it."""
+
+    def __init__(self, tracing: Tracing, host: str, door_to_port: Mapping[Door, int]) -> None:
+        self._tracing = tracing
+        self._host = host
+        self._door_to_port = door_to_port
+
+    def on_start(self, observation: Observation) -> None:
+        """Start the span; the engine gets its context, the client its id."""
+        options = observation.options
+        name = f"{observation.operation} {observation.model}".rstrip()
+        span = self._tracing.span(name, SpanKind.SERVER, carrier=options.trace)
+        carrier = self._tracing.carrier_of(span, options.trace)
+        observation.trace_id = format_trace_id(span.get_span_context().trace_id)
+        if options.on_trace is not None:
+            options.on_trace(carrier[TRACEPARENT])
+        is_sampled = span.is_recording()
+        observation.options = msgspec.structs.replace(
+            options, trace=carrier if is_sampled else None
+        )
+        if is_sampled:
+            observation.span = span
+            span.set_attributes(self._request_attributes(observation))
+
+    def on_checked(self, observation: Observation) -> None:
+        """Note the names that are known by then."""
+        span: Span | None = observation.span
+        if span is None:
+            return
+        span.update_name(f"{observation.operation} {observation.model}")
+        span.set_attribute("gen_ai.request.model", observation.model)
+        span.set_attribute("coterie.request.id", observation.request_id)
+
+    def on_end(self, observation: Observation) -> None:
+        """Add what came of it, and end the span."""
+        span: Span | None = observation.span
+        if span is None:
+            return
+        self._add_hold(observation, span)
+        span.set_attributes(_response_attributes(observation))
+        if observation.error is not None:
+            span.set_attribute("error.type", observation.error)
+            if observation.outcome == "failed":
+                span.set_status(StatusCode.ERROR, observation.error)
+        if observation.first_s is not None:
+            span.add_event("first_token", timestamp=_wall_ns(observation, observation.first_s))
+        span.end()
+
+    @contextmanager
+    def around_check(self, observation: Observation) -> Iterator[None]:
+        """A span around the checking of a traced request."""
+        if observation.span is None:
+            yield
+            return
+        with as_current(self._tracing, observation.span), child_span("check"):
+            yield
+
+    def _add_hold(self, observation: Observation, span: Span) -> None:
+        if observation.checked_s is None or not observation.queue_s:
+            return
+        begun_s = observation.checked_s
+        hold = self._tracing.span(
+            "hold", SpanKind.INTERNAL, parent=span, started_ns=_wall_ns(observation, begun_s)
+        )
+        hold.end(_wall_ns(observation, begun_s + observation.queue_s))
+
+    def _request_attributes(self, observation: Observation) -> dict[str, Any]:
+        options = observation.options
+        found = {
+            "gen_ai.operation.name": observation.operation,
+            "gen_ai.provider.name": PROVIDER,
+            "server.address": self._host,
+            "server.port": self._door_to_port[options.door],
+            "coterie.door": options.door,
+            "coterie.tenant": options.tenant,
+            "coterie.priority": options.priority,
+        }
+        if observation.model:
+            found["gen_ai.request.model"] = observation.model
+        if observation.operation == "embeddings":
+            return found
+        found |= {"gen_ai.output.type": "text", "gen_ai.request.stream": options.stream}
+        return found | _sampling_attributes(observation.sampling)
+
+
+def _sampling_attributes(sampling: Sampling) -> dict[str, Any]:
+    values = ((key, getattr(sampling, name)) for name, key in _SAMPLING_ATTRIBUTES.items())
+    found = {key: value for key, value in values if value is not None}
+    if sampling.n > 1:
+        found["gen_ai.request.choice.count"] = sampling.n
+    return found
+
+
+def _response_attributes(observation: Observation) -> dict[str, Any]:
+    found: dict[str, Any] = {"coterie.outcome": observation.outcome}
+    if observation.checked_s is None:
+        return found
+    found |= {
+        "gen_ai.response.id": observation.request_id,
+        "gen_ai.response.model": observation.model,
+        "gen_ai.response.finish_reasons": observation.finish_reasons,
+        "gen_ai.usage.input_tokens": observation.num_prompt_tokens,
+        "gen_ai.usage.output_tokens": observation.num_output_tokens,
+        "gen_ai.usage.cache_read.input_tokens": observation.num_cached_tokens,
+        "coterie.queue_s": observation.queue_s,
+    }
+    if observation.ttft_s is not None:
+        found["gen_ai.response.time_to_first_chunk"] = observation.ttft_s
+    return found
+
+
+def _wall_ns(observation: Observation, moment_s: float) -> int:
+    """A moment of the observation's clock, in nanoseconds since the epoch."""
+    return int((observation.started_at_s + moment_s - observation.started_s) * 1e9)
