@@ -133,9 +133,11 @@ async def triton_leaver(target: Target, dice: random.Random) -> str:
     async with grpc.aio.insecure_channel(target.grpc_address) as channel:
         stub = grpc_service_pb2_grpc.GRPCInferenceServiceStub(channel)
         call = stub.ModelStreamInfer(metadata=target.metadata)
-        for number in range(dice.randint(1, 4)):
+        num_requests = dice.randint(1, 4)
+        for number in range(num_requests):
             await call.write(_triton_request(target.model, str(number), dice))
-        for _ in range(dice.randint(0, 6)):
+        # Each has one response at least, and the stream stays open.
+        for _ in range(dice.randint(0, num_requests)):
             await call.read()
         call.cancel()
     return LEFT

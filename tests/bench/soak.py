@@ -144,8 +144,8 @@ async def _when_idle(cluster: RunningCluster) -> list[Count]:
     """The counts as soon as nothing is open any more, or after `_GONE_WITHIN_S`."""
     until_s = time.monotonic() + _GONE_WITHIN_S
     while True:
-        # Connections that were left are noticed within some seconds.
-        await asyncio.sleep(5)
+        # Connections that were left, or are idle, are closed within some seconds.
+        await asyncio.sleep(10)
         counts = await asyncio.to_thread(count, cluster)
         if not any(c.num_open for c in counts) or time.monotonic() > until_s:
             return counts
