@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.table import Table
@@ -45,14 +45,23 @@ def status_command(file: Path | None, as_json: bool) -> None:
 
 
 def _table(states: "list[DeploymentState]") -> Table:
-    table = Table("deployment", "state", "replicas", "open requests", "start-up", box=None)
+    table = Table(
+        "deployment", "state", "replicas", "open requests", "waiting", "start-up", box=None
+    )
     for state in states:
         starts = [d["startup_s"] for d in state.details if "startup_s" in d]
         table.add_row(
             state.name,
             state.status.lower(),
             f"{state.num_running}/{state.num_wanted}",
-            str(sum(d.get("num_open_calls", 0) for d in state.details)),
+            str(sum(_num_open(detail) for detail in state.details)),
+            str(sum(sum(d.get("num_held", {}).values()) for d in state.details)),
             ", ".join(f"{stage} {s:.1f} s" for stage, s in starts[0].items()) if starts else "",
         )
     return table
+
+
+def _num_open(detail: dict[str, Any]) -> int:
+    """Calls of an engine replica; of a gateway, the places that its requests take."""
+    calls: int = detail.get("num_open_calls", 0)
+    return calls + sum(detail.get("num_running", {}).values())
