@@ -102,7 +102,7 @@ class ClusterService:
         self._gate.check(served.section.name, options.tenant)
         check_task(served.section, name, is_embedding=False)
         token_ids = await _token_ids_of(prompt, served)
-        return self._checked(name, token_ids, sampling, options)
+        return self._plan(name, token_ids, sampling, options)
 
     async def chat(
         self,
@@ -117,7 +117,7 @@ class ClusterService:
         check_task(served.section, name, is_embedding=False)
         check_conversation(conversation)
         token_ids = await served.tokenizer.encode_chat(conversation)
-        return self._checked(name, token_ids, sampling, options)
+        return self._plan(name, token_ids, sampling, options)
 
     async def embed(
         self,
@@ -132,7 +132,7 @@ class ClusterService:
         check_task(served.section, name, is_embedding=True)
         check_prompts(len(prompts))
         generations = [
-            self._checked(name, await _token_ids_of(prompt, served), Sampling(), options, pooling)
+            self._plan(name, await _token_ids_of(prompt, served), Sampling(), options, pooling)
             for prompt in prompts
         ]
         return EmbeddingGeneration(generations, self._timeout_s(options))
@@ -180,7 +180,7 @@ class ClusterService:
             raise UnknownModelError(f"{wrong}; this cluster serves: {known}", param="model")
         return name, *self._by_name[name]
 
-    def _checked(
+    def _plan(
         self,
         name: str,
         token_ids: list[int],
