@@ -63,5 +63,5 @@ def _table(states: "list[DeploymentState]") -> Table:
 
 def _num_open(detail: dict[str, Any]) -> int:
     """Calls of an engine replica; of a gateway, the places that its requests take."""
-    calls: int = detail.get("num_open_calls", 0)
-    return calls + sum(detail.get("num_running", {}).values())
+    places: dict[str, int] = detail.get("num_running", {})
+    return int(detail.get("num_open_calls", 0)) + sum(places.values())
