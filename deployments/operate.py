@@ -128,11 +128,8 @@ def _state(
 ) -> DeploymentState:
     found = overview.deployments[name]
     counts = found.replica_states
-    details = []
-    if with_details and counts.get("RUNNING"):
-        handle = serve.get_deployment_handle(name, app_name)
-        answers = handle.broadcast("status").results(timeout_s=10, return_exceptions=True)
-        details = [a for a in answers if isinstance(a, dict)]
+    is_asked = with_details and counts.get("RUNNING")
+    details = _ask_status(app_name, name) if is_asked else []
     return DeploymentState(
         name=name,
         status=found.status.value,
@@ -143,20 +140,32 @@ def _state(
     )
 
 
+def _ask_status(app_name: str, deployment: str) -> list[dict[str, Any]]:
+    """What each replica says of itself; one that does not answer is left out."""
+    handle = serve.get_deployment_handle(deployment, app_name)
+    try:
+        answers = handle.broadcast("status").results(timeout_s=10, return_exceptions=True)
+    finally:
+        # Its router has a thread of its own, which would end the whole process if it
+        # asked Ray for something after Ray's shutdown.
+        handle.shutdown()
+    return [answer for answer in answers if isinstance(answer, dict)]
+
+
 def _wait_answering(models: list[ModelSection], section: ClusterSection) -> None:
     """Wait until a gateway has links to each model's engines."""
-    handle = serve.get_deployment_handle(GATEWAY, section.app_name)
     deadline = time.monotonic() + 30
-    ready: dict[str, int] = {}
+    missing = {model.name for model in models}
     while time.monotonic() < deadline:
         # A gateway that is being replaced at this moment is asked again.
         with contextlib.suppress(NoReplicaError), ray_failures():
-            ready = handle.status.remote().result(timeout_s=10)["num_ready_replicas"]
-        if all(ready.get(model.name) for model in models):
+            for answer in _ask_status(section.app_name, GATEWAY):
+                missing -= {name for name, n in answer["num_ready_replicas"].items() if n}
+        if not missing:
             return
         time.sleep(0.05)
-    missing = [engine_deployment(m.name) for m in models if not ready.get(m.name)]
-    raise ConfigError(f"the gateway reaches no replica of {', '.join(missing)}")
+    names = ", ".join(engine_deployment(name) for name in sorted(missing))
+    raise ConfigError(f"the gateway reaches no replica of {names}")
 
 
 def _not_up(states: list[DeploymentState], why: str) -> str:
