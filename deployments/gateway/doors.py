@@ -13,8 +13,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from coterie.v1 import inference_pb2_grpc
 from deployments.gateway.checks import MAX_METADATA_BYTES, MAX_STREAMS
-from deployments.gateway.http.door import http_app
 from deployments.gateway.http.protocol import LimitedHttpProtocol
+from deployments.gateway.http_door import http_app
 from deployments.gateway.kserve.door import KServeDoor
 from deployments.gateway.listener import port_taken, shared_socket
 from deployments.gateway.rpc.door import GrpcDoor

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import msgspec
 
+from deployments.gateway.error_feed import answered
 from deployments.gateway.status import INTERNAL, status_of
-from deployments.gateway.telemetry.error_feed import answered
 from infra.errors import CoterieError
 
 _MAX_MESSAGE_CHARS = 1000

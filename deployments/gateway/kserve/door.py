@@ -8,6 +8,7 @@ from contextlib import aclosing
 from google.protobuf.message import DecodeError
 
 from deployments.gateway.checks import MAX_STREAM_REQUESTS
+from deployments.gateway.error_feed import answered
 from deployments.gateway.kserve.metadata import model_metadata, server_metadata
 from deployments.gateway.kserve.request import VERSION, check_version, decode_request
 from deployments.gateway.kserve.response import InferResponse, answer
@@ -16,7 +17,6 @@ from deployments.gateway.rpc.answer import Context, abort, call_options
 from deployments.gateway.rpc.answer import answer as answer_call
 from deployments.gateway.rpc.error_details import MAX_MESSAGE_CHARS
 from deployments.gateway.service import InferenceService
-from deployments.gateway.telemetry.error_feed import answered
 from deployments.kserve import grpc_service_pb2 as pb
 from deployments.kserve import grpc_service_pb2_grpc as pb_grpc
 from deployments.types import CallOptions

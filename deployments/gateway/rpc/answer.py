@@ -10,9 +10,9 @@ from typing import Any, NoReturn, TypeVar
 import grpc
 
 from deployments.gateway.caller import current_caller
+from deployments.gateway.error_feed import answered
 from deployments.gateway.rpc.error_details import MAX_MESSAGE_CHARS, trailing_metadata
 from deployments.gateway.status import status_of
-from deployments.gateway.telemetry.error_feed import answered
 from deployments.types import CallOptions, Door
 from infra.errors import CoterieError
 from infra.telemetry.trace_context import TRACE_RESPONSE, carrier_in

@@ -7,10 +7,10 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.routing import Route
 
+from deployments.gateway import error_feed
 from deployments.gateway.listener import shared_socket
 from deployments.gateway.security.http_guard import METRICS_PATH
 from deployments.gateway.service import InferenceService
-from deployments.gateway.telemetry import error_feed
 from deployments.gateway.telemetry.access_log import AccessLog
 from deployments.gateway.telemetry.billing import Billing
 from deployments.gateway.telemetry.metrics import GatewayMetrics, Held

@@ -5,7 +5,7 @@ from typing import Any
 
 import httpx2
 
-from deployments.gateway.http.door import http_app
+from deployments.gateway.http_door import http_app
 from deployments.settings import GatewaySection
 from deployments.types import Sampling
 from tests.builders.fake_service import FakeService, text_deltas

@@ -9,7 +9,7 @@ from typing import Any
 import uvicorn
 from openai import AsyncOpenAI
 
-from deployments.gateway.http.door import http_app
+from deployments.gateway.http_door import http_app
 from deployments.settings import GatewaySection
 from tests.builders.fake_service import FakeService
 

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
-from deployments.gateway.http.door import http_app
+from deployments.gateway.http_door import http_app
 from deployments.gateway.security.guard import Guard
 from deployments.gateway.security.http_guard import METRICS_PATH, OPEN_PATHS
 from deployments.gateway.security.key_file import KeyFile

@@ -12,7 +12,7 @@ import httpx2
 import pytest
 
 from coterie.v1 import inference_pb2
-from deployments.gateway.http.door import http_app
+from deployments.gateway.http_door import http_app
 from deployments.gateway.kserve.request import decode_request
 from deployments.settings import GatewaySection
 from infra.errors import InvalidArgumentError
