@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,9 @@ from router.settings import AdmissionSection, RouterSection, TenantSection
 from router.tenants import Tenants
 
 log = logging.getLogger("ray.serve")
+
+# Engines that still load take longer than that: then the doors open without them.
+_LINKS_WITHIN_S = 5.0
 
 
 class Gateway:
@@ -65,7 +69,14 @@ class Gateway:
         for served in self._served:
             served.on_change(self._doors.health.refresh)
         await self._telemetry.start()
+        await self._wait_links()
         await self._doors.open()
+
+    async def _wait_links(self) -> None:
+        """A gateway that takes another's place has links before it has clients."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LINKS_WITHIN_S):
+                await asyncio.gather(*(served.wait_ready() for served in self._served))
 
     async def status(self) -> dict[str, Any]:
         """Process id and tasks; ready engine replicas, places taken and waiting

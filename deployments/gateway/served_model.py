@@ -57,6 +57,11 @@ class ServedModel:
         """Call `listener` whenever a replica has become ready or is ready no more."""
         self._on_change.append(listener)
 
+    async def wait_ready(self) -> None:
+        """Wait until an engine replica is ready."""
+        while not self.num_ready_replicas:
+            await self._has_changed.wait()
+
     def set_replicas(self, replicas: Mapping[str, Mapping[str, Any]]) -> None:
         """Take over the running replicas; call it in the event loop.
 

@@ -95,6 +95,20 @@ async def test_a_call_waits_for_the_replica_that_takes_the_place_of_a_draining_o
         await coming.stop()
 
 
+async def test_the_first_replica_s_link_is_waited_for() -> None:
+    async with served_by() as (model, _):
+        waiting = asyncio.create_task(model.wait_ready())
+        await asyncio.sleep(0.05)
+        assert not waiting.done()
+        async with served_by(FakeEngine()) as (ready, _):
+            await ready.wait_ready()
+            address = next(iter(ready._links.values())).address
+            listed = {"address": address, "max_model_len": 100, "vocab_size": 100}
+            model.set_replicas({"replica-0": listed})
+            async with asyncio.timeout(5):
+                await waiting
+
+
 async def test_a_call_does_not_wait_for_a_replica_beyond_its_deadline() -> None:
     async with served_by(FakeEngine()) as (model, (leaving,)):
         await leaving.drain(0)
