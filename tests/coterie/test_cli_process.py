@@ -14,12 +14,10 @@ from coterie import errors
 from tests.builders.fake_inference import REPLY, FakeInference
 
 PROGRAM = [sys.executable, "-m", "coterie.cli.main"]
-# Standard input becomes the controlling terminal, so that Ctrl-C is a signal;
-# a test run in the background would hand down that signal as ignored.
+# Standard input becomes the controlling terminal, so that Ctrl-C is a signal.
 AT_TERMINAL = """
-import fcntl, signal, termios
+import fcntl, termios
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-signal.signal(signal.SIGINT, signal.default_int_handler)
 from coterie.cli.main import main
 main()
 """
