@@ -142,6 +142,15 @@ class GatewaySection(Section):
     request_timeout_s: Annotated[float, Field(gt=0)] = 600.0
     """Longest time one request may take; a client's deadline may shorten it."""
 
+    client_timeout_s: Annotated[float, Field(gt=0)] = 60.0
+    """Longest time that a client may keep the gateway waiting: for a whole HTTP
+    request, for the start of gRPC, or until it takes more of its answer. Its
+    connection, or its stream, ends then."""
+
+    keep_alive_s: Positive = 5
+    """How long an HTTP connection without a request is kept. Behind a load balancer,
+    more than its own such time, or it meets connections that have just ended."""
+
     drain_timeout_s: Annotated[float, Field(ge=0)] = 30.0
     """How long a gateway that is to end lets its open streams run on."""
 

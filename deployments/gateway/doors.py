@@ -13,7 +13,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from coterie.v1 import inference_pb2_grpc
 from deployments.gateway.checks import MAX_METADATA_BYTES, MAX_STREAMS
-from deployments.gateway.http.protocol import LimitedHttpProtocol
+from deployments.gateway.http.protocol import limited_http_protocol
 from deployments.gateway.http_door import http_app
 from deployments.gateway.kserve.door import KServeDoor
 from deployments.gateway.listener import port_taken, shared_socket
@@ -57,14 +57,17 @@ class Doors:
                 ("grpc.server.max_pending_requests_hard_limit", _MAX_PENDING),
                 ("grpc.max_metadata_size", MAX_METADATA_BYTES),
                 ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
+                ("grpc.server_handshake_timeout_ms", int(section.client_timeout_s * 1000)),
                 ("grpc.keepalive_time_ms", 30_000),
                 ("grpc.keepalive_permit_without_calls", 1),
                 ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
             ),
         )
-        inference_pb2_grpc.add_InferenceServicer_to_server(GrpcDoor(service), self._grpc)
+        inference_pb2_grpc.add_InferenceServicer_to_server(
+            GrpcDoor(service, section.client_timeout_s), self._grpc
+        )
         grpc_service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(
-            KServeDoor(service), self._grpc
+            KServeDoor(service, section.client_timeout_s), self._grpc
         )
         self.health = HealthDoor(service)
         health_pb2_grpc.add_HealthServicer_to_server(self.health, self._grpc)
@@ -78,10 +81,11 @@ class Doors:
                 http,
                 # uvicorn's own would close the handlers of Serve's log.
                 log_config=None,
-                http=LimitedHttpProtocol,
+                http=limited_http_protocol(section.client_timeout_s),
                 log_level="warning",
                 access_log=False,
                 lifespan="off",
+                timeout_keep_alive=section.keep_alive_s,
                 ssl_context_factory=self._security.http_context_factory(),
                 timeout_graceful_shutdown=int(section.drain_timeout_s),
             )

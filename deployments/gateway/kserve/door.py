@@ -13,14 +13,15 @@ from deployments.gateway.kserve.metadata import model_metadata, server_metadata
 from deployments.gateway.kserve.request import VERSION, check_version, decode_request
 from deployments.gateway.kserve.response import InferResponse, answer
 from deployments.gateway.kserve.tensors import OUTPUT_TYPES, encode_output
-from deployments.gateway.rpc.answer import Context, abort, call_options
+from deployments.gateway.rpc.answer import CLIENT_TIMEOUT_S, Context, abort, call_options
 from deployments.gateway.rpc.answer import answer as answer_call
+from deployments.gateway.rpc.answer import write as write_message
 from deployments.gateway.rpc.error_details import MAX_MESSAGE_CHARS
 from deployments.gateway.service import InferenceService
 from deployments.kserve import grpc_service_pb2 as pb
 from deployments.kserve import grpc_service_pb2_grpc as pb_grpc
 from deployments.types import CallOptions
-from infra.errors import CoterieError, InvalidArgumentError, RequestError
+from infra.errors import CoterieError, DeadlineError, InvalidArgumentError, RequestError
 
 log = logging.getLogger(__name__)
 
@@ -31,8 +32,12 @@ KIND_PARAM = "coterie_error"
 class KServeDoor(pb_grpc.GRPCInferenceServiceServicer):
     """Translates; everything that decides is in the service."""
 
-    def __init__(self, service: InferenceService) -> None:
+    def __init__(
+        self, service: InferenceService, client_timeout_s: float = CLIENT_TIMEOUT_S
+    ) -> None:
+        """Streams end whose client takes nothing for `client_timeout_s`."""
         self._service = service
+        self._client_timeout_s = client_timeout_s
 
     async def ServerLive(
         self, request: pb.ServerLiveRequest, context: Context
@@ -76,13 +81,15 @@ class KServeDoor(pb_grpc.GRPCInferenceServiceServicer):
         self, request_iterator: AsyncIterator[pb.ModelInferRequest], context: Context
     ) -> None:
         """Answer all requests of the stream side by side; its end aborts the open ones."""
-        is_garbled = False
+        error: CoterieError | None = None
         try:
             await self._answer_all(request_iterator, context)
         except* DecodeError:
-            is_garbled = True
-        if is_garbled:
-            await abort(context, InvalidArgumentError("a message is no ModelInferRequest"))
+            error = InvalidArgumentError("a message is no ModelInferRequest")
+        except* DeadlineError as stalled:
+            error = DeadlineError(str(stalled.exceptions[0]))
+        if error is not None:
+            await abort(context, error)
 
     async def _answer_all(
         self, requests: AsyncIterator[pb.ModelInferRequest], context: Context
@@ -96,7 +103,7 @@ class KServeDoor(pb_grpc.GRPCInferenceServiceServicer):
                     async for response in responses:
                         # gRPC takes one message at a time.
                         async with write:
-                            await context.write(response)
+                            await write_message(context, response, self._client_timeout_s)
             finally:
                 room.release()
 

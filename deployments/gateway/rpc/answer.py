@@ -3,6 +3,7 @@
 With the result, that is, or with the status of its exception.
 """
 
+import asyncio
 import logging
 from collections.abc import Awaitable
 from typing import Any, NoReturn, TypeVar
@@ -14,10 +15,12 @@ from deployments.gateway.error_feed import answered
 from deployments.gateway.rpc.error_details import MAX_MESSAGE_CHARS, trailing_metadata
 from deployments.gateway.status import status_of
 from deployments.types import CallOptions, Door
-from infra.errors import CoterieError
+from infra.errors import CoterieError, DeadlineError
 from infra.telemetry.trace_context import TRACE_RESPONSE, carrier_in
 
 REQUEST_ID_KEY = "x-request-id"
+CLIENT_TIMEOUT_S = 60.0
+_ABORT_WITHIN_S = 5.0
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +56,17 @@ async def answer(context: Context, work: Awaitable[T]) -> T:
         await fail(context, error)
 
 
+async def write(context: Context, message: Any, timeout_s: float) -> None:
+    """Send one message of a stream. Raises DeadlineError where the client takes none
+    of what waits for it, though it keeps the stream."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            await context.write(message)
+    except TimeoutError:
+        words = f"the client has taken nothing of its answer for {timeout_s:g} s"
+        raise DeadlineError(words) from None
+
+
 async def fail(context: Context, error: Exception) -> NoReturn:
     """End the call with the error's status; a mistake of ours is logged, not explained."""
     if not isinstance(error, CoterieError):
@@ -68,4 +82,9 @@ async def abort(context: Context, error: CoterieError) -> NoReturn:
     message = error.message[:MAX_MESSAGE_CHARS]
     # What was set before, the trace's id, would be lost.
     metadata = (*(context.trailing_metadata() or ()), *trailing_metadata(error))
-    await context.abort(code, message, trailing_metadata=metadata)
+    try:
+        async with asyncio.timeout(_ABORT_WITHIN_S):
+            await context.abort(code, message, trailing_metadata=metadata)
+    except TimeoutError:
+        # It follows what the client has not taken yet; gRPC keeps it until then.
+        raise grpc.aio.AbortError from None

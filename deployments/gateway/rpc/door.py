@@ -1,12 +1,17 @@
 """The native gRPC door: `coterie.v1.Inference` over an `InferenceService`."""
 
-from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from coterie.v1 import inference_pb2 as pb
 from coterie.v1 import inference_pb2_grpc as pb_grpc
 from deployments.gateway.rpc import messages
-from deployments.gateway.rpc.answer import Context, answer, call_options, fail
+from deployments.gateway.rpc.answer import (
+    CLIENT_TIMEOUT_S,
+    Context,
+    answer,
+    call_options,
+    write,
+)
 from deployments.gateway.service import Generation, InferenceService
 from deployments.gateway.usage import UsageCounter
 from deployments.types import Delta, Embedding, Pooling
@@ -16,18 +21,18 @@ from infra.errors import InvalidArgumentError
 class GrpcDoor(pb_grpc.InferenceServicer):
     """Translates; everything that decides is in the service."""
 
-    def __init__(self, service: InferenceService) -> None:
+    def __init__(
+        self, service: InferenceService, client_timeout_s: float = CLIENT_TIMEOUT_S
+    ) -> None:
+        """Streams end whose client takes nothing for `client_timeout_s`."""
         self._service = service
+        self._client_timeout_s = client_timeout_s
 
-    async def Generate(
-        self, request: pb.GenerateRequest, context: Context
-    ) -> AsyncGenerator[pb.OutputChunk, None]:
+    async def Generate(self, request: pb.GenerateRequest, context: Context) -> None:
         """Stream of pieces; the client's end or deadline aborts the engine."""
         generation = await answer(context, self._generate(request, context, stream=True))
-        num_outputs = _num_outputs(request.sampling)
-        async with aclosing(_chunks(generation, num_outputs, context)) as chunks:
-            async for chunk in chunks:
-                yield chunk
+        stream = self._write_all(context, generation, _num_outputs(request.sampling))
+        await answer(context, stream)
 
     async def GenerateUnary(
         self, request: pb.GenerateRequest, context: Context
@@ -36,15 +41,11 @@ class GrpcDoor(pb_grpc.InferenceServicer):
         generation = await answer(context, self._generate(request, context, stream=False))
         return await answer(context, _collect(generation, _num_outputs(request.sampling)))
 
-    async def Chat(
-        self, request: pb.ChatRequest, context: Context
-    ) -> AsyncGenerator[pb.OutputChunk, None]:
+    async def Chat(self, request: pb.ChatRequest, context: Context) -> None:
         """Stream of pieces of the answer."""
         generation = await answer(context, self._chat(request, context, stream=True))
-        num_outputs = _num_outputs(request.sampling)
-        async with aclosing(_chunks(generation, num_outputs, context)) as chunks:
-            async for chunk in chunks:
-                yield chunk
+        stream = self._write_all(context, generation, _num_outputs(request.sampling))
+        await answer(context, stream)
 
     async def ChatUnary(self, request: pb.ChatRequest, context: Context) -> pb.OutputResponse:
         """The whole answer at once."""
@@ -107,6 +108,17 @@ class GrpcDoor(pb_grpc.InferenceServicer):
             call_options(context, request.request_id, stream=False),
         )
 
+    async def _write_all(
+        self, context: Context, generation: Generation, num_outputs: int
+    ) -> None:
+        counter = UsageCounter(generation.num_prompt_tokens, num_outputs)
+        async with aclosing(generation.deltas()) as deltas:
+            async for delta in deltas:
+                chunk = messages.to_chunk(delta, counter.add(delta))
+                chunk.request_id = generation.request_id
+                chunk.model = generation.model
+                await write(context, chunk, self._client_timeout_s)
+
     async def _tokenize(self, request: pb.TokenizeRequest) -> pb.TokenizeResponse:
         token_ids = await self._token_ids(request)
         card = self._service.model(request.model)
@@ -138,21 +150,6 @@ class GrpcDoor(pb_grpc.InferenceServicer):
 
     async def _get_model(self, name: str) -> pb.Model:
         return messages.to_model(self._service.model(name))
-
-
-async def _chunks(
-    generation: Generation, num_outputs: int, context: Context
-) -> AsyncGenerator[pb.OutputChunk, None]:
-    counter = UsageCounter(generation.num_prompt_tokens, num_outputs)
-    try:
-        async with aclosing(generation.deltas()) as deltas:
-            async for delta in deltas:
-                chunk = messages.to_chunk(delta, counter.add(delta))
-                chunk.request_id = generation.request_id
-                chunk.model = generation.model
-                yield chunk
-    except Exception as error:  # the boundary of the process
-        await fail(context, error)
 
 
 async def _collect(generation: Generation, num_outputs: int) -> pb.OutputResponse:

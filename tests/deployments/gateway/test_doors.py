@@ -1,9 +1,6 @@
 """Both doors as a gateway replica opens them: reflection, health, draining, limits."""
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any, cast
 
 import grpc
@@ -12,24 +9,9 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from deployments.gateway.checks import MAX_METADATA_BYTES, MAX_STREAMS
-from deployments.gateway.doors import Doors
-from deployments.local_cluster import free_ports
-from deployments.settings import GatewaySection
+from tests.builders.doors import opened
 from tests.builders.fake_service import FakeService, text_deltas
 from tests.builders.reflection_client import called_by_reflection, listed_services
-
-
-@asynccontextmanager
-async def opened(service: FakeService, **section: Any) -> AsyncIterator[tuple[Doors, str, str]]:
-    """The doors, the gRPC address and the HTTP base of a gateway on loopback."""
-    grpc_port, http_port = free_ports(2)
-    ports = {"grpc_port": grpc_port, "http_port": http_port, "drain_timeout_s": 5.0}
-    doors = Doors(GatewaySection(**(ports | section)), service)
-    await doors.open()
-    try:
-        yield doors, f"127.0.0.1:{grpc_port}", f"http://127.0.0.1:{http_port}"
-    finally:
-        await doors.close()
 
 
 async def test_a_reflection_client_finds_the_services_and_calls_one() -> None:
@@ -61,13 +43,13 @@ async def test_without_reflection_nothing_is_shown() -> None:
 
 async def test_a_watcher_does_not_hold_up_the_end_of_the_doors() -> None:
     async with (
-        opened(FakeService()) as (doors, address, url),
+        opened(FakeService()) as (doors, address, http),
         grpc.aio.insecure_channel(address) as channel,
     ):
         watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
         assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
         async with httpx2.AsyncClient() as client:
-            assert (await client.get(f"{url}/health")).status_code == 200
+            assert (await client.get(f"http://{http}/health")).status_code == 200
         async with asyncio.timeout(3):
             closing = asyncio.create_task(doors.close())
             assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
@@ -124,36 +106,3 @@ async def test_bytes_that_are_no_message_are_the_client_s_mistake(method: str) -
             await call(b"\xff" * 20, timeout=10).read()
     assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert "no message" in str(refused.value.details())
-
-
-async def sent_raw(url: str, *pieces: bytes) -> bytes:
-    """What comes back of these bytes, until the connection ends or nothing more comes."""
-    host, port = url.removeprefix("http://").split(":")
-    reader, writer = await asyncio.open_connection(host, int(port))
-    found = b""
-    with contextlib.suppress(TimeoutError, ConnectionError):
-        for piece in pieces:
-            writer.write(piece)
-            await writer.drain()
-        async with asyncio.timeout(1):
-            while got := await reader.read(65536):
-                found += got
-    writer.close()
-    return found
-
-
-async def test_an_http_head_without_end_is_cut_off() -> None:
-    async with opened(FakeService()) as (_, _, url):
-        endless = await sent_raw(url, b"GET /health HTTP/1.1\r\nx-a: ", *[b"a" * 65536] * 8)
-        line = await sent_raw(url, b"GET /", *[b"a" * 65536] * 8)
-        assert endless.startswith(b"HTTP/1.1 431 ")
-        assert line.startswith((b"HTTP/1.1 431 ", b"HTTP/1.1 400 "))
-
-
-async def test_requests_of_one_connection_each_have_the_whole_limit() -> None:
-    head = b"POST /v1/completions HTTP/1.1\r\nhost: a\r\nx-a: " + b"a" * 10_000
-    body = b'{"prompt": "' + b"a" * 100_000 + b'"}'
-    request = head + b"\r\ncontent-length: %d\r\n\r\n" % len(body) + body
-    async with opened(FakeService(text_deltas("ok"))) as (_, _, url):
-        found = await sent_raw(url, *[request] * 3)
-    assert found.count(b"HTTP/1.1 200 ") == 3

@@ -1,0 +1,178 @@
+"""Clients that send too much of a head, half a request or nothing, or read nothing."""
+
+import asyncio
+import contextlib
+
+import grpc
+import pytest
+
+from coterie.v1 import inference_pb2, inference_pb2_grpc
+from deployments.kserve import grpc_service_pb2_grpc
+from tests.builders.doors import opened
+from tests.builders.fake_service import FakeService, text_deltas
+from tests.deployments.gateway.kserve.messages import infer_request
+
+HEAD = b"POST /v1/completions HTTP/1.1\r\nhost: a\r\n"
+BODY = b'{"prompt": "a"}'
+REQUEST = HEAD + b"content-length: %d\r\n\r\n" % len(BODY) + BODY
+SOON_S = 0.3
+PATIENCE_S = 10.0
+MAX_BYTES = 4096
+MUCH = text_deltas(*["x" * 10_000] * 3000)
+TAKES_NOTHING = "the client has taken nothing"
+
+
+async def sent_raw(address: str, *pieces: bytes, within_s: float = 1.0) -> tuple[bytes, bool]:
+    """What comes back of these bytes, and whether the door has ended the connection."""
+    host, port = address.split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    found = b""
+    has_ended = False
+    try:
+        for piece in pieces:
+            writer.write(piece)
+            await writer.drain()
+        async with asyncio.timeout(within_s):
+            while got := await reader.read(65536):
+                found += got
+        has_ended = True
+    except ConnectionError:
+        has_ended = True
+    except TimeoutError:
+        pass
+    writer.close()
+    with contextlib.suppress(ConnectionError):
+        await writer.wait_closed()
+    return found, has_ended
+
+
+async def test_an_http_head_without_end_is_cut_off() -> None:
+    async with opened(FakeService()) as (_, _, http):
+        endless, _ = await sent_raw(http, b"GET /health HTTP/1.1\r\nx-a: ", *[b"a" * 65536] * 8)
+        line, _ = await sent_raw(http, b"GET /", *[b"a" * 65536] * 8)
+        assert endless.startswith(b"HTTP/1.1 431 ")
+        assert line.startswith((b"HTTP/1.1 431 ", b"HTTP/1.1 400 "))
+
+
+async def test_requests_of_one_connection_each_have_the_whole_limit() -> None:
+    head = HEAD + b"x-a: " + b"a" * 10_000
+    body = b'{"prompt": "' + b"a" * 100_000 + b'"}'
+    request = head + b"\r\ncontent-length: %d\r\n\r\n" % len(body) + body
+    async with opened(FakeService(text_deltas("ok"))) as (_, _, http):
+        found, _ = await sent_raw(http, *[request] * 3)
+    assert found.count(b"HTTP/1.1 200 ") == 3
+
+
+@pytest.mark.parametrize(
+    ("sent", "answers"),
+    [
+        (b"", []),
+        (b"\r\n", []),
+        (HEAD, [b"408"]),
+        (REQUEST[:-1], [b"408"]),
+        (REQUEST + HEAD, [b"200", b"408"]),
+        (REQUEST + REQUEST[:-1], [b"200", b"408"]),
+    ],
+)
+async def test_half_a_request_is_not_waited_for_for_ever(
+    sent: bytes, answers: list[bytes]
+) -> None:
+    async with opened(FakeService(text_deltas("ok")), client_timeout_s=SOON_S) as (_, _, http):
+        found, has_ended = await sent_raw(http, sent, within_s=3)
+        assert has_ended
+        assert [part[:3] for part in found.split(b"HTTP/1.1 ")[1:]] == answers
+
+
+async def test_a_connection_that_does_not_speak_grpc_is_ended() -> None:
+    async with opened(FakeService(), client_timeout_s=SOON_S) as (_, address, _):
+        _, has_ended = await sent_raw(address, within_s=3)
+        assert has_ended
+
+
+async def test_an_answer_may_take_longer_than_its_request() -> None:
+    engine = asyncio.Event()
+    service = FakeService([engine, *text_deltas("ok")])
+    async with opened(service, client_timeout_s=SOON_S) as (_, _, http):
+        asyncio.get_running_loop().call_later(3 * SOON_S, engine.set)
+        found, _ = await sent_raw(http, REQUEST, within_s=3)
+    assert found.startswith(b"HTTP/1.1 200 ")
+
+
+async def test_the_rest_of_a_refused_body_does_not_keep_the_connection() -> None:
+    refused = HEAD + b"content-length: %d\r\n\r\n" % (MAX_BYTES * 2) + b"x" * MAX_BYTES
+    async with opened(FakeService(), max_message_bytes=MAX_BYTES, keep_alive_s=1) as (
+        _,
+        _,
+        http,
+    ):
+        reader, writer = await asyncio.open_connection(*http.split(":"))
+        writer.write(refused)
+        assert (await reader.readline()).startswith(b"HTTP/1.1 413 ")
+        writer.write(b"x" * MAX_BYTES)
+        async with asyncio.timeout(4):
+            await reader.read()
+        writer.close()
+
+
+async def test_a_connection_serves_on_after_a_refused_body() -> None:
+    refused = HEAD + b"content-length: %d\r\n\r\n" % (MAX_BYTES * 2) + b"x" * MAX_BYTES * 2
+    service = FakeService(text_deltas("ok"))
+    async with opened(service, max_message_bytes=MAX_BYTES) as (_, _, http):
+        found, _ = await sent_raw(http, refused, REQUEST)
+    assert [part[:3] for part in found.split(b"HTTP/1.1 ")[1:]] == [b"413", b"200"]
+
+
+async def test_a_stream_that_nobody_reads_ends_over_grpc() -> None:
+    service = FakeService(MUCH)
+    async with (
+        opened(service, client_timeout_s=SOON_S) as (_, address, _),
+        grpc.aio.insecure_channel(address) as channel,
+    ):
+        call = inference_pb2_grpc.InferenceStub(channel).Generate(
+            inference_pb2.GenerateRequest(text="a")
+        )
+        assert (await call.read()).text
+        await service.wait_aborted(PATIENCE_S)
+        # One that reads on after all is told.
+        with pytest.raises(grpc.aio.AioRpcError, match=TAKES_NOTHING) as ended:
+            while await call.read():
+                pass
+        assert ended.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+async def test_a_stream_that_nobody_reads_ends_over_kserve() -> None:
+    service = FakeService(MUCH)
+    async with (
+        opened(service, client_timeout_s=SOON_S) as (_, address, _),
+        grpc.aio.insecure_channel(address) as channel,
+    ):
+        call = grpc_service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelStreamInfer()
+        await call.write(infer_request(text_input="a", stream=True))
+        assert (await call.read()).infer_response.id
+        await service.wait_aborted(PATIENCE_S)
+        with pytest.raises(grpc.aio.AioRpcError, match=TAKES_NOTHING):
+            while await call.read():
+                pass
+
+
+async def test_a_stream_that_nobody_reads_ends_over_http() -> None:
+    service = FakeService([*MUCH, asyncio.Event()])
+    body = b'{"prompt": "a", "stream": true}'
+    request = HEAD + b"content-length: %d\r\n\r\n" % len(body) + body
+    async with opened(service, client_timeout_s=SOON_S) as (_, _, http):
+        reader, writer = await asyncio.open_connection(*http.split(":"))
+        writer.write(request)
+        await service.wait_aborted(PATIENCE_S)
+        assert not (await reader.read()).endswith(b"[DONE]\n\n")
+        writer.close()
+
+
+async def test_a_whole_answer_that_nobody_reads_does_not_keep_the_connection() -> None:
+    service = FakeService(text_deltas("x" * 30_000_000))
+    async with opened(service, client_timeout_s=SOON_S, keep_alive_s=1) as (_, _, http):
+        reader, writer = await asyncio.open_connection(*http.split(":"))
+        writer.write(REQUEST)
+        assert await reader.readline() == b"HTTP/1.1 200 OK\r\n"
+        await asyncio.sleep(1 + 3 * SOON_S)
+        assert len(await reader.read()) < 30_000_000
+        writer.close()
