@@ -1,5 +1,6 @@
 """What each tenant has used, and whether its limits let it begin another request."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -99,24 +100,30 @@ class Tenants:
 
     def __init__(self, sections: Iterable[TenantSection] = (), num_gateways: int = 1) -> None:
         self._num_gateways = num_gateways
-        self._by_name = {TenantId(s.name): _account(s, num_gateways) for s in sections}
-
-    @property
-    def total_weight(self) -> float:
+        self._by_name: dict[TenantId, TenantAccount] = {}
+        self.total_weight = 0.0
         """Sum over all tenants."""
-        return sum(account.weight for account in self._by_name.values())
+        for section in sections:
+            self._add(section)
 
     def account(self, name: TenantId) -> TenantAccount:
         """The tenant's account; one that is not listed has the limits of none."""
         if name not in self._by_name:
             section = ANONYMOUS_TENANT if name == ANONYMOUS else TenantSection(name=name)
-            self._by_name[name] = _account(section, self._num_gateways)
+            self._add(section)
         return self._by_name[name]
 
     def check_invariants(self) -> None:
-        """Those of each account."""
+        """Those of each account; the weights add up."""
         for account in self._by_name.values():
             account.check_invariants()
+        weight = sum(account.weight for account in self._by_name.values())
+        assert math.isclose(self.total_weight, weight)
+
+    def _add(self, section: TenantSection) -> None:
+        account = _account(section, self._num_gateways)
+        self._by_name[account.name] = account
+        self.total_weight += account.weight
 
 
 def _account(section: TenantSection, num_gateways: int) -> TenantAccount:

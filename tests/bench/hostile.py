@@ -22,6 +22,8 @@ from coterie import AsyncClient, CoterieError
 from deployments.kserve import grpc_service_pb2, grpc_service_pb2_grpc
 
 SERVED, LEFT, HUNG = "served", "left", "hung"
+CLIENT_TIMEOUT_S = 10.0
+"""`gateway.client_timeout_s` of the cluster."""
 _HUNG_S = 60.0
 _CHAT = "/v1/chat/completions"
 _COMPLETIONS = "/v1/completions"
@@ -157,9 +159,7 @@ async def garbage_grpc(target: Target, dice: random.Random) -> str:
 
 async def garbage_bytes(target: Target, dice: random.Random) -> str:
     """Speaks no protocol at all to one of the ports."""
-    host, port = target.grpc_address.split(":")
-    address = (host, int(port)) if dice.random() < 0.5 else target.http_address
-    reader, writer = await asyncio.open_connection(*address)
+    reader, writer = await asyncio.open_connection(*_either_port(target, dice))
     with contextlib.suppress(ConnectionError, TimeoutError):
         writer.write(dice.randbytes(dice.randint(1, 4000)))
         await writer.drain()
@@ -236,6 +236,43 @@ async def idler(target: Target, dice: random.Random) -> str:
     return LEFT
 
 
+async def silent(target: Target, dice: random.Random) -> str:
+    """Connects to one of the ports and says nothing, for longer than is waited for."""
+    reader, writer = await asyncio.open_connection(*_either_port(target, dice))
+    try:
+        async with asyncio.timeout(CLIENT_TIMEOUT_S * 2):
+            while await reader.read(1000):
+                pass
+    except TimeoutError:
+        return HUNG
+    except ConnectionError:
+        pass
+    finally:
+        writer.close()
+    return LEFT
+
+
+async def staller(target: Target, dice: random.Random) -> str:
+    """Asks for much, and takes none of it for a while."""
+    prompt = _prompt(dice)
+    if dice.random() < 0.5:
+        async with target.client.generate(prompt, max_tokens=1500, ignore_eos=True) as stream:
+            await anext(stream)
+            await asyncio.sleep(dice.uniform(0, 2 * CLIENT_TIMEOUT_S))
+        return LEFT
+    fields = {"prompt": prompt, "max_tokens": 1500, "stream": True, "ignore_eos": True}
+    with socket.socket() as raw:
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        raw.setblocking(False)
+        loop = asyncio.get_running_loop()
+        await loop.sock_connect(raw, target.http_address)
+        await loop.sock_sendall(
+            raw, _request(target, _COMPLETIONS, json.dumps(fields).encode())
+        )
+        await asyncio.sleep(dice.uniform(0, 2 * CLIENT_TIMEOUT_S))
+    return LEFT
+
+
 @dataclass(frozen=True)
 class Kind:
     """A manner, how many clients behave so, and what may come of it."""
@@ -267,6 +304,8 @@ MANNERS: Mapping[str, Kind] = {
         _kind(over_limit, 1, "prompt_too_long", "request_too_large", "unknown_model", *_BUSY),
         _kind(limited, 2, SERVED, "overloaded"),
         _kind(idler, 2, LEFT),
+        _kind(silent, 2, LEFT),
+        _kind(staller, 2, LEFT, *_BUSY),
     )
 }
 
@@ -288,6 +327,11 @@ async def outcome_of(manner: Manner, target: Target, dice: random.Random) -> str
 
 def _prompt(dice: random.Random) -> list[int]:
     return [dice.randint(5, 400) for _ in range(dice.randint(1, 300))]
+
+
+def _either_port(target: Target, dice: random.Random) -> tuple[str, int]:
+    host, port = target.grpc_address.split(":")
+    return (host, int(port)) if dice.random() < 0.5 else target.http_address
 
 
 def _post(target: Target, path: str, fields: Any) -> Any:

@@ -25,7 +25,7 @@ import aiohttp
 import psutil
 
 from coterie import AsyncClient
-from tests.bench.hostile import MANNERS, Kind, Target, outcome_of
+from tests.bench.hostile import CLIENT_TIMEOUT_S, MANNERS, Kind, Target, outcome_of
 from tests.builders.cluster import RunningCluster
 from tests.builders.keys import write_keys
 
@@ -173,8 +173,8 @@ async def _when_idle(cluster: RunningCluster) -> list[Count]:
     """The counts as soon as nothing is open any more, or after `_GONE_WITHIN_S`."""
     until_s = time.monotonic() + _GONE_WITHIN_S
     while True:
-        # Connections that were left, or are idle, are closed within some seconds.
-        await asyncio.sleep(10)
+        # Connections that were left, or are idle, are closed within this time.
+        await asyncio.sleep(CLIENT_TIMEOUT_S + 2)
         counts = await asyncio.to_thread(count, cluster)
         if not any(c.num_open for c in counts) or time.monotonic() > until_s:
             return counts
@@ -242,6 +242,7 @@ def main() -> None:
         gateway: dict[str, Any] = {
             "api_keys_file": str(folder / "keys.yaml"),
             "max_message_bytes": MAX_MESSAGE_BYTES,
+            "client_timeout_s": CLIENT_TIMEOUT_S,
         }
         sections = {"tenants": TENANTS, "admission": ADMISSION, "models": [SECTION]}
         with RunningCluster(folder, "soak", gateway=gateway, **sections) as cluster:
