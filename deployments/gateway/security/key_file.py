@@ -4,13 +4,13 @@ import fcntl
 import json
 import logging
 import os
-import tempfile
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from deployments.gateway.security.api_keys import KeyEntry, KeyRing
 from deployments.gateway.security.file_watch import Signature, signature_of
+from infra.atomic_file import replacing
 from infra.errors import ConfigError
 from infra.section import Section
 from infra.section_file import parse_section
@@ -77,8 +77,10 @@ def read_entries(path: Path) -> list[KeyEntry]:
 def changing(path: Path) -> Iterator[list[KeyEntry]]:
     """The entries, to be changed in a block; then they are the file's, whole.
 
-    A file that is not there has none, and is made with mode 0600. Others who do
-    the same wait for each other. Raises ConfigError.
+    A file that is not there has none, and is made with mode 0600; one that is there
+    keeps its mode and, where permitted, its owner and group, as a gateway of another
+    user must go on reading it. Others who do the same wait for each other. Raises
+    ConfigError.
     """
     # Through a link, so that it goes on pointing to the file.
     path = path.resolve()
@@ -104,14 +106,8 @@ def _locked(folder: Path) -> Iterator[None]:
 
 def _write(path: Path, entries: Sequence[KeyEntry]) -> None:
     try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(_text_of(entries))
-            Path(name).replace(path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+        with replacing(path) as file:
+            file.write(_text_of(entries).encode())
     except OSError as error:
         raise ConfigError(f"{path}: cannot be written: {error.strerror}") from error
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import stat
 from pathlib import Path
 
@@ -36,6 +37,26 @@ def test_a_written_file_reads_back_and_is_the_owner_s_alone(tmp_path: Path) -> N
     assert (first.tenant, first.label, second.is_operator) == ("acme", "a: b # c", True)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert [p.name for p in tmp_path.iterdir()] == ["keys.yaml"]
+
+
+def test_a_changed_file_keeps_its_mode_so_that_the_gateway_s_user_still_reads_it(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "keys.yaml"
+    add(path)
+    path.chmod(0o640)
+    add(path, "globex")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+    assert [p.name for p in tmp_path.iterdir()] == ["keys.yaml"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_a_changed_file_keeps_its_owner_and_group(tmp_path: Path) -> None:
+    path = tmp_path / "keys.yaml"
+    add(path)
+    os.chown(path, 12345, 23456)
+    add(path, "globex")
+    assert (path.stat().st_uid, path.stat().st_gid) == (12345, 23456)
 
 
 def test_the_file_holds_no_key(tmp_path: Path) -> None:
