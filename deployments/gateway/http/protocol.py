@@ -21,14 +21,13 @@ _TOO_SLOW = _REFUSAL % b"408 Request Timeout"
 
 
 class LimitedHttpProtocol(HttpToolsProtocol):
-    """Ends a connection whose request has a head of over `MAX_METADATA_BYTES`, or
-    whose client takes more than `client_timeout_s` to send a whole request, or to
-    take what waits for it of an answer.
+    """Ends a connection over which come more than `MAX_METADATA_BYTES` of a request
+    without any of its body, or whose client takes more than `client_timeout_s` to send
+    a whole request, or takes nothing for so long of an answer that waits for it.
 
-    One read may bring more, as it brings the body too; what is kept beyond the limit
-    is at most such a read. A request's time counts from the connection, or from the
-    end of the answer before; a connection that is idle after an answer ends sooner,
-    by `keep_alive_s`.
+    One read may bring more than the limit, as it brings the body too; what is kept
+    beyond it is at most such a read. A connection that is idle after an answer is
+    ended by uvicorn, after `keep_alive_s`.
     """
 
     client_timeout_s: ClassVar[float]
@@ -36,6 +35,8 @@ class LimitedHttpProtocol(HttpToolsProtocol):
     _num_head_bytes = 0
     _is_in_head = True
     _is_in_request = False
+    _has_resumed = False
+    _num_unsent_bytes = 0
     _reading: "_Timer"
     _writing: "_Timer"
 
@@ -43,8 +44,8 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         """See `asyncio.Protocol`."""
         super().connection_made(transport)
         self._reading = _Timer(self.loop, self.client_timeout_s, self._end_slow_sender)
-        self._writing = _Timer(self.loop, self.client_timeout_s, transport.abort)
-        self._watch_sender()
+        self._writing = _Timer(self.loop, self.client_timeout_s, self._end_slow_reader)
+        self._reading.start()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See `asyncio.Protocol`."""
@@ -55,47 +56,52 @@ class LimitedHttpProtocol(HttpToolsProtocol):
     def pause_writing(self) -> None:
         """See `asyncio.Protocol`."""
         super().pause_writing()
-        self._writing.start()
+        self._watch_reader()
 
     def resume_writing(self) -> None:
         """See `asyncio.Protocol`."""
         super().resume_writing()
-        self._writing.stop()
+        self._has_resumed = True
 
     def data_received(self, data: bytes) -> None:
         """See `asyncio.Protocol`."""
         self._num_head_bytes += len(data)
         super().data_received(data)
-        is_too_large = self._is_in_head and self._num_head_bytes > MAX_METADATA_BYTES
-        if is_too_large and not self.transport.is_closing():
+        if self._num_head_bytes > MAX_METADATA_BYTES and not self.transport.is_closing():
             log.warning("ending a connection: its request's head is over the limit")
-            self.transport.write(_TOO_LARGE)
-            self.transport.close()
+            self._refuse(_TOO_LARGE)
         if not self._is_in_request and self._is_idle():
             self._end_when_idle()
-        self._watch_sender()
 
     def on_message_begin(self) -> None:
         """Called by the parser at the first byte of a request."""
         super().on_message_begin()
         self._is_in_request = True
+        self._reading.stop()
+        self._reading.start()
 
     def on_headers_complete(self) -> None:
         """Called by the parser."""
         self._is_in_head = False
         super().on_headers_complete()
 
+    def on_body(self, body: bytes) -> None:
+        """Called by the parser; trailers and the like are counted as a head is."""
+        self._num_head_bytes = 0
+        super().on_body(body)
+
     def on_message_complete(self) -> None:
         """Called by the parser; the next request of the connection may follow."""
         super().on_message_complete()
+        self._reading.stop()
         self._is_in_request = False
         self._is_in_head = True
         self._num_head_bytes = 0
 
     def on_response_complete(self) -> None:
-        """Called when an answer has been sent."""
+        """Called when an answer has been written, if not yet sent."""
         super().on_response_complete()
-        self._watch_sender()
+        self._watch_reader()
 
     def _is_idle(self) -> bool:
         return self.cycle is not None and self.cycle.response_complete and not self.pipeline
@@ -108,28 +114,37 @@ class LimitedHttpProtocol(HttpToolsProtocol):
                 self.timeout_keep_alive, self.timeout_keep_alive_handler
             )
 
-    def _watch_sender(self) -> None:
-        """Count the time in which only the client can go on."""
-        is_clients_turn = not self.pipeline and (
+    def _end_slow_sender(self) -> None:
+        is_answering = bool(self.pipeline) or not (
             self.cycle is None or self.cycle.response_complete or self.cycle.more_body
         )
-        if is_clients_turn:
+        if is_answering:
+            # What is read meanwhile is of the next request; its time has not begun.
             self._reading.start()
-        else:
-            self._reading.stop()
+        elif not self.transport.is_closing():
+            self._refuse(_TOO_SLOW)
 
-    def _end_slow_sender(self) -> None:
-        if self.transport.is_closing():
-            # It waits to write its last bytes, and they are not taken.
-            self.transport.abort()
-            return
-        is_amid_answer = self.cycle is not None and (
-            self.cycle.response_started and not self.cycle.response_complete
-        )
-        if self._is_in_request and not is_amid_answer:
-            self.transport.write(_TOO_SLOW)
+    def _refuse(self, answer: bytes) -> None:
+        """End the connection, with this answer if the request has none."""
+        if self._is_in_request and (self._is_in_head or not self.cycle.response_started):
+            self.transport.write(answer)
         self.transport.close()
-        self._reading.start()
+        self._watch_reader()
+
+    def _watch_reader(self) -> None:
+        """Written bytes wait for the client to take them."""
+        self._num_unsent_bytes = self.transport.get_write_buffer_size()
+        if self._num_unsent_bytes:
+            self._has_resumed = False
+            self._writing.start()
+
+    def _end_slow_reader(self) -> None:
+        num_unsent_bytes = self.transport.get_write_buffer_size()
+        if self._has_resumed or num_unsent_bytes < self._num_unsent_bytes:
+            self._watch_reader()
+        elif num_unsent_bytes:
+            # A mere close would wait for the client to take what is left.
+            self.transport.abort()
 
 
 class _Timer:

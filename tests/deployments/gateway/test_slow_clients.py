@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import socket
+from pathlib import Path
 
 import grpc
 import pytest
@@ -10,6 +12,7 @@ from coterie.v1 import inference_pb2, inference_pb2_grpc
 from deployments.kserve import grpc_service_pb2_grpc
 from tests.builders.doors import opened
 from tests.builders.fake_service import FakeService, text_deltas
+from tests.builders.keys import write_keys
 from tests.deployments.gateway.kserve.messages import infer_request
 
 HEAD = b"POST /v1/completions HTTP/1.1\r\nhost: a\r\n"
@@ -54,6 +57,26 @@ async def test_an_http_head_without_end_is_cut_off() -> None:
         assert line.startswith((b"HTTP/1.1 431 ", b"HTTP/1.1 400 "))
 
 
+@pytest.mark.parametrize("key", [None, "wrong"])
+@pytest.mark.parametrize("endless", [b"x-a: ", b"1;x="])
+async def test_chunks_without_a_body_are_cut_off(
+    tmp_path: Path, key: str | None, endless: bytes
+) -> None:
+    # What follows the last chunk, or a chunk's size, is kept by the parser or by uvicorn.
+    keys = {} if key is None else {"api_keys_file": str(tmp_path / "keys.yaml")}
+    if keys:
+        write_keys(tmp_path / "keys.yaml", ["acme"])
+    head = HEAD + b"transfer-encoding: chunked\r\n\r\n"
+    first = b"0\r\n" if endless.startswith(b"x") else b""
+    async with opened(FakeService(), **keys) as (_, _, http):
+        _, writer = await asyncio.open_connection(*http.split(":"))
+        writer.write(head + first + endless)
+        with pytest.raises(ConnectionError):
+            for _ in range(100):
+                writer.write(b"a" * 65536)
+                await writer.drain()
+
+
 async def test_requests_of_one_connection_each_have_the_whole_limit() -> None:
     head = HEAD + b"x-a: " + b"a" * 10_000
     body = b'{"prompt": "' + b"a" * 100_000 + b'"}'
@@ -96,6 +119,17 @@ async def test_an_answer_may_take_longer_than_its_request() -> None:
         asyncio.get_running_loop().call_later(3 * SOON_S, engine.set)
         found, _ = await sent_raw(http, REQUEST, within_s=3)
     assert found.startswith(b"HTTP/1.1 200 ")
+
+
+async def test_an_idle_connection_is_kept_for_the_time_that_is_set() -> None:
+    service = FakeService(text_deltas("ok"))
+    async with opened(service, client_timeout_s=SOON_S, keep_alive_s=30) as (_, _, http):
+        reader, writer = await asyncio.open_connection(*http.split(":"))
+        for _ in range(2):
+            writer.write(REQUEST)
+            await asyncio.sleep(3 * SOON_S)
+            assert (await reader.read(2**16)).startswith(b"HTTP/1.1 200 OK\r\n")
+        writer.close()
 
 
 async def test_the_rest_of_a_refused_body_does_not_keep_the_connection() -> None:
@@ -175,4 +209,20 @@ async def test_a_whole_answer_that_nobody_reads_does_not_keep_the_connection() -
         assert await reader.readline() == b"HTTP/1.1 200 OK\r\n"
         await asyncio.sleep(1 + 3 * SOON_S)
         assert len(await reader.read()) < 30_000_000
+        writer.close()
+
+
+async def test_a_client_that_reads_steadily_gets_the_whole_of_a_large_answer() -> None:
+    length = 12_000_000
+    service = FakeService(text_deltas("x" * length))
+    async with opened(service, client_timeout_s=1, keep_alive_s=1) as (_, _, http):
+        reader, writer = await asyncio.open_connection(*http.split(":"), limit=2**16)
+        raw = writer.get_extra_info("socket")
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**16)
+        writer.write(REQUEST)
+        num_bytes = 0
+        while got := await reader.read(2**16):
+            num_bytes += len(got)
+            await asyncio.sleep(0.015)
+        assert num_bytes > length
         writer.close()
