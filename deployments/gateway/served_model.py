@@ -4,8 +4,9 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Collection, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
+from functools import partial
 from typing import Any
 
 from deployments.gateway.link import Link
@@ -21,7 +22,10 @@ log = logging.getLogger(__name__)
 
 
 class ServedModel:
-    """The links to a model's engine replicas, and which of them takes a call."""
+    """The links to a model's engine replicas, and which of them takes a call.
+
+    A replica is ready while its link stands and it has turned no call away over it.
+    """
 
     def __init__(
         self,
@@ -37,7 +41,8 @@ class ServedModel:
         self._created_s = int(time.time())
         self._link_token = link_token
         self._links: dict[ReplicaId, Link] = {}
-        self._closing: set[asyncio.Future[None]] = set()
+        self._set_aside: set[ReplicaId] = set()
+        self._leaving: dict[asyncio.Future[None], Link] = {}
         self._replica_wait_s = router.replica_wait_s
         self._ledger = Ledger(router.policy)
         self._on_change: list[Callable[[], None]] = []
@@ -45,8 +50,8 @@ class ServedModel:
 
     @property
     def num_ready_replicas(self) -> int:
-        """Engine replicas whose link stands."""
-        return sum(link.is_up for link in self._links.values())
+        """Engine replicas that take calls."""
+        return len(self._ready_replicas())
 
     @property
     def num_places(self) -> int:
@@ -71,31 +76,33 @@ class ServedModel:
         for replica_id, metadata in replicas.items():
             if ReplicaId(replica_id) not in self._links and "address" in metadata:
                 self._links[ReplicaId(replica_id)] = Link(
-                    metadata["address"], self._link_token, self._note_change
+                    metadata["address"],
+                    self._link_token,
+                    partial(self._note_link, ReplicaId(replica_id)),
                 )
                 self.max_model_len = metadata["max_model_len"]
                 self.vocab_size = metadata["vocab_size"]
         for replica_id in [r for r in self._links if r not in replicas]:
-            closing = asyncio.ensure_future(self._links.pop(replica_id).close_when_idle())
-            self._closing.add(closing)
-            closing.add_done_callback(self._closing.discard)
+            self._set_aside.discard(replica_id)
+            link = self._links.pop(replica_id)
+            leaving = asyncio.ensure_future(link.close_when_idle())
+            self._leaving[leaving] = link
+            leaving.add_done_callback(self._leaving.pop)
         self._note_change()
 
     async def run(self, call: Call, timeout_s: float) -> AsyncGenerator[Delta, None]:
         """Choose a replica and give the call's deltas; see `Link.run`.
 
-        A replica that turns the call away before it has begun (it is draining,
-        or its link just broke) is passed over for another. Where there is none,
+        A replica that turns the call away before it has begun (it is draining, say) is
+        passed over for another, and not asked again over this link. Where there is none,
         one that is about to come is waited for.
         """
-        refused: set[ReplicaId] = set()
         end_s = time.monotonic() + timeout_s
         while True:
-            up = await self._wait_candidates(refused, min(self._replica_wait_s, timeout_s))
+            await self._wait_ready_within(min(self._replica_wait_s, end_s - time.monotonic()))
             left_s = end_s - time.monotonic()
             if left_s <= 0:
                 raise DeadlineError(f"not begun within {timeout_s:g} s")
-            self._ledger.set_replicas(up)
             with self._ledger.reserve(len(call.token_ids), call.sampling.n) as reservation:
                 replica_id = reservation.decision.replica_id
                 try:
@@ -105,28 +112,40 @@ class ServedModel:
                             yield delta
                     return
                 except NoReplicaError:
-                    refused.add(replica_id)
+                    self._put_aside(replica_id)
 
-    async def _wait_candidates(
-        self, refused: Collection[ReplicaId], timeout_s: float
-    ) -> list[ReplicaId]:
-        """Ready replicas but for the refused; empty if none comes within `timeout_s`."""
+    async def _wait_ready_within(self, timeout_s: float) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
-                while not (up := self._ready_replicas(refused)):
-                    await self._has_changed.wait()
-                return up
-        return []
+                await self.wait_ready()
 
-    def _ready_replicas(self, refused: Collection[ReplicaId]) -> list[ReplicaId]:
-        return [r for r, link in self._links.items() if link.is_up and r not in refused]
+    def _ready_replicas(self) -> list[ReplicaId]:
+        links = self._links.items()
+        return [r for r, link in links if link.is_up and r not in self._set_aside]
+
+    def _put_aside(self, replica_id: ReplicaId) -> None:
+        # It may have been taken off the list while it turned the call away.
+        if replica_id in self._links:
+            self._set_aside.add(replica_id)
+            self._note_change()
+
+    def _note_link(self, replica_id: ReplicaId) -> None:
+        self._set_aside.discard(replica_id)
+        self._note_change()
 
     def _note_change(self) -> None:
+        self._ledger.set_replicas(self._ready_replicas())
         self._has_changed.set()
         # Those who wait now are woken; those who come later wait for the next change.
         self._has_changed = asyncio.Event()
         for listener in self._on_change:
             listener()
+
+    def check_invariants(self) -> None:
+        """Whoever may be chosen is ready, and only listed replicas are set aside."""
+        chosen_from = {each.replica_id for each in self._ledger.candidates()}
+        assert chosen_from == set(self._ready_replicas())
+        assert self._set_aside <= self._links.keys()
 
     def cards(self) -> list[ModelCard]:
         """The model's card, then one for each adapter."""
@@ -151,5 +170,10 @@ class ServedModel:
         ]
 
     async def close(self) -> None:
-        """End all links."""
-        await asyncio.gather(*(link.close() for link in self._links.values()))
+        """End all links, those of replicas that were leaving too; open calls fail."""
+        links = [*self._links.values(), *self._leaving.values()]
+        leaving = list(self._leaving)
+        for task in leaving:
+            task.cancel()
+        await asyncio.gather(*leaving, return_exceptions=True)
+        await asyncio.gather(*(link.close() for link in links))

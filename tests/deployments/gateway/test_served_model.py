@@ -1,7 +1,8 @@
 """Which replica takes a call, and what happens to those that turn it away."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import cast
@@ -12,12 +13,27 @@ from deployments.engine.link_server import LinkServer
 from deployments.gateway.served_model import ServedModel
 from deployments.gateway.tokenizer import Tokenizer
 from deployments.settings import ModelSection
-from deployments.types import Call, Sampling
+from deployments.types import Call, Delta, Sampling
 from infra.errors import DeadlineError, EngineError, NoReplicaError
 from router.settings import RouterSection
 from tests.builders.fake_engine import FakeEngine
 
 TOKEN = "secret"
+
+
+class LeavingEngine(FakeEngine):
+    """Turns every call away, after `wait_s`."""
+
+    def __init__(self, wait_s: float = 0) -> None:
+        super().__init__()
+        self.num_asked = 0
+        self._wait_s = wait_s
+
+    async def run(self, call: Call) -> AsyncGenerator[tuple[Delta, bool], None]:
+        self.num_asked += 1
+        await asyncio.sleep(self._wait_s)
+        raise NoReplicaError("leaving")
+        yield  # an asynchronous generator, as `CallRunner` wants
 
 
 @asynccontextmanager
@@ -44,6 +60,7 @@ async def served_by(
         while model.num_ready_replicas < len(engines):
             await asyncio.sleep(0.005)
     yield model, servers
+    model.check_invariants()
     await model.close()
     for server in servers:
         await server.stop()
@@ -72,6 +89,58 @@ async def test_a_replica_that_turns_calls_away_is_passed_over_unseen() -> None:
         await servers[0].drain(0)
         found = await asyncio.gather(*(tokens_of(model, f"r{n}") for n in range(8)))
         assert found == [[0, 1]] * 8
+
+
+async def test_a_replica_that_turned_a_call_away_is_not_asked_again() -> None:
+    leaving = LeavingEngine()
+    async with served_by(leaving, FakeEngine(), FakeEngine()) as (model, _):
+        for number in range(9):
+            assert await tokens_of(model, f"r{number}") == [0, 1]
+        assert leaving.num_asked == 1
+        assert (model.num_ready_replicas, model.num_places) == (
+            2,
+            2 * model.section.max_num_seqs,
+        )
+
+
+async def test_a_replica_that_turned_a_call_away_is_asked_again_once_its_link_is_back() -> None:
+    leaving = LeavingEngine()
+    async with served_by(leaving, FakeEngine()) as (model, (server, _)):
+        for number in range(3):
+            await tokens_of(model, f"r{number}")
+        for link in list(server._links):
+            link.connection.close()
+        async with asyncio.timeout(5):
+            while model.num_ready_replicas < 2:
+                await asyncio.sleep(0.005)
+        for number in range(3):
+            await tokens_of(model, f"s{number}")
+        assert leaving.num_asked == 2
+
+
+async def test_after_a_late_refusal_a_call_waits_only_for_what_is_left_of_its_time() -> None:
+    async with served_by(LeavingEngine(wait_s=0.3)) as (model, _):
+        begun_s = time.monotonic()
+        with pytest.raises(DeadlineError):
+            await tokens_of(model, "r", timeout_s=0.4)
+        assert time.monotonic() - begun_s < 0.6
+
+
+async def test_a_model_that_closes_ends_the_links_to_replicas_that_were_leaving_too() -> None:
+    engine = FakeEngine(is_free_running=False)
+    async with served_by(engine) as (model, _):
+        call = asyncio.create_task(tokens_of(model, "r"))
+        async with asyncio.timeout(5):
+            while not engine.open_request_ids:
+                await asyncio.sleep(0.005)
+        before = asyncio.all_tasks()
+        model.set_replicas({})
+        await asyncio.sleep(0.05)
+        await model.close()
+        with pytest.raises(EngineError):
+            async with asyncio.timeout(5):
+                await call
+        assert asyncio.all_tasks() <= before
 
 
 async def test_when_all_turn_a_call_away_it_fails_as_having_no_replica() -> None:
