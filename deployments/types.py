@@ -187,13 +187,15 @@ class ChatMessage(msgspec.Struct, frozen=True, omit_defaults=True):
     """One turn of a conversation.
 
     `tool_calls` are the model's wishes in a turn of its own, and `tool_call_id` says
-    which of them a turn of role "tool" answers.
+    which of them a turn of role "tool" answers. `name` tells speakers of one role
+    apart, for templates that print it.
     """
 
     role: str
     content: str
     tool_calls: tuple[ToolCall, ...] = ()
     tool_call_id: str | None = None
+    name: str | None = None
 
 
 class Tool(msgspec.Struct, frozen=True, omit_defaults=True):

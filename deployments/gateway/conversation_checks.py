@@ -11,6 +11,7 @@ from infra.errors import InvalidArgumentError, field
 
 MAX_MESSAGES = 4096
 MAX_ROLE_CHARS = 64
+MAX_NAME_CHARS = 64
 MAX_CALL_ID_CHARS = 256
 MAX_TOOLS = 128
 MAX_TOOL_CALLS = 128
@@ -63,6 +64,10 @@ def _check_message(message: ChatMessage) -> None:
     if len(message.role) > MAX_ROLE_CHARS:
         raise InvalidArgumentError(
             f"a message has a role of over {MAX_ROLE_CHARS} characters", param="messages"
+        )
+    if len(message.name or "") > MAX_NAME_CHARS:
+        raise InvalidArgumentError(
+            f"a message has a name of over {MAX_NAME_CHARS} characters", param="messages"
         )
     if len(message.tool_calls) > MAX_TOOL_CALLS:
         raise InvalidArgumentError(

@@ -53,7 +53,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     content: str | list[TextPart] | None = None
     tool_calls: list[ToolCallItem] | None = None
     tool_call_id: str | None = None
-    name: None = None
+    name: str | None = None
     refusal: None = None
     audio: None = None
     function_call: None = None
@@ -80,6 +80,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             self._text(),
             tuple(call.to_tool_call() for call in self.tool_calls or ()),
             self.tool_call_id,
+            self.name,
         )
 
     def _text(self) -> str:

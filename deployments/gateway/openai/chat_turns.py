@@ -34,7 +34,11 @@ def to_tools(tools: Sequence[Tool]) -> list[dict[str, Any]] | None:
 
 
 def _to_turn(message: ChatMessage) -> dict[str, Any]:
-    turn: dict[str, Any] = {"role": message.role, "content": message.content}
+    # Templates know the newer word by the older one.
+    role = "system" if message.role == "developer" else message.role
+    turn: dict[str, Any] = {"role": role, "content": message.content}
+    if message.name is not None:
+        turn["name"] = message.name
     if message.tool_calls:
         turn["tool_calls"] = [_to_call(call) for call in message.tool_calls]
     if message.tool_call_id is not None:

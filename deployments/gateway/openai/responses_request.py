@@ -176,8 +176,6 @@ class ResponsesRequest(BodyRequest, frozen=True, kw_only=True, forbid_unknown_fi
 def _add_item(turns: list[ChatMessage], item: InputItem, place: str) -> None:
     if item.type == "message":
         role = _given(item.role, f"{place}.role")
-        # Templates know the newer word by the older one.
-        role = "system" if role == "developer" else role
         turns.append(ChatMessage(role, _text(item.content, f"{place}.content")))
         return
     call_id = _given(item.call_id, f"{place}.call_id")

@@ -120,3 +120,14 @@ def test_a_call_without_arguments_has_none() -> None:
 def test_a_template_file_that_cannot_be_read_is_the_operator_s_mistake(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="chat_template_file"):
         read_template(tmp_path / "missing.jinja")
+
+
+async def test_a_developer_s_message_reaches_the_template_as_the_system_s() -> None:
+    conversation = Conversation((ChatMessage("developer", "short"), ChatMessage("user", "hi")))
+    assert await rendered(PLAIN, conversation) == "system short user hi "
+
+
+def test_a_template_may_print_who_speaks() -> None:
+    named, plain = to_turns([ChatMessage("user", "hi", name="bob"), ChatMessage("user", "hi")])
+    assert named == {"role": "user", "content": "hi", "name": "bob"}
+    assert plain == {"role": "user", "content": "hi"}

@@ -64,9 +64,20 @@ async def test_an_answer_can_be_sent_back_as_it_came() -> None:
     assert service.last_call.messages == (ChatMessage("assistant", "ok"),)
 
 
-@pytest.mark.parametrize(
-    ("name", "value"), [("function_call", {}), ("audio", {"id": "x"}), ("name", "bob")]
-)
+async def test_a_message_may_name_who_speaks() -> None:
+    service = FakeService(text_deltas("ok"))
+    messages = [{"role": "user", "content": "hi", "name": "bob"}]
+    assert (await chat(service, messages=messages)).status_code == 200
+    assert service.last_call.messages == (ChatMessage("user", "hi", name="bob"),)
+
+
+async def test_a_name_of_over_64_characters_is_refused() -> None:
+    message = {"role": "user", "content": "hi", "name": "b" * 65}
+    param, words = await refusal_of("chat", messages=[message])
+    assert (param, "name of over 64" in words) == ("messages", True)
+
+
+@pytest.mark.parametrize(("name", "value"), [("function_call", {}), ("audio", {"id": "x"})])
 async def test_a_message_with_more_than_text_and_tool_calls_is_refused(
     name: str, value: Any
 ) -> None:

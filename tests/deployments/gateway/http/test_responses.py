@@ -176,7 +176,7 @@ async def test_an_answer_s_items_can_be_sent_back_with_what_the_calls_gave() -> 
     )
     call = ToolCall(call_id, "weather", '{"city": "Rome"}')
     assert service.last_call.messages == (
-        ChatMessage("system", "Be brief."),
+        ChatMessage("developer", "Be brief."),
         ChatMessage("user", "Rome?"),
         ChatMessage("assistant", "One moment.", (call,)),
         ChatMessage("tool", "sunny", (), call_id),
