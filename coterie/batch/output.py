@@ -1,10 +1,11 @@
-"""The output files on disk: locked, mended, appended to."""
+"""The output files on disk: locked, read, mended, appended to."""
 
 import fcntl
 import os
-import shutil
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
+from contextlib import contextmanager, suppress
 from io import FileIO
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -13,32 +14,70 @@ from coterie.batch.plan import Digest
 from coterie.batch.results import Result, encode_outcome, read_results
 from coterie.batch.types import Outcome
 from coterie.errors import ConfigError
+from infra.atomic_file import replacing
 
 
 class OutputFile:
     """One output file, held by this process alone while it is open.
 
-    Opening it mends it (see `results`) and remembers whose results it has: `done`, and
-    `num_failed` of them. Raises ConfigError where another process holds it, where it is
-    no output of a batch, or cannot be written.
+    Opening it reads it (see `results`) and changes nothing in it: a path may be mistyped.
+    `served` and `failed` are the requests whose results are final, `unfinished` those that
+    are sent again. `mend` makes it ready for `append`. Raises ConfigError where another
+    process holds it, where it is no output of a batch, or cannot be written.
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        self.done: set[Digest] = set()
-        self.num_failed = 0
+        # Through a link, so that it goes on pointing to the file.
+        self.path = Path(os.path.realpath(path))
+        self.served: set[Digest] = set()
+        self.failed: set[Digest] = set()
+        self.unfinished: set[Digest] = set()
+        self._num_bytes: int | None = None
+        """Length of the whole lines; None while it takes no more."""
+        with self._told():
+            self._file = _locked(self.path)
         try:
-            self._file = _locked(path)
-            self._file = self._mended()
-        except OSError as error:
-            raise ConfigError(f"cannot write {path}: {error.strerror}") from error
+            for result in self._results():
+                self._group_of(result).add(result.digest)
+        except BaseException:
+            self._file.close()
+            raise
+
+    def check_belongs(self, ids: Container[Digest]) -> None:
+        """Raises ConfigError where it has results, and none of them is of these requests."""
+        groups = (self.served, self.failed, self.unfinished)
+        if any(groups) and not any(digest in ids for digest in chain(*groups)):
+            raise ConfigError(
+                f"{self.path} has results of other requests, and is left as it is; "
+                "give a new file"
+            )
+
+    def mend(self) -> None:
+        """Take out what is sent again. Raises ConfigError where it cannot be written."""
+        with self._told():
+            if self.unfinished:
+                self._file = self._rewritten()
+            self._num_bytes = sum(len(result.line) for result in self._results())
+            self._file.truncate(self._num_bytes)
 
     def append(self, outcome: Outcome) -> None:
-        """Write one outcome: it outlives this process. Raises ConfigError where it cannot."""
-        try:
-            _write(self._file, encode_outcome(outcome))
-        except OSError as error:
-            raise ConfigError(f"cannot write {self.path}: {error.strerror}") from error
+        """Write one outcome: it outlives this process.
+
+        Raises ConfigError where it cannot. Then nothing of it stays, and nothing more is
+        taken: a later line would be read as the end of half of this one.
+        """
+        line = encode_outcome(outcome)
+        with self._told():
+            if self._num_bytes is None:
+                raise OSError(None, "it is not mended, or a write to it has failed")
+            num_before, self._num_bytes = self._num_bytes, None
+            try:
+                _write(self._file, line)
+            except OSError:
+                with suppress(OSError):
+                    self._file.truncate(num_before)
+                raise
+            self._num_bytes = num_before + len(line)
 
     def close(self) -> None:
         """Bring it to the disk, and let others have it."""
@@ -56,38 +95,34 @@ class OutputFile:
     ) -> None:
         self.close()
 
-    def _mended(self) -> FileIO:
-        """The file without what is sent again: the same one, or another in its place."""
-        whole_bytes = num_dropped = 0
-        for result in self._results():
-            whole_bytes += len(result.line)
-            if result.is_kept:
-                self.done.add(result.digest)
-                self.num_failed += not result.is_ok
-            else:
-                num_dropped += 1
-        if num_dropped:
-            return self._rewritten()
-        self._file.truncate(whole_bytes)
-        return self._file
+    def _group_of(self, result: Result) -> set[Digest]:
+        if not result.is_kept:
+            return self.unfinished
+        return self.served if result.is_ok else self.failed
 
     def _rewritten(self) -> FileIO:
         """A copy of the lines that are kept takes the file's place, whole or not at all."""
-        beside = self.path.with_name(f"{self.path.name}.tmp")
-        copy = _locked(beside)
-        copy.truncate(0)
-        for result in self._results():
-            if result.is_kept:
-                _write(copy, result.line)
-        os.fsync(copy.fileno())
-        shutil.copymode(self.path, beside)
-        beside.replace(self.path)
+        with replacing(self.path) as copy:
+            # The lock belongs to the open file, and so to its duplicate.
+            fcntl.flock(copy, fcntl.LOCK_EX)
+            for result in self._results():
+                if result.is_kept:
+                    copy.write(result.line)
+            copy.flush()
+            kept = FileIO(os.dup(copy.fileno()), "ab")
         self._file.close()
-        return copy
+        return kept
 
     def _results(self) -> Iterator[Result]:
         with self.path.open("rb") as file:
             yield from read_results(file, str(self.path))
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise ConfigError(f"cannot write {self.path}: {error.strerror}") from error
 
 
 def _locked(path: Path) -> FileIO:

@@ -7,8 +7,7 @@ bytes, whatever the length of the request.
 
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,22 +20,14 @@ _DIGEST_BYTES = 16
 Digest = bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """How many requests the input has, and how many of them have a result already."""
-
-    num_requests: int
-    num_done: int
-
-
 def digest_of(custom_id: str) -> Digest:
     """16 bytes that stand for an id."""
     data = custom_id.encode("utf-8", "surrogatepass")
     return hashlib.blake2b(data, digest_size=_DIGEST_BYTES).digest()
 
 
-def plan_batch(path: Path, done: Collection[Digest]) -> Plan:
-    """Read the whole input once.
+def read_ids(path: Path) -> set[Digest]:
+    """Read the whole input once: the digest of each request's id.
 
     Raises InvalidArgumentError that tells the first problems, each with its line.
     """
@@ -44,7 +35,6 @@ def plan_batch(path: Path, done: Collection[Digest]) -> Plan:
         raise InvalidArgumentError(f"{path} is no regular file; a batch reads its input twice")
     problems: list[str] = []
     seen: set[Digest] = set()
-    num_requests = num_done = 0
     for line, text in _lines(path):
         try:
             request = parse_request(line, text)
@@ -55,19 +45,17 @@ def plan_batch(path: Path, done: Collection[Digest]) -> Plan:
             if digest in seen:
                 problems.append(_twice(path, request))
             seen.add(digest)
-            num_requests += 1
-            num_done += digest in done
         if len(problems) >= _MAX_PROBLEMS:
             problems.append("and perhaps more")
             break
     if problems:
         raise InvalidArgumentError(f"{path}: nothing was sent\n  " + "\n  ".join(problems))
-    if not num_requests:
+    if not seen:
         raise InvalidArgumentError(f"{path} has no requests")
-    return Plan(num_requests, num_done)
+    return seen
 
 
-def requests_left(path: Path, done: Collection[Digest]) -> Iterator[BatchRequest]:
+def requests_left(path: Path, done: Container[Digest]) -> Iterator[BatchRequest]:
     """The requests without a result, in the input's order; the file is read along."""
     for line, text in _lines(path):
         request = parse_request(line, text)

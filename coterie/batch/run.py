@@ -1,6 +1,10 @@
 """Running a batch: requests go out as the server takes them, outcomes come back.
 
 In memory are the requests under way alone: the next one is read when there is room.
+
+A batch ends early where no one seems to be there any more: after 20 attempts in a row
+without an answer, once one of them is not made again or the silence has lasted a minute.
+A server that starts anew takes less, and loses all that was under way at once.
 """
 
 import asyncio
@@ -11,12 +15,14 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 
 from coterie.batch.concurrency import Concurrency
-from coterie.batch.retry import Retry
+from coterie.batch.retry import Attempts, Retry
 from coterie.batch.send import Sender, unknown_key
 from coterie.batch.types import Answer, BatchRequest, Fault, Outcome, is_final
-from coterie.errors import CoterieError, DeadlineError, UnavailableError
+from coterie.batch.waiting import Waiting
+from coterie.errors import CoterieError, UnavailableError
 
 _MAX_UNANSWERED = 20
+_PATIENCE_S = 60.0
 
 Clock = Callable[[], float]
 OnOutcome = Callable[[Outcome], None]
@@ -29,6 +35,7 @@ class Means:
     sender: Sender
     concurrency: Concurrency
     retry: Retry
+    waiting: Waiting = field(default_factory=Waiting)
     clock: Clock = time.monotonic
     chance: Callable[[], float] = field(default=random.random)
 
@@ -63,7 +70,8 @@ class _Run:
         """Requests without an outcome, those included that wait to be sent again."""
         self._num_sent = 0
         self._num_unanswered = 0
-        """In a row."""
+        """Attempts in a row."""
+        self._silent_since_s = 0.0
         self._has_changed = asyncio.Event()
 
     async def send_all(self, requests: Iterator[BatchRequest]) -> None:
@@ -75,31 +83,44 @@ class _Run:
                 group.create_task(self._finish(request))
 
     async def _finish(self, request: BatchRequest) -> None:
-        outcome = await self._outcome_of(request)
-        self._on_outcome(outcome)
-        self._num_unanswered = self._num_unanswered + 1 if outcome.fault else 0
-        if outcome.fault and self._num_unanswered >= _MAX_UNANSWERED:
-            raise UnavailableError(
-                f"{_MAX_UNANSWERED} requests in a row got no answer; the last: "
-                f"{outcome.fault.message}"
-            )
+        found = await self._last_of(request)
+        answer = found if isinstance(found, Answer) else None
+        fault = None if isinstance(found, Answer) else found
+        self._on_outcome(Outcome(request.custom_id, answer, fault))
+        self._check_is_anyone_there(found, is_last=True)
         self._num_begun -= 1
         self._has_changed.set()
 
-    async def _outcome_of(self, request: BatchRequest) -> Outcome:
-        """Of the last attempt."""
-        attempt = 1
+    async def _last_of(self, request: BatchRequest) -> Answer | Fault:
+        """What its last attempt ended with."""
+        means = self._means
+        attempts = Attempts(means.retry)
         while True:
             found = await self._attempt(request)
-            status = found.status if isinstance(found, Answer) else None
-            delay_s = None if is_final(status) else self._delay_s(attempt, found)
+            self._count_unanswered(found)
+            delay_s = attempts.next_delay_s(found, means.chance())
             if delay_s is None:
-                break
-            await asyncio.sleep(delay_s)
-            attempt += 1
+                return found
+            self._check_is_anyone_there(found, is_last=False)
+            with means.waiting.counted(found):
+                await asyncio.sleep(delay_s)
+
+    def _count_unanswered(self, found: Answer | Fault) -> None:
         if isinstance(found, Answer):
-            return Outcome(request.custom_id, found)
-        return Outcome(request.custom_id, None, found)
+            self._num_unanswered = 0
+            return
+        if not self._num_unanswered:
+            self._silent_since_s = self._means.clock()
+        self._num_unanswered += 1
+
+    def _check_is_anyone_there(self, found: Answer | Fault, *, is_last: bool) -> None:
+        """Raises UnavailableError where a request without an answer is one too many."""
+        if isinstance(found, Answer) or self._num_unanswered < _MAX_UNANSWERED:
+            return
+        if is_last or self._means.clock() - self._silent_since_s >= _PATIENCE_S:
+            raise UnavailableError(
+                f"{self._num_unanswered} attempts in a row got no answer; the last: {found}"
+            )
 
     async def _attempt(self, request: BatchRequest) -> Answer | Fault:
         """One sending, as soon as the limit has room for it."""
@@ -125,12 +146,6 @@ class _Run:
             self._means.concurrency.on_refused(sent_s, now_s)
         elif answer.is_ok:
             self._means.concurrency.on_finished(now_s, answer.num_tokens or 1)
-
-    def _delay_s(self, attempt: int, found: Answer | Fault) -> float | None:
-        if isinstance(found, Fault) and found.code == DeadlineError.kind:
-            return None  # it would most likely take as long again
-        advised_s = found.retry_after_s if isinstance(found, Answer) else None
-        return self._means.retry.delay_s(attempt, advised_s, self._means.chance())
 
     async def _wait_until(self, is_so: Callable[[], bool]) -> None:
         """Wait for what an attempt's or a request's end may bring about."""

@@ -40,11 +40,22 @@ class Answer:
         return 200 <= self.status < 300
 
     @property
+    def code(self) -> str | None:
+        """The server's own word for its failure; None where it has none."""
+        error = self.body.get("error") if isinstance(self.body, dict) else None
+        word = error.get("code") if isinstance(error, dict) else None
+        return word if isinstance(word, str) else None
+
+    @property
     def num_tokens(self) -> int:
         """Prompt and output tokens as the server counted them; 0 where it did not."""
         usage = self.body.get("usage") if isinstance(self.body, dict) else None
         total = usage.get("total_tokens") if isinstance(usage, dict) else None
         return total if isinstance(total, int) else 0
+
+    def __str__(self) -> str:
+        """The status, and the server's word where it has one."""
+        return f"{self.status} {self.code or ''}".rstrip()
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +64,9 @@ class Fault:
 
     code: str
     message: str
+
+    def __str__(self) -> str:
+        return self.message
 
 
 @dataclass(frozen=True, slots=True)

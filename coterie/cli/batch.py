@@ -2,7 +2,7 @@
 
 import asyncio
 import shlex
-from collections.abc import Coroutine, Iterable, Iterator
+from collections.abc import Container, Coroutine, Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -12,16 +12,17 @@ from click.core import ParameterSource
 
 from coterie.batch.concurrency import Concurrency
 from coterie.batch.output import OutputFile
-from coterie.batch.plan import plan_batch, requests_left
+from coterie.batch.plan import Digest, read_ids, requests_left
 from coterie.batch.retry import Retry
 from coterie.batch.run import Means, OnOutcome, run_batch
 from coterie.batch.send import HttpSender
 from coterie.batch.tally import Tally
 from coterie.batch.types import BatchRequest, Outcome
+from coterie.batch.waiting import Waiting
 from coterie.cli import console
 from coterie.cli.batch_options import BatchOptions, batch_options
 from coterie.cli.batch_progress import BatchProgress, show_tally
-from coterie.errors import ConfigError, CoterieError
+from coterie.errors import CoterieError
 
 _IN = click.Path(exists=True, dir_okay=False, path_type=Path)
 _OUT = click.Path(dir_okay=False, writable=True, path_type=Path)
@@ -61,16 +62,17 @@ def batch_command(source: Path, target: Path, batch_options: BatchOptions) -> No
             if path
         )
         tally = _planned(source, outputs)
-        concurrency = Concurrency(batch_options.max_concurrency)
-        with BatchProgress(tally, concurrency) as progress:
+        outputs.mend()
+        concurrency, waiting = Concurrency(batch_options.max_concurrency), Waiting()
+        with BatchProgress(tally, concurrency, waiting) as progress:
 
             def on_outcome(outcome: Outcome) -> None:
                 outputs.append(outcome)
                 progress.add(outcome)
 
             retry = Retry(batch_options.max_retries)
-            means = Means(HttpSender(server), concurrency, retry)
-            requests = requests_left(source, outputs.done)
+            means = Means(HttpSender(server), concurrency, retry, waiting)
+            requests = requests_left(source, outputs)
             is_whole = not tally.num_left or _is_sent(_send(requests, means, on_outcome), tally)
     show_tally(tally, is_json=batch_options.is_json)
     if not is_whole:
@@ -80,14 +82,27 @@ def batch_command(source: Path, target: Path, batch_options: BatchOptions) -> No
 
 
 class _Outputs:
-    """The file of answers and, where one was asked for, the file of failures."""
+    """The file of answers and, where one was asked for, the file of failures.
+
+    A request is `in` them that has a final result in one.
+    """
 
     def __init__(self, files: Iterable[OutputFile]) -> None:
         self._files = tuple(files)
-        self.done = self._files[0].done
-        for file in self._files[1:]:
-            self.done |= file.done
-        self.num_failed = sum(file.num_failed for file in self._files)
+
+    def __contains__(self, digest: object) -> bool:
+        return self.is_served(digest) or any(digest in file.failed for file in self._files)
+
+    def is_served(self, digest: object) -> bool:
+        return any(digest in file.served for file in self._files)
+
+    def check_belong(self, ids: Container[Digest]) -> None:
+        for file in self._files:
+            file.check_belongs(ids)
+
+    def mend(self) -> None:
+        for file in self._files:
+            file.mend()
 
     def append(self, outcome: Outcome) -> None:
         self._files[0 if outcome.is_ok else -1].append(outcome)
@@ -95,11 +110,11 @@ class _Outputs:
 
 def _planned(source: Path, outputs: _Outputs) -> Tally:
     """What there is to do. Raises ConfigError for outputs of other requests."""
-    plan = plan_batch(source, outputs.done)
-    if outputs.done and not plan.num_done:
-        raise ConfigError("the output has results of other requests; give a new file")
-    num_failed = min(outputs.num_failed, plan.num_done)
-    return Tally(plan.num_requests, plan.num_done, plan.num_done - num_failed, num_failed)
+    ids = read_ids(source)
+    outputs.check_belong(ids)
+    num_done = sum(digest in outputs for digest in ids)
+    num_ok = sum(outputs.is_served(digest) for digest in ids)
+    return Tally(len(ids), num_done, num_ok, num_done - num_ok)
 
 
 def _is_sent(sending: Coroutine[Any, Any, None], tally: Tally) -> bool:

@@ -9,32 +9,55 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
+    Task,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 from coterie.batch.concurrency import Concurrency
 from coterie.batch.tally import Tally
 from coterie.batch.types import Outcome
+from coterie.batch.waiting import Waiting
 from coterie.cli import console
+
+
+class _Course(ProgressColumn):
+    """Throughput, and what is waited for: drawn anew also while no outcome comes."""
+
+    def __init__(self, tally: Tally, concurrency: Concurrency, waiting: Waiting) -> None:
+        super().__init__()
+        self._tally = tally
+        self._concurrency = concurrency
+        self._waiting = waiting
+
+    def render(self, task: Task) -> Text:
+        """See `ProgressColumn.render`."""
+        tally, text = self._tally, Text(overflow="ellipsis", no_wrap=True)
+        if tally.num_failed:
+            text.append(f"{tally.num_failed} failed ", style="red")
+        text.append(f"{tally.tokens_per_s:.0f} tokens/s, {self._concurrency.limit} at a time")
+        if waiting := str(self._waiting):
+            text.append(f"; {waiting}", style="yellow")
+        return text
 
 
 class BatchProgress:
     """A bar on standard error where that is a terminal; it keeps the tally's time."""
 
-    def __init__(self, tally: Tally, concurrency: Concurrency) -> None:
+    def __init__(self, tally: Tally, concurrency: Concurrency, waiting: Waiting) -> None:
         self._tally = tally
-        self._concurrency = concurrency
         self._started_s = time.monotonic()
         stderr = console.err()
         self._bar = Progress(
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("{task.description}"),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
+            _Course(tally, concurrency, waiting),
             console=stderr,
             transient=True,
             disable=not stderr.is_terminal,
@@ -48,13 +71,7 @@ class BatchProgress:
         tally = self._tally
         tally.add(outcome)
         tally.duration_s = time.monotonic() - self._started_s
-        if not self._bar.disable:
-            self._bar.update(self._task, advance=1, description=self._course())
-
-    def _course(self) -> str:
-        tally = self._tally
-        failed = f"[red]{tally.num_failed} failed[/] " if tally.num_failed else ""
-        return f"{failed}{tally.tokens_per_s:.0f} tokens/s, {self._concurrency.limit} at a time"
+        self._bar.update(self._task, advance=1)
 
     def __enter__(self) -> Self:
         self._bar.start()

@@ -227,12 +227,40 @@ def test_a_wrong_input_is_refused_and_nothing_sent(tmp_path: Path, out: Path) ->
     assert "lines 1 and 2 have the same custom_id 'a'" in result.stderr
 
 
-def test_an_output_of_other_requests_is_refused(tmp_path: Path, out: Path) -> None:
-    fields: dict[str, Any] = {"custom_id": "x", "response": {"status_code": 200, "body": {}}}
-    write_lines(out, [json.dumps(fields)])
-    result = batch(write_requests(tmp_path / "in.jsonl", 1), out)
-    assert result.exit_code == 2
+def result_line(custom_id: str, status: int) -> str:
+    response = {"status_code": status, "body": {}}
+    return json.dumps({"custom_id": custom_id, "response": response})
+
+
+@pytest.mark.parametrize("status", [200, 429])
+@pytest.mark.parametrize("name", ["out.jsonl", "errors.jsonl"])
+def test_an_output_of_other_requests_is_refused_and_not_touched(
+    tmp_path: Path, out: Path, name: str, status: int
+) -> None:
+    path = write_lines(tmp_path / name, [result_line("x", status)])
+    before = path.read_bytes()
+    source = write_requests(tmp_path / "in.jsonl", 1)
+    result = batch(source, out, "--errors", tmp_path / "errors.jsonl")
+    assert (result.exit_code, path.read_bytes()) == (2, before)
     assert "results of other requests" in result.stderr
+
+
+def test_a_wrong_input_leaves_the_output_as_it_was(tmp_path: Path, out: Path) -> None:
+    write_lines(out, [result_line("a", 429)])
+    before = out.read_bytes()
+    source = write_lines(tmp_path / "in.jsonl", [line("a"), "no request"])
+    assert batch(source, out).exit_code == 2
+    assert out.read_bytes() == before
+
+
+async def test_failures_of_requests_that_the_input_no_longer_has_do_not_count(
+    tmp_path: Path, out: Path
+) -> None:
+    write_lines(out, [result_line("gone", 400), result_line("r0", 200)])
+    source = write_requests(tmp_path / "in.jsonl", 2)
+    result = await batch_on(FakeService(text_deltas("one")), source, out)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert "2 requests: 2 served, 0 failed (1 before)" in result.stdout
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,12 @@
 import errno
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -27,9 +30,16 @@ def unanswered(custom_id: str) -> Outcome:
     return Outcome(custom_id, None, Fault("unavailable", "nothing answers"))
 
 
+@contextmanager
+def opened(path: Path) -> Iterator[OutputFile]:
+    with OutputFile(path) as output:
+        output.mend()
+        yield output
+
+
 def test_a_result_has_openais_form(tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
-    with OutputFile(path) as output:
+    with opened(path) as output:
         output.append(answered("a"))
         output.append(unanswered("b"))
     first, second = read_lines(path)
@@ -45,9 +55,10 @@ def test_final_answers_are_kept_and_the_others_make_room(tmp_path: Path) -> None
     outcomes = [answered("a"), unanswered("b"), answered("c", 400), answered("d", 429)]
     path.write_bytes(b"".join(map(encode_outcome, outcomes)))
     path.chmod(0o640)
-    with OutputFile(path) as output:
-        assert output.done == {digest_of("a"), digest_of("c")}
-        assert output.num_failed == 1
+    with opened(path) as output:
+        assert output.served == {digest_of("a")}
+        assert output.failed == {digest_of("c")}
+        assert output.unfinished == {digest_of("b"), digest_of("d")}
         output.append(answered("b"))
     assert ids_in(path) == ["a", "c", "b"]
     assert [p.name for p in tmp_path.iterdir()] == ["out.jsonl"]
@@ -76,9 +87,11 @@ def test_a_file_cut_anywhere_has_the_whole_lines_before(
     with TemporaryDirectory() as folder:
         path = Path(folder) / "out.jsonl"
         path.write_bytes(written[:cut])
-        with OutputFile(path) as output:
+        with opened(path) as output:
             assert path.read_bytes() == b"".join(final)
-            assert output.done == {digest_of(json.loads(x)["custom_id"]) for x in final}
+            assert output.served | output.failed == {
+                digest_of(json.loads(x)["custom_id"]) for x in final
+            }
 
 
 @pytest.mark.parametrize(
@@ -113,16 +126,76 @@ def test_a_file_that_cannot_be_made_is_told(tmp_path: Path) -> None:
         OutputFile(tmp_path / "nowhere" / "out.jsonl")
 
 
-def test_a_full_disk_is_told(tmp_path: Path) -> None:
-    with OutputFile(tmp_path / "out.jsonl") as output:
-        output._file = FullDisk(output._file.name, "ab")
-        with pytest.raises(ConfigError, match="No space left"):
-            output.append(answered("a"))
-
-
 class FullDisk(FileIO):
-    def write(self, data: object, /) -> int:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    """Has room for ten bytes more."""
+
+    def write(self, data: Any, /) -> int:
+        if len(data) <= 10:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return super().write(data[:10])
+
+
+def test_what_a_full_disk_cuts_off_is_taken_back_and_nothing_follows_it(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "out.jsonl"
+    with opened(path) as output:
+        output.append(answered("a"))
+        whole, real = path.read_bytes(), output._file
+        output._file = FullDisk(path, "ab")
+        with pytest.raises(ConfigError, match="No space left"):
+            output.append(answered("b"))
+        output._file = real
+        with pytest.raises(ConfigError, match="a write to it has failed"):
+            output.append(answered("c"))
+        assert path.read_bytes() == whole
+
+
+def test_opening_changes_nothing_until_the_file_is_mended(tmp_path: Path) -> None:
+    path = tmp_path / "out.jsonl"
+    before = encode_outcome(answered("a", 429)) + encode_outcome(answered("b"))[:-5]
+    path.write_bytes(before)
+    with OutputFile(path) as output, pytest.raises(ConfigError, match="not mended"):
+        output.append(answered("c"))
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("status", [200, 400, 429])
+def test_results_of_other_requests_alone_are_refused_whatever_they_are(
+    tmp_path: Path, status: int
+) -> None:
+    path = tmp_path / "out.jsonl"
+    path.write_bytes(encode_outcome(answered("a", status)))
+    with OutputFile(path) as output:
+        output.check_belongs({digest_of("a"), digest_of("b")})
+        with pytest.raises(ConfigError, match="results of other requests"):
+            output.check_belongs({digest_of("b")})
+
+
+def test_a_link_to_the_output_stays_a_link(tmp_path: Path) -> None:
+    path, link = tmp_path / "out.jsonl", tmp_path / "link.jsonl"
+    path.write_bytes(encode_outcome(answered("a", 429)))
+    link.symlink_to(path)
+    with opened(link) as output:
+        output.append(answered("a"))
+    assert link.is_symlink()
+    assert [fields["response"]["status_code"] for fields in read_lines(path)] == [200]
+
+
+def test_a_neighbour_named_tmp_is_left_alone(tmp_path: Path) -> None:
+    path, neighbour = tmp_path / "out.jsonl", tmp_path / "out.jsonl.tmp"
+    neighbour.write_text("precious")
+    path.write_bytes(encode_outcome(answered("a", 429)))
+    with opened(path):
+        pass
+    assert neighbour.read_text() == "precious"
+
+
+def test_a_mended_file_is_still_held_by_one_alone(tmp_path: Path) -> None:
+    path = tmp_path / "out.jsonl"
+    path.write_bytes(encode_outcome(answered("a", 429)))
+    with opened(path), pytest.raises(ConfigError, match="another process writes"):
+        OutputFile(path)
 
 
 def test_a_device_is_no_output() -> None:

@@ -4,14 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from coterie.batch.plan import Plan, digest_of, parse_request, plan_batch, requests_left
+from coterie.batch.plan import digest_of, parse_request, read_ids, requests_left
 from coterie.errors import InvalidArgumentError
 from tests.coterie.batch.lines import line, write_lines
 
 
 def test_requests_are_read_in_order_and_blank_lines_passed_over(tmp_path: Path) -> None:
     path = write_lines(tmp_path / "in.jsonl", ["\ufeff" + line("b"), "", line("a"), "  "])
-    assert plan_batch(path, set()) == Plan(num_requests=2, num_done=0)
+    assert read_ids(path) == {digest_of("a"), digest_of("b")}
     found = [(request.line, request.custom_id) for request in requests_left(path, set())]
     assert found == [(1, "b"), (3, "a")]
 
@@ -19,20 +19,19 @@ def test_requests_are_read_in_order_and_blank_lines_passed_over(tmp_path: Path) 
 def test_what_has_a_result_is_left_out(tmp_path: Path) -> None:
     path = write_lines(tmp_path / "in.jsonl", [line("a"), line("b"), line("c")])
     done = {digest_of("b"), digest_of("of another file")}
-    assert plan_batch(path, done) == Plan(num_requests=3, num_done=1)
     assert [request.custom_id for request in requests_left(path, done)] == ["a", "c"]
 
 
 def test_a_custom_id_that_comes_twice_is_refused_with_both_lines(tmp_path: Path) -> None:
     path = write_lines(tmp_path / "in.jsonl", [line("a"), line("b"), "", line("a")])
     with pytest.raises(InvalidArgumentError, match=r"lines 1 and 4 have the same .* 'a'"):
-        plan_batch(path, set())
+        read_ids(path)
 
 
 def test_all_problems_are_told_at_once_each_with_its_line(tmp_path: Path) -> None:
     path = write_lines(tmp_path / "in.jsonl", ["{", line("a"), line("b", method="GET")])
     with pytest.raises(InvalidArgumentError) as caught:
-        plan_batch(path, set())
+        read_ids(path)
     told = str(caught.value).splitlines()
     assert told[1].startswith("  line 1: no JSON")
     assert told[2:] == ['  line 3: method must be "POST"']
@@ -41,18 +40,18 @@ def test_all_problems_are_told_at_once_each_with_its_line(tmp_path: Path) -> Non
 def test_a_file_of_problems_is_read_only_so_far(tmp_path: Path) -> None:
     path = write_lines(tmp_path / "in.jsonl", ["{"] * 50)
     with pytest.raises(InvalidArgumentError) as caught:
-        plan_batch(path, set())
+        read_ids(path)
     assert len(str(caught.value).splitlines()) == 12
 
 
 def test_an_empty_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidArgumentError, match="no requests"):
-        plan_batch(write_lines(tmp_path / "in.jsonl", [""]), set())
+        read_ids(write_lines(tmp_path / "in.jsonl", [""]))
 
 
 def test_an_input_that_can_be_read_once_alone_is_refused() -> None:
     with pytest.raises(InvalidArgumentError, match="no regular file"):
-        plan_batch(Path("/dev/null"), set())
+        read_ids(Path("/dev/null"))
 
 
 @pytest.mark.parametrize(

@@ -9,12 +9,21 @@ import pytest
 from coterie.batch.concurrency import Concurrency
 from coterie.batch.retry import Retry
 from coterie.batch.run import Means, run_batch
-from coterie.batch.types import Answer, BatchRequest, Fault, Outcome
+from coterie.batch.types import Answer, BatchRequest, Fault, Outcome, is_final
+from coterie.batch.waiting import Waiting
 from coterie.errors import CoterieError, DeadlineError, UnauthenticatedError, UnavailableError
 
 OK = Answer(200, "id", {"usage": {"total_tokens": 7}})
-FULL = Answer(429, "id", {}, retry_after_s=0.001)
+FULL = Answer(429, "id", {"error": {"code": "overloaded"}}, retry_after_s=0.001)
+POISONED = Answer(503, "id", {"error": {"code": "engine_failed"}}, retry_after_s=0.001)
 BAD = Answer(400, "id", {})
+
+
+class AtOnce(Retry):
+    """Does not wait."""
+
+    def delay_s(self, attempt: int, retry_after_s: float | None, chance: float) -> float | None:
+        return None if attempt > self.max_retries else 0.0
 
 
 class ScriptedSender:
@@ -128,9 +137,53 @@ async def test_what_took_too_long_is_not_sent_again() -> None:
 
 async def test_where_no_one_answers_the_batch_ends_early() -> None:
     sender = ScriptedSender(UnavailableError("gone"))
-    with pytest.raises(UnavailableError, match=r"20 requests in a row got no answer.*gone"):
+    with pytest.raises(UnavailableError, match=r"20 attempts in a row got no answer.*gone"):
         await outcomes_of(sender, num=1000, max_retries=0)
     assert len(sender.attempts) < 40
+
+
+async def test_where_no_one_answers_for_a_minute_the_retries_are_not_waited_for() -> None:
+    times = iter(range(0, 10_000, 5))
+    sender, outcomes = ScriptedSender(UnavailableError("gone")), list[Outcome]()
+    means = Means(
+        sender, Concurrency(50), AtOnce(1000), clock=lambda: next(times), chance=lambda: 0.5
+    )
+    with pytest.raises(UnavailableError, match="attempts in a row got no answer"):
+        await run_batch(requests(1000), means, outcomes.append)
+    assert (outcomes, sender.attempts.total() <= 40) == ([], True)
+
+
+async def test_a_server_that_is_away_for_a_moment_loses_all_at_once_and_ends_nothing() -> None:
+    sender = ScriptedSender(*[UnavailableError("gone")] * 3, OK)
+    means = Means(sender, Concurrency(50), AtOnce(16), clock=lambda: 0.0)
+    outcomes: list[Outcome] = []
+    await run_batch(requests(100), means, outcomes.append)
+    assert [outcome.answer for outcome in outcomes] == [OK] * 100
+
+
+async def test_a_request_that_ends_engines_is_sent_twice_and_no_more() -> None:
+    sender = ScriptedSender(POISONED)
+    outcomes = await outcomes_of(sender, max_retries=16)
+    assert (outcomes, sender.attempts) == ([Outcome("r0", POISONED)], {"r0": 2})
+    assert not is_final(POISONED.status)
+
+
+async def test_a_neighbour_of_it_is_answered_though_the_engine_is_long_away() -> None:
+    sender = ScriptedSender(FULL, POISONED, FULL, FULL, OK)
+    assert await outcomes_of(sender, max_retries=16) == [Outcome("r0", OK)]
+
+
+async def test_the_requests_that_wait_are_counted_with_the_newest_error() -> None:
+    sender, waiting = ScriptedSender(FULL), Waiting()
+    means = Means(sender, Concurrency(50), Retry(10_000), waiting)
+    task = asyncio.create_task(run_batch(requests(2), means, lambda _: None))
+    while waiting.num < 2:
+        await asyncio.sleep(0.001)
+    assert str(waiting) == "2 waiting to be sent again: 429 overloaded"
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert str(waiting) == ""
 
 
 async def test_an_unknown_key_ends_the_batch_at_once() -> None:
