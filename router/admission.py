@@ -11,7 +11,10 @@ next to *admit* is chosen:
    back after a pause starts level with those that wait, without credit for its
    silence (virtual token counter: Sheng et al., "Fairness in Serving Large
    Language Models", OSDI 2024);
-3. within a tenant, the first come.
+3. within a tenant, the first come; and a request that waits for its own tenant's
+   places to become free is not passed by others of that tenant of lower priority.
+
+A tenant that owes tokens (`router.token_bucket`) begins nothing until it owes none.
 
 A part of the places is kept for tenants with less than their fair share, so that
 a flood by one tenant does not make the others wait for its sequences to end.
@@ -25,94 +28,13 @@ that they admit; `deployments.gateway.admission_gate` wakes whoever waits for th
 """
 
 import math
-from collections import deque
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import chain
 
-from infra.errors import CapacityError
+from router.model_queue import Demand, ModelQueue, Ticket
 from router.settings import AdmissionSection
 from router.tenants import TenantAccount, Tenants
-from router.types import PRIORITIES, Priority, TenantId
-
-_MAX_RETRY_S = 60.0
-_NUM_ENDS = 64
-"""Requests over whose ends the rate of service is measured."""
-
-
-@dataclass(frozen=True)
-class Demand:
-    """What a request asks for; each of its outputs takes a place."""
-
-    model: str
-    tenant: TenantId
-    priority: Priority
-    num_prompt_tokens: int
-    num_outputs: int
-
-
-@dataclass(eq=False)
-class Ticket:
-    """A request from its coming to its end."""
-
-    demand: Demand
-    account: TenantAccount
-    number: int
-    is_admitted: bool = False
-    is_over: bool = False
-    num_places: int = 0
-    """Places that it takes while it runs."""
-
-
-@dataclass(eq=False)
-class ModelQueue:
-    """The places of one model, and who waits for them."""
-
-    num_places: int = 0
-    num_taken: int = 0
-    num_taken_low: int = 0
-    account_to_taken: dict[TenantAccount, int] = field(default_factory=dict)
-    held: dict[Priority, dict[TenantAccount, deque[Ticket]]] = field(
-        default_factory=lambda: {priority: {} for priority in PRIORITIES}
-    )
-    ends_s: deque[float] = field(default_factory=lambda: deque(maxlen=_NUM_ENDS))
-
-    @property
-    def num_held(self) -> int:
-        """Requests that wait."""
-        return sum(len(q) for by_account in self.held.values() for q in by_account.values())
-
-    def add(self, ticket: Ticket) -> None:
-        """Hold it, behind the tenant's others of the same priority."""
-        by_account = self.held[ticket.demand.priority]
-        by_account.setdefault(ticket.account, deque()).append(ticket)
-        ticket.account.num_held += 1
-
-    def remove(self, ticket: Ticket) -> None:
-        """Hold it no more."""
-        by_account = self.held[ticket.demand.priority]
-        by_account[ticket.account].remove(ticket)
-        if not by_account[ticket.account]:
-            del by_account[ticket.account]
-        ticket.account.num_held -= 1
-
-    def take(self, ticket: Ticket, sign: int) -> None:
-        """Count its places as taken (1) or as free again (-1)."""
-        change = sign * ticket.num_places
-        self.num_taken += change
-        if ticket.demand.priority == "low":
-            self.num_taken_low += change
-        left = self.account_to_taken.get(ticket.account, 0) + change
-        if left:
-            self.account_to_taken[ticket.account] = left
-        else:
-            del self.account_to_taken[ticket.account]
-
-    def retry_after_s(self, now_s: float) -> float:
-        """When what waits now may have been served, by the latest rate of service."""
-        if len(self.ends_s) < 2:
-            return 1.0
-        per_request_s = (now_s - self.ends_s[0]) / len(self.ends_s)
-        return min(_MAX_RETRY_S, max(1.0, self.num_held * per_request_s))
+from router.types import PRIORITIES, TenantId
 
 
 class Admission:
@@ -129,10 +51,26 @@ class Admission:
         """By which the tenant's prefixes are kept apart in the engines' caches."""
         return self._tenants.account(tenant).cache_salt
 
-    def set_places(self, model: str, num_places: int) -> list[Ticket]:
+    def set_places(self, model: str, num_places: int, now_s: float) -> list[Ticket]:
         """The model's ready replicas have changed; returns who is admitted by that."""
         self._queue(model).num_places = num_places
-        return self._admit(model)
+        return self._admit(model, now_s)
+
+    def admit(self, now_s: float) -> list[Ticket]:
+        """Time has passed; returns who is admitted by that."""
+        return list(chain.from_iterable(self._admit(model, now_s) for model in self._queues))
+
+    def room_in_s(self, now_s: float) -> float | None:
+        """Until the first tenant with held requests owes nothing more; None where
+        none of them owes anything."""
+        debts_s = [
+            debt_s
+            for queue in self._queues.values()
+            for by_account in queue.held.values()
+            for account in by_account
+            if (debt_s := account.debt_s(now_s)) > 0
+        ]
+        return min(debts_s, default=None)
 
     def has_places(self, model: str) -> bool:
         """At least one engine replica of the model is ready."""
@@ -142,7 +80,7 @@ class Admission:
         """Requests that wait for a place."""
         return self._queue(model).num_held
 
-    def num_running(self, model: str) -> int:
+    def num_taken(self, model: str) -> int:
         """Places taken."""
         return self._queue(model).num_taken
 
@@ -152,11 +90,13 @@ class Admission:
         account = self._tenants.account(tenant)
         account.check_rates(1, now_s)
         queue = self._queue(model)
-        if queue.num_held > self._section.max_queued_requests:
-            raise _full(queue, "too many requests wait for this model", now_s)
+        words = self._full_words(queue, account)
+        if words and queue.num_held:
+            raise queue.full_error(words, now_s)
 
-    def offer(self, demand: Demand, now_s: float) -> Ticket:
-        """Admit the request or hold it.
+    def offer(self, demand: Demand, now_s: float) -> tuple[Ticket, list[Ticket]]:
+        """Admit the request or hold it; returns its ticket, and who is admitted now: it
+        or, as outputs have changed whose turn it is, others.
 
         Raises CapacityError, with when to come again, where the tenant's rate is
         used up or the queue is full.
@@ -168,18 +108,13 @@ class Admission:
         ticket = Ticket(demand, account, self._next_number)
         if not account.num_held:
             self._lift(account)
-        is_full = queue.num_held >= self._section.max_queued_requests
-        is_tenant_full = account.num_held >= account.max_held
-        if (is_full or is_tenant_full) and not self._may_begin(queue, ticket):
-            words = "too many requests wait for this model"
-            if is_tenant_full:
-                words = f"tenant {account.name} has {account.num_held} requests waiting"
-            raise _full(queue, words, now_s)
+        words = self._full_words(queue, account)
+        if words and not self._may_begin(queue, ticket, now_s):
+            raise queue.full_error(words, now_s)
         self._next_number += 1
         account.begin(demand.num_prompt_tokens, now_s)
         queue.add(ticket)
-        self._admit(demand.model)
-        return ticket
+        return ticket, self._admit(demand.model, now_s)
 
     def count_outputs(self, ticket: Ticket, num_tokens: int, now_s: float) -> None:
         """Count output tokens as they are made."""
@@ -198,7 +133,7 @@ class Admission:
             queue.ends_s.append(now_s)
             ticket.account.num_running -= 1
         # The tenant may run one more, of whatever model.
-        return list(chain.from_iterable(self._admit(model) for model in self._queues))
+        return self.admit(now_s)
 
     def check_invariants(self) -> None:
         """Places add up; no tenant is over its limits; no empty queue is kept."""
@@ -213,13 +148,13 @@ class Admission:
                     assert numbers == sorted(numbers)
                     assert not any(t.is_admitted or t.is_over for t in tickets)
 
-    def _admit(self, model: str) -> list[Ticket]:
+    def _admit(self, model: str, now_s: float) -> list[Ticket]:
         queue = self._queue(model)
         admitted = []
-        while (ticket := self._next(queue)) is not None:
+        while (ticket := self._next(queue, now_s)) is not None:
             queue.remove(ticket)
             ticket.is_admitted = True
-            ticket.num_places = min(ticket.demand.num_outputs, queue.num_places)
+            ticket.num_places = queue.places_of(ticket)
             queue.take(ticket, 1)
             ticket.account.num_running += 1
             self._level = ticket.account.service
@@ -227,29 +162,40 @@ class Admission:
             admitted.append(ticket)
         return admitted
 
-    def _next(self, queue: ModelQueue) -> Ticket | None:
+    def _next(self, queue: ModelQueue, now_s: float) -> Ticket | None:
         """Who is to begin, if anybody may. The first in line is not passed by for
         want of places by one that needs fewer."""
+        passed: set[TenantAccount] = set()
         for priority in PRIORITIES:
-            heads = [tickets[0] for tickets in queue.held[priority].values()]
-            ready = [t for t in heads if t.account.has_room and self._is_in_share(queue, t)]
+            heads = [
+                q[0] for account, q in queue.held[priority].items() if account not in passed
+            ]
+            ready = [t for t in heads if self._has_room(queue, t, now_s)]
             if ready:
                 first = min(ready, key=lambda t: (t.account.service, t.number))
-                return first if _fits(queue, first) else None
+                return first if queue.fits(first) else None
+            passed.update(t.account for t in heads)
         return None
 
-    def _may_begin(self, queue: ModelQueue, ticket: Ticket) -> bool:
+    def _may_begin(self, queue: ModelQueue, ticket: Ticket, now_s: float) -> bool:
         """It would be admitted at once: nobody waits before it."""
-        return (
-            not queue.num_held
-            and ticket.account.has_room
-            and self._is_in_share(queue, ticket)
-            and _fits(queue, ticket)
-        )
+        has_room = not queue.num_held and self._has_room(queue, ticket, now_s)
+        return has_room and queue.fits(ticket)
+
+    def _has_room(self, queue: ModelQueue, ticket: Ticket, now_s: float) -> bool:
+        return ticket.account.has_room(now_s) and self._is_in_share(queue, ticket)
+
+    def _full_words(self, queue: ModelQueue, account: TenantAccount) -> str:
+        """Why one more may not be held; empty where it may."""
+        if account.num_held >= account.max_held:
+            return f"tenant {account.name} has {account.num_held} requests waiting"
+        if queue.num_held >= self._section.max_queued_requests:
+            return "too many requests wait for this model"
+        return ""
 
     def _is_in_share(self, queue: ModelQueue, ticket: Ticket) -> bool:
         """It takes no place that is kept for others."""
-        needed = min(ticket.demand.num_outputs, queue.num_places)
+        needed = queue.places_of(ticket)
         if ticket.demand.priority == "low":
             low_places = max(1, math.floor(self._section.low_priority_share * queue.num_places))
             if queue.num_taken_low and queue.num_taken_low + needed > low_places:
@@ -275,13 +221,3 @@ class Admission:
 
     def _queue(self, model: str) -> ModelQueue:
         return self._queues.setdefault(model, ModelQueue())
-
-
-def _fits(queue: ModelQueue, ticket: Ticket) -> bool:
-    needed = min(ticket.demand.num_outputs, queue.num_places)
-    return 0 < needed <= queue.num_places - queue.num_taken
-
-
-def _full(queue: ModelQueue, words: str, now_s: float) -> CapacityError:
-    after_s = queue.retry_after_s(now_s)
-    return CapacityError(f"{words}; try again in {after_s:.0f} s", retry_after_s=after_s)

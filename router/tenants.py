@@ -34,10 +34,14 @@ class TenantAccount:
     service: float = 0.0
     """Service received, in prompt tokens over the weight: the virtual counter."""
 
-    @property
-    def has_room(self) -> bool:
+    def has_room(self, now_s: float) -> bool:
         """It may run one request more."""
-        return self.max_running is None or self.num_running < self.max_running
+        has_place = self.max_running is None or self.num_running < self.max_running
+        return has_place and self.debt_s(now_s) == 0
+
+    def debt_s(self, now_s: float) -> float:
+        """Seconds until it owes no tokens."""
+        return 0.0 if self.tokens is None else self.tokens.wait_s(0, now_s)
 
     def priority(self, asked: Priority) -> Priority:
         """The priority asked for, or the highest that the tenant may have."""

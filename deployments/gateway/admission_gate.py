@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 
 from infra.errors import CapacityError, CoterieError, DeadlineError, NoReplicaError
-from router.admission import Admission, Demand, Ticket
+from router.admission import Admission
+from router.model_queue import Demand, Ticket
 from router.settings import AdmissionSection
 from router.types import TenantId
 
@@ -41,10 +42,15 @@ class AdmissionGate:
         self._replica_wait_s = replica_wait_s
         self._clock = clock
         self._waiting: dict[Ticket, asyncio.Event] = {}
+        """Set where the ticket is worth a look: admitted, or to wait for longer or less."""
+        self._timer: asyncio.TimerHandle | None = None
 
     def set_places(self, model: str, num_places: int) -> None:
         """The model's ready replicas have changed; call it in the event loop."""
-        self._wake(self._admission.set_places(model, num_places))
+        self._wake(self._admission.set_places(model, num_places, self._clock()))
+        for ticket, event in self._waiting.items():
+            if ticket.demand.model == model:
+                event.set()
 
     def check(self, model: str, tenant: TenantId) -> None:
         """Raises CapacityError where the request would surely be turned away."""
@@ -58,9 +64,9 @@ class AdmissionGate:
         """Requests that wait for the model."""
         return self._admission.num_held(model)
 
-    def num_running(self, model: str) -> int:
+    def num_taken(self, model: str) -> int:
         """Places of the model that are taken."""
-        return self._admission.num_running(model)
+        return self._admission.num_taken(model)
 
     @asynccontextmanager
     async def admitted(self, demand: Demand, timeout_s: float) -> AsyncIterator[Admitted]:
@@ -70,7 +76,8 @@ class AdmissionGate:
         `max_queue_s`; NoReplicaError where no replica comes; DeadlineError where
         it has not begun within `timeout_s`.
         """
-        ticket = self._admission.offer(demand, self._clock())
+        ticket, admitted = self._admission.offer(demand, self._clock())
+        self._wake(admitted)
         try:
             if not ticket.is_admitted:
                 await self._wait(ticket, timeout_s)
@@ -81,19 +88,19 @@ class AdmissionGate:
     def check_invariants(self) -> None:
         """Those who wait are held, or have just been admitted and woken."""
         self._admission.check_invariants()
-        for ticket, event in self._waiting.items():
-            assert event.is_set() == ticket.is_admitted
+        assert all(e.is_set() for ticket, e in self._waiting.items() if ticket.is_admitted)
 
     async def _wait(self, ticket: Ticket, timeout_s: float) -> None:
         since_s = self._clock()
         event = self._waiting[ticket] = asyncio.Event()
         try:
-            while not event.is_set():
-                # The limit changes with the first replica that comes.
+            while not ticket.is_admitted:
+                # The limit changes with the first replica that comes, and the last that goes.
                 limit_s = min(self._limit_s(ticket), timeout_s)
                 left_s = since_s + limit_s - self._clock()
                 if left_s <= 0:
                     raise self._turned_away(ticket, limit_s, timeout_s)
+                event.clear()
                 with suppress(TimeoutError):
                     async with asyncio.timeout(left_s):
                         await event.wait()
@@ -118,4 +125,19 @@ class AdmissionGate:
 
     def _wake(self, tickets: Iterable[Ticket]) -> None:
         for ticket in tickets:
-            self._waiting[ticket].set()
+            # One that has just been offered does not wait yet.
+            if ticket in self._waiting:
+                self._waiting[ticket].set()
+        self._look_again_when_paid()
+
+    def _look_again_when_paid(self) -> None:
+        """Nothing else happens when a tenant has worked off what it owes."""
+        if self._timer is not None:
+            return
+        in_s = self._admission.room_in_s(self._clock())
+        if in_s is not None:
+            self._timer = asyncio.get_running_loop().call_later(in_s, self._look_again)
+
+    def _look_again(self) -> None:
+        self._timer = None
+        self._wake(self._admission.admit(self._clock()))

@@ -82,7 +82,7 @@ class Gateway:
         """Process id and tasks; ready engine replicas, places taken and waiting
         requests by model."""
         ready = {s.section.name: s.num_ready_replicas for s in self._served}
-        running = {name: self._gate.num_running(name) for name in ready}
+        running = {name: self._gate.num_taken(name) for name in ready}
         return {
             "pid": os.getpid(),
             "num_ready_replicas": ready,

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from infra.errors import CapacityError
-from router.admission import Admission, Demand, Ticket
+from router.admission import Admission
+from router.model_queue import Demand, Ticket
 from router.settings import AdmissionSection, TenantSection
 from router.tenants import OUTPUT_TOKEN_PRICE, Tenants
 from router.types import PRIORITIES, Priority, TenantId
@@ -31,11 +32,9 @@ class Desk:
         """Whether it begins at once."""
         sizes = {"num_prompt_tokens": 10, "num_outputs": 1} | changes
         demand = Demand(MODEL, TenantId(tenant), priority, **sizes)
-        ticket = self.admission.offer(demand, self.now_s)
+        ticket, admitted = self.admission.offer(demand, self.now_s)
         self.name_to_ticket[name] = ticket
-        self.admission.check_invariants()
-        if ticket.is_admitted:
-            self.admitted.append(name)
+        self.note(admitted)
         return ticket.is_admitted
 
     def end(self, name: str) -> list[str]:
@@ -54,7 +53,7 @@ def desk(places: int = 2, *tenants: TenantSection, **section: Any) -> Desk:
     sections = tenants or [TenantSection(name=n, max_priority="high") for n in "ab"]
     settings_ = AdmissionSection(**({"reserved_share": 0.0} | section))
     made = Desk(Admission(settings_, Tenants(sections)))
-    made.admission.set_places(MODEL, places)
+    made.admission.set_places(MODEL, places, made.now_s)
     return made
 
 
@@ -83,7 +82,7 @@ def test_without_a_ready_replica_all_are_held_until_one_comes() -> None:
     d = desk(0)
     assert [d.ask("1"), d.ask("2")] == [False, False]
     assert not d.admission.has_places(MODEL)
-    assert d.note(d.admission.set_places(MODEL, 1)) == ["1"]
+    assert d.note(d.admission.set_places(MODEL, 1, d.now_s)) == ["1"]
 
 
 def test_higher_priority_begins_first_and_the_first_come_within_it() -> None:
@@ -269,6 +268,60 @@ def test_what_was_never_begun_is_not_counted_against_the_rate() -> None:
     assert not d.ask("3", num_prompt_tokens=50)
 
 
+def test_what_waits_begins_when_its_tenant_has_worked_off_its_debt() -> None:
+    owing = TenantSection(name="a", tokens_per_minute=60, max_concurrent_requests=1)
+    d = desk(2, owing, TenantSection(name="b"))
+    assert d.ask("1", num_prompt_tokens=1)
+    assert [d.ask("2", num_prompt_tokens=1), d.admission.room_in_s(d.now_s)] == [False, None]
+    d.admission.count_outputs(d.name_to_ticket["1"], 88, d.now_s)
+    assert d.end("1") == []
+    assert d.ask("other", "b")
+    assert d.admission.room_in_s(d.now_s) == pytest.approx(30)
+    d.now_s += 29
+    assert d.note(d.admission.admit(d.now_s)) == []
+    d.now_s += 1.01
+    assert d.note(d.admission.admit(d.now_s)) == ["2"]
+
+
+def test_an_offer_may_let_another_begin_whose_turn_it_has_become() -> None:
+    d = desk(6)
+    d.ask("a1")
+    d.ask("b1", "b", num_prompt_tokens=20, num_outputs=4)
+    # Its turn is first, and it has no room; so the one behind it waits as well.
+    assert not d.ask("a2", num_outputs=2)
+    assert not d.ask("b2", "b")
+    d.admission.count_outputs(d.name_to_ticket["a1"], 50, d.now_s)
+    d.ask("late", "b")
+    assert d.admitted == ["a1", "b1", "b2"]
+
+
+def test_several_outputs_are_not_passed_by_lower_priorities_of_their_tenant() -> None:
+    d = desk(4, TenantSection(name="a", max_priority="high"))
+    for number in range(4):
+        d.ask(f"{number}")
+    d.ask("two", priority="high", num_outputs=2)
+    d.ask("normal")
+    assert [d.end("0"), d.end("1")] == [[], ["two"]]
+
+
+def test_a_full_queue_is_found_before_any_work() -> None:
+    d = desk(1, max_queued_requests=1)
+    d.ask("1")
+    d.admission.check(MODEL, TenantId("a"), d.now_s)
+    d.ask("2")
+    with pytest.raises(CapacityError, match="too many requests wait"):
+        d.admission.check(MODEL, TenantId("a"), d.now_s)
+
+
+def test_a_tenant_s_full_queue_is_found_before_any_work() -> None:
+    d = desk(1, TenantSection(name="a", max_queued_requests=1), TenantSection(name="b"))
+    d.ask("1")
+    d.ask("2")
+    d.admission.check(MODEL, TenantId("b"), d.now_s)
+    with pytest.raises(CapacityError, match="tenant a has 1 requests waiting"):
+        d.admission.check(MODEL, TenantId("a"), d.now_s)
+
+
 def test_gateways_grant_their_part_of_the_limits() -> None:
     section = TenantSection(name="a", max_concurrent_requests=4, requests_per_minute=6)
     account = Tenants([section], num_gateways=2).account(TenantId("a"))
@@ -281,7 +334,7 @@ def test_a_place_that_is_lost_is_not_given_twice() -> None:
     d = desk(3)
     assert all(d.ask(f"{n}") for n in range(3))
     d.ask("4")
-    assert d.note(d.admission.set_places(MODEL, 1)) == []
+    assert d.note(d.admission.set_places(MODEL, 1, d.now_s)) == []
     assert [d.end("0"), d.end("1"), d.end("2")] == [[], [], ["4"]]
 
 
@@ -294,6 +347,7 @@ Steps = st.lists(
             st.integers(1, 3),
         ),
         st.tuples(st.just("end"), st.integers(0, 20)),
+        st.tuples(st.just("outputs"), st.integers(0, 20), st.integers(1, 500)),
         st.tuples(st.just("places"), st.integers(0, 5)),
     ),
     max_size=60,
@@ -315,18 +369,24 @@ def test_nobody_waits_without_a_reason_and_all_are_served_in_the_end(
                 d.ask(names[-1], tenant, priority, num_outputs=num_outputs)
             case ("end", which) if names:
                 d.end(names.pop(which % len(names)))
+            case ("outputs", which, num_tokens) if names:
+                ticket = d.name_to_ticket[names[which % len(names)]]
+                if ticket.is_admitted:
+                    d.admission.count_outputs(ticket, num_tokens, d.now_s)
             case ("places", num_places):
-                d.note(d.admission.set_places(MODEL, num_places))
+                d.note(d.admission.set_places(MODEL, num_places, d.now_s))
+        # Whoever is admitted is told of.
+        assert {n for n, t in d.name_to_ticket.items() if t.is_admitted} <= set(d.admitted)
         if d.admission.num_held(MODEL) and d.admission.has_places(MODEL):
             # Something runs, or else the first in line would.
-            assert d.admission.num_running(MODEL)
-    d.note(d.admission.set_places(MODEL, 1))
+            assert d.admission.num_taken(MODEL)
+    d.note(d.admission.set_places(MODEL, 1, d.now_s))
     while names:
         running = [name for name in names if d.name_to_ticket[name].is_admitted]
         assert running
         names.remove(running[0])
         d.end(running[0])
-    assert d.admission.num_running(MODEL) == d.admission.num_held(MODEL) == 0
+    assert d.admission.num_taken(MODEL) == d.admission.num_held(MODEL) == 0
 
 
 @settings(max_examples=50)

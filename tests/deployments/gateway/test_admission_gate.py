@@ -8,7 +8,8 @@ import pytest
 
 from deployments.gateway.admission_gate import AdmissionGate
 from infra.errors import CapacityError, DeadlineError, NoReplicaError
-from router.admission import Admission, Demand
+from router.admission import Admission
+from router.model_queue import Demand
 from router.settings import AdmissionSection, TenantSection
 from router.tenants import Tenants
 from router.types import ANONYMOUS, TenantId
@@ -59,7 +60,7 @@ def runner(request: pytest.FixtureRequest) -> Iterator[Runner]:
     """Leaves nothing held or running."""
     made = Runner(gate(*getattr(request, "param", ())))
     yield made
-    assert made.gate.num_held("m") == made.gate.num_running("m") == 0
+    assert made.gate.num_held("m") == made.gate.num_taken("m") == 0
     made.gate.check_invariants()
 
 
@@ -123,6 +124,35 @@ async def test_without_any_replica_the_wait_is_short() -> None:
     await runner.start("a")
     with pytest.raises(NoReplicaError):
         await runner.tasks["a"]
+
+
+async def test_when_the_last_replica_goes_the_wait_becomes_short() -> None:
+    runner = Runner(gate(1, replica_wait_s=0.05, max_queue_s=30))
+    await runner.start("a")
+    await runner.start("b")
+    runner.gate.set_places("m", 0)
+    with pytest.raises(NoReplicaError):
+        await asyncio.wait_for(runner.tasks["b"], 5)
+    await runner.end("a")
+
+
+async def test_what_waits_begins_when_its_tenant_owes_nothing_more() -> None:
+    section = TenantSection(name="a", tokens_per_minute=6000, max_concurrent_requests=1)
+    g = gate(4, section)
+    demand = Demand("m", TenantId("a"), "normal", 10, 1)
+    async with g.admitted(demand, 5) as admitted:
+        waiting = asyncio.create_task(_begin(g, demand))
+        await asyncio.sleep(0)
+        # 20 tokens of debt are worked off in 0.2 s.
+        admitted.count_outputs(6000)
+    assert await asyncio.wait_for(waiting, 5) >= 0.1
+
+
+async def _begin(g: AdmissionGate, demand: Demand) -> float:
+    """Seconds that it waited."""
+    since_s = asyncio.get_running_loop().time()
+    async with g.admitted(demand, 5):
+        return asyncio.get_running_loop().time() - since_s
 
 
 async def test_who_waits_too_long_is_turned_away_with_a_hint() -> None:
