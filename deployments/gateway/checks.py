@@ -19,6 +19,8 @@ MAX_STRING_CHARS = 1024
 MAX_CHOICES = 1024
 MAX_TEXT_CHARS = 4 * 1024 * 1024
 """Of all of a conversation's turns, and of a prompt."""
+MAX_TOKEN_IDS = 1024 * 1024
+"""Of all prompts of a request together, and of a text that is asked for."""
 MAX_TENSORS = 64
 MAX_PARAMETERS = 64
 MAX_SAMPLING_BYTES = 512 * 1024

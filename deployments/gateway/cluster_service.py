@@ -1,18 +1,23 @@
 """The real `InferenceService`: checks, tokenizes, routes to the cluster's engines."""
 
+import asyncio
 import time
 import uuid
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
 from functools import partial
+from typing import TypeVar
 
 import msgspec
 
 from deployments.gateway.admission_gate import AdmissionGate, Admitted
 from deployments.gateway.checks import (
+    MAX_TOKEN_IDS,
     Limits,
+    check_count,
     check_request_id,
     check_sampling,
+    check_text_size,
     check_token_ids,
     fit_to_context,
 )
@@ -37,8 +42,10 @@ from deployments.types import (
     RequestId,
     Sampling,
 )
-from infra.errors import NoReplicaError, UnknownModelError
-from router.admission import Demand
+from infra.errors import DeadlineError, NoReplicaError, UnknownModelError
+from router.model_queue import Demand
+
+T = TypeVar("T")
 
 
 class ClusterGeneration:
@@ -101,7 +108,7 @@ class ClusterService:
         name, served, _ = self._find(model)
         self._gate.check(served.section.name, options.tenant)
         check_task(served.section, name, is_embedding=False)
-        token_ids = await _token_ids_of(prompt, served)
+        [token_ids], options = await self._in_time(options, _token_ids_of([prompt], served))
         return self._plan(name, token_ids, sampling, options)
 
     async def chat(
@@ -116,7 +123,8 @@ class ClusterService:
         self._gate.check(served.section.name, options.tenant)
         check_task(served.section, name, is_embedding=False)
         check_conversation(conversation)
-        token_ids = await served.tokenizer.encode_chat(conversation)
+        encoding = served.tokenizer.encode_chat(conversation)
+        token_ids, options = await self._in_time(options, encoding)
         return self._plan(name, token_ids, sampling, options)
 
     async def embed(
@@ -131,9 +139,11 @@ class ClusterService:
         self._gate.check(served.section.name, options.tenant)
         check_task(served.section, name, is_embedding=True)
         check_prompts(len(prompts))
+        encoding = _token_ids_of(prompts, served)
+        token_ids_of_all, options = await self._in_time(options, encoding)
         generations = [
-            self._plan(name, await _token_ids_of(prompt, served), Sampling(), options, pooling)
-            for prompt in prompts
+            self._plan(name, token_ids, Sampling(), options, pooling)
+            for token_ids in token_ids_of_all
         ]
         return EmbeddingGeneration(generations, self._timeout_s(options))
 
@@ -142,22 +152,27 @@ class ClusterService:
     ) -> list[int]:
         """See `InferenceService.tokenize`."""
         _, served, _ = self._find(model)
-        return await served.tokenizer.encode(text, add_special_tokens=add_special_tokens)
+        check_text_size(len(text), "text")
+        encoding = served.tokenizer.encode(text, add_special_tokens=add_special_tokens)
+        return (await self._in_time(CallOptions(), encoding))[0]
 
     async def tokenize_chat(self, model: str, messages: Sequence[ChatMessage]) -> list[int]:
         """See `InferenceService.tokenize_chat`."""
         _, served, _ = self._find(model)
         conversation = Conversation(tuple(messages))
         check_conversation(conversation)
-        return await served.tokenizer.encode_chat(conversation)
+        encoding = served.tokenizer.encode_chat(conversation)
+        return (await self._in_time(CallOptions(), encoding))[0]
 
     async def detokenize(
         self, model: str, token_ids: Sequence[int], *, skip_special_tokens: bool
     ) -> str:
         """See `InferenceService.detokenize`."""
         _, served, _ = self._find(model)
+        check_count(len(token_ids), MAX_TOKEN_IDS, "token_ids")
         check_token_ids(token_ids, served.vocab_size, "token_ids")
-        return served.tokenizer.decode(token_ids, skip_special_tokens=skip_special_tokens)
+        decoding = served.tokenizer.decode(token_ids, skip_special_tokens=skip_special_tokens)
+        return (await self._in_time(CallOptions(), decoding))[0]
 
     def models(self) -> list[ModelCard]:
         """See `InferenceService.models`."""
@@ -226,14 +241,35 @@ class ClusterService:
             name, served, call, self._timeout_s(options), partial(self._gate.admitted, demand)
         )
 
+    async def _in_time(self, options: CallOptions, work: Awaitable[T]) -> tuple[T, CallOptions]:
+        """What the tokenizer's work gives, and the options with the time that is left.
+
+        Raises DeadlineError.
+        """
+        limit_s, since_s = self._timeout_s(options), time.monotonic()
+        try:
+            async with asyncio.timeout(limit_s):
+                found = await work
+        except TimeoutError as error:
+            raise DeadlineError(
+                f"not tokenized within {limit_s:g} s: too many long texts wait"
+            ) from error
+        left_s = max(0.0, limit_s - (time.monotonic() - since_s))
+        return found, msgspec.structs.replace(options, timeout_s=left_s)
+
     def _timeout_s(self, options: CallOptions) -> float:
         limit_s = self._section.request_timeout_s
         return limit_s if options.timeout_s is None else min(options.timeout_s, limit_s)
 
 
-async def _token_ids_of(prompt: Prompt, served: ServedModel) -> list[int]:
-    """Raises InvalidArgumentError for token ids that are none of the model's."""
-    if isinstance(prompt, str):
-        return await served.tokenizer.encode(prompt)
-    check_token_ids(prompt, served.vocab_size, "prompt")
-    return list(prompt)
+async def _token_ids_of(prompts: Sequence[Prompt], served: ServedModel) -> list[list[int]]:
+    """Of each prompt. Raises InvalidArgumentError for prompts that are too large together,
+    or have token ids that are none of the model's."""
+    texts = [prompt for prompt in prompts if isinstance(prompt, str)]
+    ids = [prompt for prompt in prompts if not isinstance(prompt, str)]
+    check_text_size(sum(map(len, texts)), "prompt")
+    check_count(sum(map(len, ids)), MAX_TOKEN_IDS, "prompt")
+    for each in ids:
+        check_token_ids(each, served.vocab_size, "prompt")
+    encoded = iter(await served.tokenizer.encode_all(texts) if texts else ())
+    return [next(encoded) if isinstance(each, str) else list(each) for each in prompts]

@@ -2,26 +2,37 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from deployments.gateway.openai.chat_turns import read_template, to_tools, to_turns
 from deployments.types import ChatMessage, Conversation, Tool
 from infra.errors import InvalidArgumentError, UnknownMethodError
 from infra.telemetry.tracing import child_span
 
-# About 2 ms of tokenizing; longer texts leave the event loop to the streams.
-_INLINE_CHARS = 4096
+T = TypeVar("T")
+
+# Characters or token ids, about 2 ms of work; more leaves the event loop to the streams.
+_INLINE_SIZE = 4096
+# What a call of the Hugging Face tokenizer takes at least, in characters.
+_CALL_SIZE = 256
+_NUM_THREADS = 4
 _PROBE = Conversation(
     (ChatMessage("user", "hi"),), (Tool("probe_of_tools", parameters={"type": "object"}),)
 )
 
 
 class Tokenizer:
-    """Wraps a Hugging Face tokenizer; holds no state of its own."""
+    """Wraps a Hugging Face tokenizer.
+
+    Long work is done in a few threads of its own, so that a flood of it neither takes
+    those of other work nor all cores. What still waits for one ends when it is cancelled.
+    """
 
     def __init__(self, hf_tokenizer: Any) -> None:
         self._hf = hf_tokenizer
+        self._threads = ThreadPoolExecutor(_NUM_THREADS, "tokenizer")
         self.vocab_size: int = len(hf_tokenizer)
         self.has_tool_template = self.has_chat_template and self._shows_tools()
         """The chat template tells the model of tools."""
@@ -47,9 +58,21 @@ class Tokenizer:
 
     async def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
         """Token ids, with the special tokens that the tokenizer adds."""
-        return await self._off_loop(
-            len(text), lambda: self._hf.encode(text, add_special_tokens=add_special_tokens)
-        )
+        [token_ids] = await self.encode_all([text], add_special_tokens=add_special_tokens)
+        return token_ids
+
+    async def encode_all(
+        self, texts: Sequence[str], *, add_special_tokens: bool = True
+    ) -> list[list[int]]:
+        """Token ids of each text, as of `encode`; all of it is one piece of work."""
+        with child_span("tokenize"):
+            return await self._off_loop(
+                sum(max(len(text), _CALL_SIZE) for text in texts),
+                lambda: [
+                    self._hf.encode(text, add_special_tokens=add_special_tokens)
+                    for text in texts
+                ],
+            )
 
     async def encode_chat(self, conversation: Conversation) -> list[int]:
         """Token ids of the conversation, ready for the answer.
@@ -62,14 +85,17 @@ class Tokenizer:
             raise UnknownMethodError("this model has no chat template; use Generate instead")
         if conversation.tools and not self.has_tool_template:
             raise UnknownMethodError("the model's chat template has no tools", param="tools")
-        return await self._off_loop(
-            _size_of(conversation), lambda: self._encode_chat(conversation)
-        )
+        with child_span("tokenize"):
+            return await self._off_loop(
+                _size_of(conversation), lambda: self._encode_chat(conversation)
+            )
 
-    def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool) -> str:
+    async def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool) -> str:
         """Text of the ids, each of which must be below `vocab_size`."""
-        text: str = self._hf.decode(list(token_ids), skip_special_tokens=skip_special_tokens)
-        return text
+        return await self._off_loop(
+            len(token_ids),
+            lambda: self._hf.decode(list(token_ids), skip_special_tokens=skip_special_tokens),
+        )
 
     def _shows_tools(self) -> bool:
         try:
@@ -102,17 +128,19 @@ class Tokenizer:
             ) from error
         return text
 
-    async def _off_loop(self, size: int, work: Callable[[], list[int]]) -> list[int]:
-        with child_span("tokenize"):
-            if size <= _INLINE_CHARS:
-                return work()
-            return await asyncio.to_thread(work)
+    async def _off_loop(self, size: int, work: Callable[[], T]) -> T:
+        if size > _INLINE_SIZE:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        found = work()
+        # Many small pieces in a row would hold up the loop as well.
+        await asyncio.sleep(0)
+        return found
 
 
 def _size_of(conversation: Conversation) -> int:
     """Characters, about; with tools, whose schemas may have any size, always over the limit."""
     if conversation.tools:
-        return _INLINE_CHARS + 1
+        return _INLINE_SIZE + 1
     messages = conversation.messages
     calls = [call for message in messages for call in message.tool_calls]
     return sum(len(m.content) for m in messages) + sum(len(c.arguments) for c in calls)

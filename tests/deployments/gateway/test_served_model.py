@@ -27,13 +27,15 @@ class LeavingEngine(FakeEngine):
     def __init__(self, wait_s: float = 0) -> None:
         super().__init__()
         self.num_asked = 0
+        self._error: Exception | None = NoReplicaError("leaving")
         self._wait_s = wait_s
 
     async def run(self, call: Call) -> AsyncGenerator[tuple[Delta, bool], None]:
         self.num_asked += 1
         await asyncio.sleep(self._wait_s)
-        raise NoReplicaError("leaving")
-        yield  # an asynchronous generator, as `CallRunner` wants
+        if self._error is not None:
+            raise self._error
+        yield Delta(0, "", []), True
 
 
 @asynccontextmanager
