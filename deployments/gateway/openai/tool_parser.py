@@ -9,7 +9,8 @@ Each family of models writes calls in a form of its own (`TOOL_FORMS`):
 
 Where a call is demanded, the output is constrained to a JSON list of calls, or to the
 arguments of one function: no form of the model's. Whatever is not a call comes out as
-text, unchanged; space beside calls belongs to nobody.
+text, unchanged; space beside calls belongs to nobody, nor does what is left of a
+demanded list that is cut off after a call.
 """
 
 import re
@@ -71,15 +72,21 @@ LIST_OF_CALLS = ToolForm("", is_bare=True)
 
 
 class FormParser:
-    """Finds calls in one of the forms; at most `max_calls` are given out."""
+    """Finds calls in one of the forms; at most `max_calls` are given out.
+
+    What waits to be read stands in `_pending` from `_at` on: nothing is copied for each
+    step, so that the work grows with the text alone.
+    """
 
     def __init__(self, form: ToolForm, max_calls: int | None = None) -> None:
         self._form = form
+        self._inner_separators = _SEPARATORS.replace(form.opening[:1], "")
         self._max_calls = max_calls
         self._num_calls = 0
         self._pending = ""
-        self._space = ""
-        self._raw = ""
+        self._at = 0
+        self._space: list[str] = []
+        self._raw: list[str] = []
         self._is_at_begin = True
         self._is_after_call = False
         self._in_calls = False
@@ -89,28 +96,31 @@ class FormParser:
 
     def feed(self, text: str) -> list[Piece]:
         """See `ToolParser.feed`."""
-        self._pending += text
-        while self._step():
+        self._pending = self._pending[self._at :] + text
+        self._at = 0
+        while self._at < len(self._pending) and self._step():
             pass
         self._tell()
         return self._taken()
 
     def finish(self) -> list[Piece]:
         """See `ToolParser.finish`."""
+        rest = self._pending[self._at :]
         if self._in_calls:
             if self._scanner is not None and not self._scanner.is_call:
-                self._raw += self._scanner.raw
-            is_cut_closing = self._form.closing.startswith(self._pending)
-            self._leave("", is_dropped=is_cut_closing and self._is_between)
-        self._text(self._pending)
-        if self._space and not self._is_after_call:
-            self._found.append(TextPiece(self._space))
+                self._raw.append(self._scanner.raw)
+            # A demanded list that is cut off is still a list: its rest is no answer.
+            is_cut_list = self._form is LIST_OF_CALLS and self._num_calls > 0
+            is_cut_closing = self._form.closing.startswith(rest) and self._is_between
+            self._leave(len(self._pending), is_dropped=is_cut_list or is_cut_closing)
+        else:
+            self._text(rest)
+        if self._space:
+            self._found.append(TextPiece("".join(self._space)))
         return self._taken()
 
     def _step(self) -> bool:
         """Read on; false where more text is needed first."""
-        if not self._pending:
-            return False
         if self._scanner is not None:
             return self._step_in_call(self._scanner)
         return self._step_in_calls() if self._in_calls else self._step_in_text()
@@ -118,69 +128,70 @@ class FormParser:
     def _step_in_text(self) -> bool:
         form = self._form
         if form.is_bare and self._is_at_begin:
-            stripped = self._pending.lstrip()
-            if not stripped:
-                return False
-            self._is_at_begin = False
-            if stripped[0] in "[{" if not form.opening else stripped[0] == "{":
-                self._enter("")
-                return True
+            return self._step_at_begin()
+        end = len(self._pending)
         if not form.opening:
-            return self._give_text(len(self._pending))
-        place = self._pending.find(form.opening)
+            return self._give_text(end)
+        place = self._pending.find(form.opening, self._at)
         if place < 0:
-            return self._give_text(len(self._pending) - _overlap(self._pending, form.opening))
-        self._text(self._pending[:place])
-        self._pending = self._pending[place + len(form.opening) :]
+            return self._give_text(end - _overlap(self._pending[self._at :], form.opening))
+        self._give_text(place)
+        self._at += len(form.opening)
         self._enter(form.opening)
+        return True
+
+    def _step_at_begin(self) -> bool:
+        first = self._pending[self._at]
+        if first.isspace():
+            self._give_text(self._at + 1)
+            return True
+        self._is_at_begin = False
+        if first == "{" or (first == "[" and not self._form.opening):
+            self._enter("")
         return True
 
     def _step_in_calls(self) -> bool:
         """Between the calls: what comes is a separator, a call, the end, or no call."""
         opening, closing, _ = self._form
-        if opening and self._pending.startswith(opening):
+        if opening and self._pending.startswith(opening, self._at):
             self._skip(len(opening))
             return True
-        if opening.startswith(self._pending):
+        if self._may_begin(opening):
             return False
-        if self._pending[0] in _SEPARATORS:
-            # One that may begin an opening is skipped alone, once it does not.
-            after = self._pending.lstrip(_SEPARATORS.replace(opening[:1], ""))
-            self._skip(max(1, len(self._pending) - len(after)))
+        if self._pending[self._at] in _SEPARATORS:
+            self._skip_separators()
             return True
-        if self._pending[0] == "{":
+        if self._pending[self._at] == "{":
             self._begin_call(CallScanner())
             return True
-        if closing and self._pending.startswith(closing):
-            self._leave(self._pending[len(closing) :], is_dropped=self._is_between)
+        if closing and self._pending.startswith(closing, self._at):
+            self._leave(self._at + len(closing), is_dropped=self._is_between)
             return True
-        if closing.startswith(self._pending):
+        if self._may_begin(closing):
             return False
         return self._step_to_named_call()
 
     def _step_to_named_call(self) -> bool:
         """Mistral's newer form, if it is that: the name, then the arguments."""
-        head, brace, _ = self._pending.partition("{")
+        end = self._at + _MAX_NAME_CHARS
+        brace = self._pending.find("{", self._at, end + 1)
+        head = self._pending[self._at : end + 1 if brace < 0 else brace]
         named = _NAMED_CALL.fullmatch(head)
         is_possible = self._form is TOOL_FORMS["mistral"] and len(head) <= _MAX_NAME_CHARS
-        if is_possible and brace and named:
+        if is_possible and brace >= 0 and named:
             self._skip(len(head))
             self._begin_call(CallScanner(named[1]))
             return True
-        if is_possible and not brace and " " not in head.rstrip():
+        if is_possible and brace < 0 and " " not in head.rstrip():
             return False
-        self._leave(self._pending)
+        self._leave(self._at)
         return True
 
     def _step_in_call(self, scanner: CallScanner) -> bool:
-        for place, char in enumerate(self._pending, start=1):
-            scanner.feed(char)
-            if scanner.is_done:
-                self._pending = self._pending[place:]
-                self._end_call(scanner)
-                return True
-        self._pending = ""
-        return False
+        self._at = scanner.feed(self._pending, self._at)
+        if scanner.is_done:
+            self._end_call(scanner)
+        return scanner.is_done
 
     def _begin_call(self, scanner: CallScanner) -> None:
         self._scanner = scanner
@@ -190,9 +201,8 @@ class FormParser:
         if scanner.is_call:
             self._tell()
             self._num_calls += 1
-            self._raw = ""
         else:
-            self._raw += scanner.raw
+            self._raw.append(scanner.raw)
         self._scanner = None
 
     def _tell(self) -> None:
@@ -203,47 +213,61 @@ class FormParser:
         name = None if self._is_announced else scanner.name
         arguments = scanner.take()
         self._is_announced = True
-        self._is_after_call, self._space, self._raw = True, "", ""
+        self._is_after_call, self._space, self._raw = True, [], []
         is_wanted = self._max_calls is None or self._num_calls < self._max_calls
         if is_wanted and (name or arguments):
             self._found.append(CallPiece(self._num_calls, name, arguments))
 
     def _enter(self, opening: str) -> None:
         self._in_calls = True
-        self._raw = opening
+        self._raw = [opening]
 
-    def _leave(self, rest: str, *, is_dropped: bool = False) -> None:
-        """Back to text; what turned out to be no call is text after all."""
-        skipped = self._pending[: len(self._pending) - len(rest)]
-        before, self._raw = self._raw + skipped, ""
-        self._in_calls, self._pending = False, rest
-        if not is_dropped and before.strip(_SEPARATORS):
+    def _leave(self, place: int, *, is_dropped: bool = False) -> None:
+        """Back to text at `place`; what turned out to be no call is text after all."""
+        before = "".join([*self._raw, self._pending[self._at : place]])
+        self._in_calls, self._at, self._raw = False, place, []
+        if is_dropped or not before.strip(_SEPARATORS):
+            self._space = []
+        else:
             self._text(before)
 
     @property
     def _is_between(self) -> bool:
         """Only separators have come since the last call."""
-        return not self._raw.strip(_SEPARATORS)
+        return not "".join(self._raw).strip(_SEPARATORS)
+
+    def _may_begin(self, marker: str) -> bool:
+        """What waits is the beginning of the marker, and may become all of it."""
+        is_short = len(self._pending) - self._at < len(marker)
+        return is_short and marker.startswith(self._pending[self._at :])
 
     def _skip(self, num_chars: int) -> None:
-        self._raw += self._pending[:num_chars]
-        self._pending = self._pending[num_chars:]
+        self._raw.append(self._pending[self._at : self._at + num_chars])
+        self._at += num_chars
 
-    def _give_text(self, num_chars: int) -> bool:
-        self._text(self._pending[:num_chars])
-        self._pending = self._pending[num_chars:]
+    def _skip_separators(self) -> None:
+        # One that may begin an opening is skipped alone, once it does not.
+        place = self._at + 1
+        while place < len(self._pending) and self._pending[place] in self._inner_separators:
+            place += 1
+        self._skip(place - self._at)
+
+    def _give_text(self, end: int) -> bool:
+        self._text(self._pending[self._at : end])
+        self._at = end
         return False
 
     def _text(self, text: str) -> None:
         """Text of the answer. Its last space waits: beside a call it is left out."""
-        whole = self._space + text
         if self._is_after_call:
-            whole = whole.lstrip()
-        told = whole.rstrip()
-        self._space = whole[len(told) :]
+            text = text.lstrip()
+        told = text.rstrip()
         if told:
+            self._found.append(TextPiece("".join([*self._space, told])))
             self._is_after_call = False
-            self._found.append(TextPiece(told))
+            self._space = []
+        if len(told) < len(text):
+            self._space.append(text[len(told) :])
 
     def _taken(self) -> list[Piece]:
         found, self._found = self._found, []

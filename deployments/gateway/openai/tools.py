@@ -130,9 +130,11 @@ class OutputReader:
 def whole_calls(pieces: Sequence[CallPiece]) -> list[FunctionCall]:
     """The calls that the pieces make up, in order."""
     names = [piece.name for piece in pieces if piece.name is not None]
+    arguments: list[list[str]] = [[] for _ in names]
+    for piece in pieces:
+        arguments[piece.index].append(piece.arguments)
     return [
-        FunctionCall(name, "".join(piece.arguments for piece in pieces if piece.index == index))
-        for index, name in enumerate(names)
+        FunctionCall(name, "".join(own)) for name, own in zip(names, arguments, strict=True)
     ]
 
 

@@ -1,6 +1,7 @@
 """Tool calls in a model's text: what is found, wherever the text is cut."""
 
 import json
+import time
 from itertools import pairwise
 from typing import Any, get_args
 
@@ -117,6 +118,16 @@ def test_a_demanded_call_is_a_json_list_or_the_arguments_alone() -> None:
     assert read(ArgumentsParser("f"), '{"a"', ": 1}") == ("", [("f", '{"a": 1}')])
 
 
+@pytest.mark.parametrize("rest", [', {"name": "g"', ', {"name": "g", "param', ", {", ","])
+def test_what_is_left_of_a_demanded_list_that_is_cut_off_is_no_text(rest: str) -> None:
+    text = '[{"name": "f", "parameters": {"a": 1}}' + rest
+    assert found(LIST_OF_CALLS, text) == ("", [("f", '{"a": 1}')])
+
+
+def test_a_demanded_list_that_is_cut_off_before_its_first_call_is_text() -> None:
+    assert found(LIST_OF_CALLS, '[{"name": "f') == ('[{"name": "f', [])
+
+
 def test_where_calls_are_not_parallel_the_first_one_is_given() -> None:
     text = '{"name": "f", "parameters": {"a": 1}}; {"name": "g", "parameters": {}}'
     assert read(FormParser(LLAMA, 1), text) == ("", [("f", '{"a": 1}')])
@@ -134,6 +145,45 @@ def test_text_is_told_at_once_but_for_what_may_begin_a_call() -> None:
     parser = FormParser(HERMES)
     assert parser.feed("See <to") == [TextPiece("See")]
     assert parser.feed("e>") == [TextPiece(" <toe>")]
+
+
+def seconds_to_read(form: ToolForm, text: str, num_cuts: int) -> float:
+    """Processor time to read the text in that many pieces, or in one: the lesser of two."""
+    size = max(1, len(text) // num_cuts)
+    pieces = [text[i : i + size] for i in range(0, len(text), size)]
+    taken = []
+    for _ in range(2):
+        begin_s = time.process_time()
+        read(FormParser(form), *pieces)
+        taken.append(time.process_time() - begin_s)
+    return min(taken)
+
+
+LONG_TEXTS = {
+    "a long argument": (HERMES, '<tool_call>{"name": "f", "arguments": {"a": "', "abcdefgh", 1),
+    "one that streams": (HERMES, '<tool_call>{"name": "f", "arguments": {"a": "', "ab", 10**6),
+    "one of braces": (HERMES, '<tool_call>{"name": "f", "arguments": {"a": ', "[1],", 1),
+    "one of space": (HERMES, '<tool_call>{"name": "f", "arguments": {"a": ', "  ", 10**6),
+    "a long value beside": (HERMES, '<tool_call>{"name": "f", "x": "', "abcdefgh", 10**6),
+    "arguments in a string": (HERMES, '<tool_call>{"name": "f", "arguments": "', "ab", 10**6),
+    "objects that are no calls": (LLAMA, "<|python_tag|>", "{},", 1),
+    "calls": (LIST_OF_CALLS, "[", '{"name": "f", "parameters": {}}, ', 1),
+    "openings": (HERMES, "", "<tool_call>x", 1),
+    "Mistral's openings": (MISTRAL, "", "[TOOL_CALLS]x y", 1),
+    "separators": (MISTRAL, "[TOOL_CALLS]", "[,", 1),
+    "space at the begin": (LLAMA, "", "\n\n", 10**6),
+    "space in the text": (HERMES, "a", "\n\n", 10**6),
+}
+
+
+@pytest.mark.parametrize("name", LONG_TEXTS)
+def test_the_work_grows_with_the_text_and_no_faster(name: str) -> None:
+    form, head, repeated, num_cuts = LONG_TEXTS[name]
+    num_repeats = 12_000 // len(repeated)
+    short_s = seconds_to_read(form, head + repeated * num_repeats, num_cuts)
+    long_s = seconds_to_read(form, head + repeated * 16 * num_repeats, num_cuts)
+    # Where each character cost what came before it, this would tend to 256.
+    assert long_s / short_s < 48
 
 
 def test_the_configuration_names_exactly_the_forms_there_are() -> None:

@@ -211,6 +211,14 @@ async def test_an_answer_that_is_cut_off_is_incomplete() -> None:
     assert events[-1].type == "response.incomplete"
 
 
+async def test_a_demanded_list_that_is_cut_off_has_no_message_behind_its_calls() -> None:
+    text = '[{"name": "weather", "parameters": {"city": "Rome"}}, {"name": "wea'
+    cut = FakeService([Delta(0, text, [1], finish_reason="length")], cards=[KNOWS_TOOLS])
+    answer = await ask(cut, tools=[WEATHER], tool_choice="required")
+    assert answer.status == "incomplete"
+    assert [item.type for item in answer.output] == ["function_call"]
+
+
 async def test_an_empty_answer_is_an_empty_message() -> None:
     answer = await ask(FakeService([Delta(0, "", [2], finish_reason="stop")]))
     assert (len(answer.output), answer.output_text) == (1, "")

@@ -192,6 +192,20 @@ async def test_a_call_that_is_cut_off_keeps_the_finish_reason_length() -> None:
     assert choice["message"]["tool_calls"][0]["function"]["arguments"] == '{"cit'
 
 
+async def test_a_demanded_list_that_is_cut_off_leaves_no_text_behind() -> None:
+    text = '[{"name": "weather", "parameters": {"city": "Rome"}}, {"name": "wea'
+    asked = FakeService([Delta(0, text, [1], finish_reason="length")], cards=[KNOWS_TOOLS])
+    fields: dict[str, Any] = {"tools": [WEATHER], "tool_choice": "required"}
+    [choice] = (await chat(asked, **fields)).json()["choices"]
+    assert choice["finish_reason"] == "length"
+    assert choice["message"]["content"] is None
+    [call] = choice["message"]["tool_calls"]
+    assert call["function"] == {"name": "weather", "arguments": '{"city": "Rome"}'}
+    chunks = events(await chat(asked, **fields, stream=True))[:-1]
+    deltas = [choice["delta"] for chunk in chunks for choice in chunk["choices"]]
+    assert [delta.get("content") for delta in deltas] == [None]
+
+
 async def test_several_outputs_have_calls_of_their_own() -> None:
     deltas = [*text_deltas(*CALL), *text_deltas("No ", "call.", index=1)]
     asked = FakeService(deltas, cards=[KNOWS_TOOLS])
