@@ -21,7 +21,7 @@ from deployments.gateway.rpc.door import GrpcDoor
 from deployments.gateway.rpc.garbled import GarbledRequests
 from deployments.gateway.rpc.health import INFERENCE, KSERVE, HealthDoor
 from deployments.gateway.security.door_security import DoorSecurity
-from deployments.gateway.security.http_guard import METRICS_PATH
+from deployments.gateway.security.http_guard import METRICS_PATH, Endpoint, operators_only
 from deployments.gateway.service import InferenceService
 from deployments.gateway.telemetry.metrics_page import MetricsPage
 from deployments.kserve import grpc_service_pb2_grpc
@@ -75,7 +75,7 @@ class Doors:
             self._add_reflection()
         http = http_app(service, section, self._security.guard)
         if metrics_page is not None:
-            http.add_route(METRICS_PATH, metrics_page.answer)
+            http.add_route(METRICS_PATH, self._guarded(metrics_page))
         self._http = uvicorn.Server(
             uvicorn.Config(
                 http,
@@ -112,6 +112,9 @@ class Doors:
         self._security.stop()
         if self._http_task is not None:
             await asyncio.wait([self._http_task], timeout=self._section.drain_timeout_s)
+
+    def _guarded(self, page: MetricsPage) -> Endpoint:
+        return page.answer if self._section.open_metrics else operators_only(page.answer)
 
     def _add_reflection(self) -> None:
         from grpc_reflection.v1alpha import reflection  # noqa: PLC0415

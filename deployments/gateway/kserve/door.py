@@ -7,6 +7,7 @@ from contextlib import aclosing
 
 from google.protobuf.message import DecodeError
 
+from deployments.gateway.caller import check_caller
 from deployments.gateway.checks import MAX_STREAM_REQUESTS
 from deployments.gateway.error_feed import answered
 from deployments.gateway.kserve.metadata import model_metadata, server_metadata
@@ -117,6 +118,8 @@ class KServeDoor(pb_grpc.GRPCInferenceServiceServicer):
     ) -> AsyncGenerator[pb.ModelStreamInferResponse, None]:
         """The responses of one request; a failure is the last of them."""
         try:
+            # The stream may be older than the key is valid.
+            check_caller()
             request = decode_request(message)
             options = call_options(context, door="kserve")
             async with aclosing(answer(self._service, request, options)) as responses:

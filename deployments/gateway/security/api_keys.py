@@ -131,6 +131,10 @@ class KeyRing:
         if len(key) > _MAX_KEY_CHARS:
             raise UnauthenticatedError(_UNKNOWN)
         digest = hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
+        return self.grant_of_digest(digest, now_s)
+
+    def grant_of_digest(self, digest: bytes, now_s: float) -> Grant:
+        """The same for a key whose SHA-256 is known."""
         grant = self._grants.get(digest)
         if grant is None or not hmac.compare_digest(grant.digest, digest):
             raise UnauthenticatedError(_UNKNOWN)

@@ -5,7 +5,7 @@ from typing import Any, TypeAlias
 
 import grpc
 
-from deployments.gateway.caller import NOBODY, set_caller
+from deployments.gateway.caller import STRANGER, set_caller
 from deployments.gateway.rpc.answer import Context, abort
 from deployments.gateway.security.guard import (
     API_KEY,
@@ -47,11 +47,14 @@ class GrpcGuard(grpc.aio.ServerInterceptor):
     ) -> Handler:
         """The method's handler, or one that refuses; None for an unknown method."""
         method = handler_call_details.method
-        if method in OPEN_METHODS or method.startswith(_HEALTH):
-            set_caller(NOBODY)
+        if method in OPEN_METHODS:
+            set_caller(STRANGER)
+            return await continuation(handler_call_details)
+        if method.startswith(_HEALTH):
+            self._guard.enter_open(_credentials(handler_call_details))
             return await continuation(handler_call_details)
         try:
-            set_caller(self._guard.caller(_credentials(handler_call_details)))
+            self._guard.enter(_credentials(handler_call_details))
         except CoterieError as error:
             return _refusal(error)
         return await continuation(handler_call_details)

@@ -2,12 +2,13 @@
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple, get_args
 
-from deployments.gateway.caller import Caller
+from deployments.gateway.caller import STRANGER, Caller, set_caller
 from deployments.gateway.security.api_keys import Grant
 from deployments.gateway.security.key_file import KeyFile
-from infra.errors import ForbiddenError, InvalidArgumentError, UnauthenticatedError
+from infra.errors import CoterieError, InvalidArgumentError, UnauthenticatedError
 from router.types import ANONYMOUS, Priority
 
 AUTHORIZATION = "authorization"
@@ -42,30 +43,39 @@ class Guard:
         self._keys = keys
         self._now_s = now_s
 
-    def caller(self, given: Credentials, *, is_for_operators: bool = False) -> Caller:
-        """Who asks. It takes some microseconds.
+    def enter(self, given: Credentials) -> None:
+        """Set the caller of this task. It takes some microseconds.
 
-        Raises UnauthenticatedError without a valid key, ForbiddenError for what a
-        tenant's key does not open, InvalidArgumentError for an unknown priority.
+        Raises UnauthenticatedError without a valid key, InvalidArgumentError for an
+        unknown priority.
         """
-        tenant = ANONYMOUS
-        if self._keys is not None:
-            grant = self._grant(given)
-            if is_for_operators and not grant.is_operator:
-                raise ForbiddenError(
-                    "this needs an operator's key; the one given is a tenant's"
-                )
-            tenant = grant.tenant
-        return Caller(tenant, _priority(given.priority))
+        if self._keys is None:
+            set_caller(Caller(ANONYMOUS, _priority(given.priority), is_operator=True))
+            return
+        grant = self._grant(self._keys, given)
+        caller = Caller(grant.tenant, _priority(given.priority), grant.is_operator)
+        set_caller(caller, partial(self._check, self._keys, grant))
 
-    def _grant(self, given: Credentials) -> Grant:
-        assert self._keys is not None
+    def enter_open(self, given: Credentials) -> None:
+        """The same for what needs no key: who has no valid one is a stranger."""
+        try:
+            self.enter(given)
+        except CoterieError:
+            set_caller(STRANGER)
+
+    def _grant(self, keys: KeyFile, given: Credentials) -> Grant:
         key = given.key
         if not key:
             raise UnauthenticatedError(
                 f"no API key came with it; send `{AUTHORIZATION}: Bearer KEY`"
             )
-        return self._keys.ring.grant_of(key, self._now_s())
+        return keys.ring.grant_of(key, self._now_s())
+
+    def _check(self, keys: KeyFile, grant: Grant) -> None:
+        """The key that was granted so is still granted so. Raises UnauthenticatedError."""
+        found = keys.ring.grant_of_digest(grant.digest, self._now_s())
+        if found.tenant != grant.tenant:
+            raise UnauthenticatedError("the API key is another tenant's by now; connect anew")
 
 
 def _priority(given: str | None) -> Priority:

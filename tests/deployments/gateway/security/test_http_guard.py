@@ -2,19 +2,24 @@
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
 from openai import AsyncOpenAI, AuthenticationError
+from prometheus_client import CollectorRegistry
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
+from deployments.gateway.doors import Doors
 from deployments.gateway.http_door import http_app
 from deployments.gateway.security.guard import Guard
-from deployments.gateway.security.http_guard import METRICS_PATH, OPEN_PATHS
+from deployments.gateway.security.http_guard import METRICS_PATH, OPEN_PATHS, operators_only
 from deployments.gateway.security.key_file import KeyFile
+from deployments.gateway.telemetry.metrics_page import MetricsPage
+from deployments.local_cluster import free_ports
 from deployments.settings import GatewaySection
 from tests.builders.doors import opened
 from tests.builders.fake_service import FakeService
@@ -128,25 +133,66 @@ async def test_an_unknown_priority_is_a_bad_request(service: FakeService, keys: 
     assert response.json()["error"]["param"] == "x-priority"
 
 
-def with_metrics(app: Any) -> Any:
-    async def metrics(_: Request) -> PlainTextResponse:
+def with_metrics(app: Any, *, is_open: bool = False) -> Any:
+    async def metrics(_: Request) -> Response:
         return PlainTextResponse("numbers")
 
-    app.router.routes.insert(0, Route(METRICS_PATH, metrics))
+    endpoint = metrics if is_open else operators_only(metrics)
+    app.router.routes.insert(0, Route(METRICS_PATH, endpoint))
     return app
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/metrics%0A", "/metrics/", "//metrics"])
+async def test_no_way_of_writing_the_path_of_metrics_opens_them_to_a_tenant(
+    service: FakeService, keys: Keys, path: str
+) -> None:
+    app = with_metrics(app_of(service, keys))
+    response = await ask(app, "GET", path, bearer(keys.tenant))
+    assert response.status_code >= 300
+    assert "numbers" not in response.text
+
+
+@pytest.mark.parametrize("path", ["/health%0A", "/v1/models%0D", "/v1/models/%00", "/%7F"])
+async def test_a_path_with_control_characters_is_a_bad_request(
+    service: FakeService, keys: Keys, path: str
+) -> None:
+    response = await ask(app_of(service, keys), "GET", path, bearer(keys.operator))
+    assert response.status_code == 400
+    assert "control characters" in response.text
 
 
 async def test_metrics_are_the_operator_s_unless_the_configuration_opens_them(
     service: FakeService, keys: Keys
 ) -> None:
     closed = with_metrics(app_of(service, keys))
-    opened = with_metrics(app_of(service, keys, open_metrics=True))
+    opened = with_metrics(app_of(service, keys, open_metrics=True), is_open=True)
     assert (await ask(closed, "GET", METRICS_PATH)).status_code == 401
     refused = await ask(closed, "GET", METRICS_PATH, bearer(keys.tenant))
     assert (refused.status_code, refused.json()["error"]["code"]) == (403, "forbidden")
     given = await ask(closed, "GET", METRICS_PATH, bearer(keys.operator))
     assert (given.status_code, given.text) == (200, "numbers")
     assert (await ask(opened, "GET", METRICS_PATH)).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/metrics%0A"])
+async def test_the_door_s_own_page_of_metrics_is_the_operator_s(
+    service: FakeService, keys: Keys, tmp_path: Path, path: str
+) -> None:
+    page = MetricsPage(CollectorRegistry(), tmp_path / "peers", "one")
+    grpc_port, http_port = free_ports(2)
+    section = GatewaySection(
+        grpc_port=grpc_port, http_port=http_port, api_keys_file=keys.file, drain_timeout_s=5.0
+    )
+    doors = Doors(section, service, metrics_page=page)
+    await doors.open()
+    async with httpx2.AsyncClient() as client:
+        url = f"http://127.0.0.1:{http_port}{path}"
+        codes = [
+            (await client.get(url, headers=bearer(key))).status_code
+            for key in (keys.tenant, keys.operator)
+        ]
+    await doors.close()
+    assert codes == ([403, 200] if path == METRICS_PATH else [400, 400])
 
 
 async def test_openai_s_own_client_enters_with_its_api_key(
