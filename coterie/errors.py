@@ -58,6 +58,7 @@ __all__ = [
 
 KIND_KEY = "coterie-error"
 _UNREACHED = ("failed to connect", "dns resolution failed", "connection refused")
+_TOO_LARGE = "larger than max"
 
 
 class UnavailableError(CoterieError):
@@ -110,13 +111,18 @@ def error_of(call: FailedCall, site: CallSite) -> CoterieError:
         error = named(details or named.kind, param=told.param)
         error.retry_after_s = told.retry_after_s
         return error
-    error = ERROR_OF_CODE.get(code, CoterieError)(
-        _message(code, details, site), param=told.param
-    )
+    error = _class_of(code, details)(_message(code, details, site), param=told.param)
     error.retry_after_s = told.retry_after_s
-    if code is grpc.StatusCode.UNAVAILABLE and told.retry_after_s is None:
+    if told.retry_after_s is None and _is_absent(code, details):
         error.retry_after_s = 0.0  # gRPC connects anew by itself
     return error
+
+
+def _class_of(code: grpc.StatusCode, details: str) -> type[CoterieError]:
+    """Where no cluster has named it."""
+    if _is_too_large(code, details):
+        return RequestTooLargeError
+    return ERROR_OF_CODE.get(code, CoterieError)
 
 
 def _kind_of(call: FailedCall) -> str:
@@ -135,14 +141,25 @@ def _message(code: grpc.StatusCode, details: str, site: CallSite) -> str:
         )
     if code is grpc.StatusCode.UNIMPLEMENTED:
         return f"{site.address} answers, but not as a Coterie cluster does ({details})"
-    if code is grpc.StatusCode.UNAVAILABLE and _is_unreached(details):
+    if _is_too_large(code, details):
+        return f"the request has more bytes than {site.address} takes ({details}); send less"
+    if _is_absent(code, details):
         return f"no Coterie cluster answers at {site.address}; start one with `coterie up`"
     if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
         return f"the connection to {site.address} ended before the answer did: {details}"
     return details or code.name
 
 
-def _is_unreached(details: str) -> bool:
-    """Whether no connection came about, by the words of gRPC's own messages."""
+def _is_absent(code: grpc.StatusCode, details: str) -> bool:
+    """Whether no connection came about, by the words of gRPC's own messages.
+
+    A connection that was lost is another matter: the request may have been at work.
+    """
     text = details.lower()
-    return not text or any(mark in text for mark in _UNREACHED)
+    is_unreached = not text or any(mark in text for mark in _UNREACHED)
+    return code is grpc.StatusCode.UNAVAILABLE and is_unreached
+
+
+def _is_too_large(code: grpc.StatusCode, details: str) -> bool:
+    """Whether gRPC itself, which knows no kinds, has refused a message for its size."""
+    return code is grpc.StatusCode.RESOURCE_EXHAUSTED and _TOO_LARGE in details

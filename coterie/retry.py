@@ -1,9 +1,9 @@
 """When a request that failed is sent again by itself.
 
-Only one that has not begun, as far as is known: the cluster had no room or no
-replica for it and said when to come back, or the gateway was not reached, or was
-lost before anything came back. An `EngineError` is left to the caller: the request
-was at work, and may be what ended the engine.
+Only one that has not begun: the cluster had no room or no replica for it and said
+when to come back, or no gateway was reached. An `EngineError` is left to the caller:
+the request was at work, and may be what ended the engine. So is a connection that was
+lost: what became of the request is not known.
 """
 
 import random

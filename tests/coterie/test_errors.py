@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from coterie import Client, errors
 from coterie.connection import Connection
 from coterie.errors import CallSite, error_of
+from coterie.v1 import inference_pb2_grpc
 from tests.builders.fake_inference import FakeInference
 
 RAISED = [
@@ -106,6 +108,24 @@ def test_a_connection_that_breaks_is_not_told_as_an_absent_cluster() -> None:
     assert (
         error.message == "the connection to host:1 ended before the answer did: Socket closed"
     )
+
+
+def test_a_connection_that_breaks_asks_for_no_other_try() -> None:
+    error = error_of(_Failed(grpc.StatusCode.UNAVAILABLE, "Socket closed"), CallSite("host:1"))
+    assert error.retry_after_s is None
+
+
+def test_a_message_that_grpc_finds_too_large_is_told_as_that(fake: FakeInference) -> None:
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        server = grpc.server(pool, options=[("grpc.max_receive_message_length", 1000)])
+        inference_pb2_grpc.add_InferenceServicer_to_server(fake, server)
+        address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+        server.start()
+        with Client(address) as client:
+            with pytest.raises(errors.RequestTooLargeError, match=r"1000.*; send less"):
+                client.generate_unary("x" * 2000)
+            assert client.generate_unary("x" * 500).text
+        server.stop(grace=0).wait()
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,11 @@
 """Requests that have not begun are sent again; those that have are not."""
 
+import contextlib
+import socket
+import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 import grpc
 import pytest
@@ -90,6 +93,51 @@ class Failing(FakeInference):
     def _enter(self, request: Any, context: grpc.ServicerContext) -> None:
         self.failure = self.failures.pop(0) if self.failures else None
         super()._enter(request, context)
+
+
+class Relay:
+    """A way to a server that can be cut in the middle of a call; then it opens again."""
+
+    def __init__(self, address: str) -> None:
+        host, _, port = address.rpartition(":")
+        self._target = (host, int(port))
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
+        self._ends: list[socket.socket] = []
+
+    def cut_when(self, is_time: Callable[[], object]) -> None:
+        while not is_time():
+            time.sleep(0.01)
+        self._cut()
+
+    def _cut(self) -> None:
+        for end in self._ends:
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._cut()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                near, _ = self._listener.accept()
+                far = socket.create_connection(self._target)
+                self._ends += [near, far]
+                for pair in ((near, far), (far, near)):
+                    threading.Thread(target=_carry, args=pair, daemon=True).start()
+
+
+def _carry(source: socket.socket, target: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while data := source.recv(65536):
+            target.sendall(data)
 
 
 def streamed(client: Client) -> str:
@@ -189,6 +237,22 @@ def test_a_gateway_that_comes_back_is_found_again(unused_tcp_port: int) -> None:
         assert whole(client) == REPLY
     with serving(fake, unused_tcp_port), client:
         assert whole(client) == REPLY
+
+
+@pytest.mark.parametrize("ask", [streamed, whole])
+def test_a_request_whose_connection_is_lost_while_it_is_at_work_is_sent_once(
+    ask: Callable[[Client], str],
+) -> None:
+    fake = FakeInference()
+    fake.hold_after = 0
+    with serving(fake) as address, Relay(address) as relay, Client(relay.address) as client:
+        cut = threading.Thread(target=relay.cut_when, args=(lambda: fake.requests,))
+        cut.start()
+        with pytest.raises(errors.UnavailableError, match="ended before the answer"):
+            ask(client)
+        cut.join()
+        time.sleep(2 * FIRST_DELAY_S * (1 + JITTER))
+    assert len(fake.requests) == 1
 
 
 def test_cancelling_ends_the_wait_for_another_try() -> None:
