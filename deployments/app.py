@@ -16,8 +16,8 @@ from deployments.engine.plan import Device, plan_placement
 from deployments.engine.replica import EngineReplica
 from deployments.gateway.replica import Gateway
 from deployments.gateway.replica_watch import ReplicaWatch
-from deployments.local_cluster import write_secret_once
 from deployments.replica_logging import logging_config
+from deployments.secret_file import checked_secret, shared_secret
 from deployments.settings import ClusterSection, GatewaySection, ModelSection
 from infra.telemetry.settings import TelemetrySection
 from router.settings import AdmissionSection, RouterSection, TenantSection
@@ -79,13 +79,13 @@ def link_token(state_dir: Path) -> str:
 
     From the environment where it is set (a Kubernetes secret, say), else from
     a file of the state directory that is made once. It must not change with
-    the configuration, as every change would restart all engines.
+    the configuration, as every change would restart all engines. Raises ConfigError
+    for one that is too short.
     """
-    if given := os.environ.get(LINK_TOKEN_VARIABLE):
-        return given
-    path = state_dir / "link_token"
-    write_secret_once(path)
-    return path.read_text()
+    given = os.environ.get(LINK_TOKEN_VARIABLE)
+    if given is not None:
+        return checked_secret(given, LINK_TOKEN_VARIABLE)
+    return shared_secret(state_dir / "link_token")
 
 
 def _engine(

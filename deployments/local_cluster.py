@@ -22,6 +22,7 @@ from typing import IO
 import psutil
 
 from deployments.engine import scratch
+from deployments.secret_file import shared_secret
 from deployments.settings import ClusterSection
 from infra.errors import ConfigError
 
@@ -112,23 +113,12 @@ def use_auth_token(section: ClusterSection) -> None:
     """Let this process and its children speak to the local cluster.
 
     Ray asks every caller for a token; ours lies in the state directory, for
-    its owner's eyes only.
+    its owner's eyes only. Raises ConfigError where that is empty or too short.
     """
     path = section.state_dir.expanduser() / "ray_auth_token"
-    write_secret_once(path)
+    shared_secret(path)
     os.environ["RAY_AUTH_MODE"] = "token"
     os.environ["RAY_AUTH_TOKEN_PATH"] = str(path)
-
-
-def write_secret_once(path: Path) -> None:
-    """Put a random secret into a file that only its owner can read, if there is none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-    except FileExistsError:
-        return
-    with os.fdopen(descriptor, "w") as file:
-        file.write(os.urandom(32).hex())
 
 
 def _record(section: ClusterSection) -> Path:
