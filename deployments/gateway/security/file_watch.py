@@ -12,7 +12,7 @@ from typing import Protocol
 
 log = logging.getLogger(__name__)
 
-Signature = tuple[int, int, int, int]
+Signature = tuple[int, int, int, int, int]
 
 
 class Refreshed(Protocol):
@@ -21,7 +21,8 @@ class Refreshed(Protocol):
     def refresh(self) -> None:
         """Take what the files say where they have changed; it may block on a disk.
 
-        Files that do not hold change nothing, and are complained of in the log.
+        Files that do not hold change nothing, are complained of in the log once, and
+        are tried again: a disk may fail without the file becoming another one.
         """
         ...
 
@@ -35,7 +36,9 @@ def signature_of(path: Path) -> Signature | None:
         found = path.stat()
     except OSError:
         return None
-    return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size
+    # The time of the last change of mode, owner or content, which nobody can set back.
+    changed_ns = found.st_ctime_ns
+    return found.st_dev, found.st_ino, found.st_mtime_ns, changed_ns, found.st_size
 
 
 async def watch(sources: Sequence[Refreshed], period_s: float = 1.0) -> None:

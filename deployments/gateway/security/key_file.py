@@ -34,8 +34,8 @@ class KeyFile:
     """The keys of a file that are in effect.
 
     `known_tenants` are the tenants that entries may name; None is any. A file
-    that does not hold when it changes leaves the keys as they were, and is
-    complained of in the log once.
+    that does not hold when it changes leaves the keys as they were, is complained
+    of in the log once, and tried again until it holds.
     """
 
     def __init__(self, path: Path, known_tenants: Collection[str] | None = None) -> None:
@@ -43,6 +43,7 @@ class KeyFile:
         self._path = path
         self._known_tenants = known_tenants
         self._signature: Signature | None = signature_of(path)
+        self._complaint = ""
         try:
             self.ring = self._read()
         except ConfigError as error:
@@ -54,13 +55,17 @@ class KeyFile:
         found = signature_of(self._path)
         if found == self._signature:
             return
-        self._signature = found
         try:
             self.ring = self._read()
         except ConfigError as error:
-            log.error("the changed file of API keys is not taken, the old keys stay: %s", error)
-        else:
-            log.warning("%s has changed: %d API keys", self._path, len(self.ring))
+            if self._complaint != str(error):
+                log.error(
+                    "the changed file of API keys is not taken, the old keys stay: %s", error
+                )
+            self._complaint = str(error)
+            return
+        self._signature, self._complaint = found, ""
+        log.warning("%s has changed: %d API keys", self._path, len(self.ring))
 
     def _read(self) -> KeyRing:
         entries = read_entries(self._path)

@@ -1,10 +1,18 @@
 """TLS of both doors: certificates from files, and anew when these change.
 
 Connections that are open keep what they began with; new ones get the new certificate.
+
+The files are read once for both doors, and what was read is what is checked and what
+is loaded. A context that is in use is never changed, since connections are made of it
+while the files are looked at on a thread: each reading makes a context of its own, and
+a handshake is pointed at the newest one as it begins.
 """
 
 import logging
+import os
 import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +24,8 @@ from infra.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
+_PEM_MARK = b"-----BEGIN CERTIFICATE-----"
+
 
 class _Pems(NamedTuple):
     certificate: bytes
@@ -23,25 +33,35 @@ class _Pems(NamedTuple):
     client_ca: bytes | None
 
 
+class _InEffect(NamedTuple):
+    """One reading of the files, for each door; both change at once."""
+
+    grpc: grpc.ServerCertificateConfiguration
+    http: ssl.SSLContext
+
+
 class TlsFiles:
     """The certificates in effect, in the form that each door's server takes.
 
     Files that do not hold when they change leave all as it was, and are complained
-    of in the log once.
+    of in the log once; they are tried again until they hold.
     """
 
     def __init__(self, section: TlsSection) -> None:
         """Reads the files. Raises ConfigError that names the key of the bad one."""
         self._section = section
         self._signatures = self._look()
-        self._grpc = _grpc_configuration(_read(section))
-        self._grpc_given = self._grpc
-        self.http_context = _http_context(section)
+        self._complaint = ""
+        pems = _read(section)
+        self._in_effect = _load(pems, section)
+        self._grpc_given = self._in_effect.grpc
+        self.http_context = _http_context(pems, section)
+        self.http_context.sni_callback = self._point_at_newest
 
     def grpc_credentials(self) -> grpc.ServerCredentials:
         """For one server, which asks for changes at each new connection."""
         return grpc.dynamic_ssl_server_credentials(
-            self._grpc,
+            self._in_effect.grpc,
             self._changed_grpc,  # type: ignore[arg-type]  # None is "no change"
             require_client_authentication=self._section.client_ca_file is not None,
         )
@@ -51,24 +71,31 @@ class TlsFiles:
         found = self._look()
         if found == self._signatures:
             return
-        self._signatures = found
         try:
-            pems = _read(self._section)
+            self._in_effect = _load(_read(self._section), self._section)
         except ConfigError as error:
-            log.error("changed certificates are not taken, the old ones stay: %s", error)
+            if self._complaint != str(error):
+                log.error("changed certificates are not taken, the old ones stay: %s", error)
+            self._complaint = str(error)
             return
-        self._grpc = _grpc_configuration(pems)
-        _load(self.http_context, self._section)
+        self._signatures, self._complaint = found, ""
         log.warning("%s has changed and is in effect", self._section.certificate_file)
 
     def _look(self) -> list[Signature | None]:
         return [signature_of(path) for path in _paths(self._section)]
 
     def _changed_grpc(self) -> grpc.ServerCertificateConfiguration | None:
-        if self._grpc is self._grpc_given:
+        newest = self._in_effect.grpc
+        if newest is self._grpc_given:
             return None
-        self._grpc_given = self._grpc
-        return self._grpc
+        self._grpc_given = newest
+        return newest
+
+    def _point_at_newest(
+        self, handshake: ssl.SSLSocket | ssl.SSLObject, _name: str | None, _: ssl.SSLContext
+    ) -> None:
+        """OpenSSL calls it in each handshake, also for a client that names no server."""
+        handshake.context = self._in_effect.http
 
 
 def _paths(section: TlsSection) -> list[Path]:
@@ -77,16 +104,17 @@ def _paths(section: TlsSection) -> list[Path]:
 
 
 def _read(section: TlsSection) -> _Pems:
-    """The files, which hold and belong together."""
     client_ca = section.client_ca_file
-    pems = _Pems(
+    return _Pems(
         _bytes("certificate_file", section.certificate_file),
         _bytes("key_file", section.key_file),
         None if client_ca is None else _bytes("client_ca_file", client_ca),
     )
-    # A context of its own: a bad pair would leave half of itself in one that is in use.
-    _load(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), section)
-    return pems
+
+
+def _load(pems: _Pems, section: TlsSection) -> _InEffect:
+    """Raises ConfigError for what does not hold or does not belong together."""
+    return _InEffect(http=_http_context(pems, section), grpc=_grpc_configuration(pems))
 
 
 def _bytes(key: str, path: Path) -> bytes:
@@ -96,37 +124,46 @@ def _bytes(key: str, path: Path) -> bytes:
         raise ConfigError(f"gateway.tls.{key}: {path}: {error.strerror}") from error
 
 
-def _http_context(section: TlsSection) -> ssl.SSLContext:
+def _http_context(pems: _Pems, section: TlsSection) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
-    if section.client_ca_file is not None:
+    try:
+        with _in_memory(pems.certificate) as certificate, _in_memory(pems.key) as key:
+            # Without a password OpenSSL would ask the terminal for that of a locked key.
+            context.load_cert_chain(certificate, key, password="")
+    except ssl.SSLError as error:
+        raise ConfigError(_fault(section, pems, error)) from error
+    if pems.client_ca is not None:
         context.verify_mode = ssl.CERT_REQUIRED
-    _load(context, section)
+        _trust(context, pems.client_ca, section)
     return context
 
 
-def _load(context: ssl.SSLContext, section: TlsSection) -> None:
-    certificate, key = section.certificate_file, section.key_file
+def _trust(context: ssl.SSLContext, client_ca: bytes, section: TlsSection) -> None:
     try:
-        # Without a password OpenSSL would ask the terminal for that of a locked key.
-        context.load_cert_chain(certificate, key, password="")
-    except ssl.SSLError as error:
-        raise ConfigError(_fault(section, error)) from error
-    try:
-        if section.client_ca_file is not None:
-            context.load_verify_locations(section.client_ca_file)
+        with _in_memory(client_ca) as path:
+            context.load_verify_locations(path)
     except ssl.SSLError as error:
         raise ConfigError(
             f"gateway.tls.client_ca_file: {section.client_ca_file} holds no certificate in PEM"
         ) from error
 
 
-def _fault(section: TlsSection, error: ssl.SSLError) -> str:
+@contextmanager
+def _in_memory(content: bytes) -> Iterator[str]:
+    """Path of a file on no disk: OpenSSL takes files alone, and those may have changed."""
+    with os.fdopen(os.memfd_create("pem"), "wb") as file:
+        file.write(content)
+        file.flush()
+        yield f"/proc/self/fd/{file.fileno()}"
+
+
+def _fault(section: TlsSection, pems: _Pems, error: ssl.SSLError) -> str:
     certificate, key = section.certificate_file, section.key_file
     if error.reason == "KEY_VALUES_MISMATCH":
         return f"gateway.tls.key_file: {key} is not the key of certificate_file {certificate}"
-    if b"-----BEGIN CERTIFICATE-----" not in certificate.read_bytes():
+    if _PEM_MARK not in pems.certificate:
         return f"gateway.tls.certificate_file: {certificate} holds no certificate in PEM"
     return f"gateway.tls.key_file: {key} holds no private key in PEM without a password"
 

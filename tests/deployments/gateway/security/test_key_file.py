@@ -1,6 +1,7 @@
 """The file of keys: written whole, read anew when it changes, by whatever way it does."""
 
 import asyncio
+import errno
 import logging
 import os
 import stat
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from deployments.gateway.security.api_keys import KeyEntry, new_key, sha256_of
-from deployments.gateway.security.file_watch import watch
+from deployments.gateway.security.file_watch import signature_of, watch
 from deployments.gateway.security.key_file import KeyFile, changing, read_entries
 from infra.errors import ConfigError, UnauthenticatedError
 
@@ -129,6 +130,36 @@ def test_a_broken_file_leaves_the_keys_and_is_complained_of_once(
     (tmp_path / "other.yaml").replace(path)
     file.refresh()
     assert tenant_of(file, other) == "acme"
+
+
+def test_a_revocation_is_taken_though_the_file_could_not_be_read_at_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "keys.yaml"
+    key = add(path)
+    file = KeyFile(path)
+    path.write_text("keys: []\n")
+    with monkeypatch.context() as denied:
+        denied.setattr(Path, "read_text", _raise_no_access)
+        file.refresh()
+        file.refresh()
+    assert tenant_of(file, key) == "acme"
+    assert caplog.text.count("the old keys stay") == 1
+    file.refresh()
+    assert tenant_of(file, key) is None
+
+
+def _raise_no_access(*_: object, **__: object) -> str:
+    raise PermissionError(errno.EACCES, "Permission denied")
+
+
+def test_a_file_of_the_same_size_and_time_is_seen_to_have_changed(tmp_path: Path) -> None:
+    path = tmp_path / "keys.yaml"
+    path.write_text("one")
+    before, found = signature_of(path), path.stat()
+    path.write_text("two")
+    os.utime(path, ns=(found.st_atime_ns, found.st_mtime_ns))
+    assert signature_of(path) != before
 
 
 def test_a_tenant_that_the_configuration_does_not_name_is_refused(tmp_path: Path) -> None:
