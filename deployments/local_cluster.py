@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO
@@ -24,6 +25,7 @@ import psutil
 from deployments.engine import scratch
 from deployments.secret_file import shared_secret
 from deployments.settings import ClusterSection
+from infra.atomic_file import replacing
 from infra.errors import ConfigError
 
 _START_TIMEOUT_S = 60.0
@@ -57,15 +59,21 @@ class LocalCluster:
     def stop(self) -> None:
         """End all of its processes and remove its temporary files."""
         leader = self._process()
-        if leader is not None:
+        if leader is not None and self.is_reachable:
             members = [leader, *leader.children(recursive=True)]
-            if self.is_reachable:
-                leader.send_signal(signal.SIGTERM)
-                _, members = psutil.wait_procs(members, timeout=_STOP_TIMEOUT_S)
-            for process in members:
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    process.kill()
-            psutil.wait_procs(members, timeout=5)
+            leader.send_signal(signal.SIGTERM)
+            _, left = psutil.wait_procs(members, timeout=_STOP_TIMEOUT_S)
+            _kill(left)
+        self.kill()
+
+    def kill(self) -> None:
+        """The same at once, for a cluster that is not up: its leader may not yet know
+        how to end the others."""
+        leader = self._process()
+        if leader is not None:
+            # While it is held it starts no more of them.
+            leader.suspend()
+            _kill([leader, *leader.children(recursive=True)])
         _remove_tree(self.temp_dir)
         scratch.sweep()
 
@@ -79,11 +87,20 @@ class LocalCluster:
 
 
 def find(section: ClusterSection) -> LocalCluster | None:
-    """The running local cluster of this state directory and application, if any."""
+    """The local cluster of this state directory and application, if one runs or starts.
+
+    Raises ConfigError for a record that cannot be read.
+    """
+    record = _record(section)
     try:
-        cluster = LocalCluster(**json.loads(_record(section).read_text()))
+        cluster = LocalCluster(**json.loads(record.read_text()))
     except FileNotFoundError:
         return None
+    except (ValueError, TypeError) as error:
+        raise ConfigError(
+            f"{record} is no record of a cluster; end its Ray processes, if there are any, "
+            "and remove the file"
+        ) from error
     return cluster if cluster.is_alive else None
 
 
@@ -93,7 +110,10 @@ def forget(section: ClusterSection) -> None:
 
 
 def start(section: ClusterSection) -> LocalCluster:
-    """Start a cluster and record it. Raises ConfigError if it does not come up."""
+    """Start a cluster and record it. Raises ConfigError if it does not come up.
+
+    However a start fails or is interrupted, nothing of it is left.
+    """
     state_dir = section.state_dir.expanduser()
     state_dir.mkdir(parents=True, exist_ok=True)
     # Ray puts Unix sockets below it, whose paths must stay under 108 bytes.
@@ -104,8 +124,15 @@ def start(section: ClusterSection) -> LocalCluster:
         leader = _spawn(section, temp_dir, ports, log)
     started_s = psutil.Process(leader.pid).create_time()
     cluster = LocalCluster(leader.pid, started_s, f"127.0.0.1:{ports[0]}", temp_dir)
-    _wait_started(leader, cluster, log_path)
-    _record(section).write_text(json.dumps(asdict(cluster)))
+    try:
+        # Before it is waited for: a cluster that nobody knows of could not be ended.
+        with replacing(_record(section)) as file:
+            file.write(json.dumps(asdict(cluster)).encode())
+        _wait_started(leader, log_path)
+    except BaseException:
+        cluster.kill()
+        forget(section)
+        raise
     return cluster
 
 
@@ -167,13 +194,10 @@ def _spawn(
     )
 
 
-def _wait_started(
-    leader: "subprocess.Popen[str]", cluster: LocalCluster, log_path: Path
-) -> None:
+def _wait_started(leader: "subprocess.Popen[str]", log_path: Path) -> None:
     deadline = time.monotonic() + _START_TIMEOUT_S
     while "Ray runtime started" not in log_path.read_text():
         if leader.poll() is not None or time.monotonic() > deadline:
-            cluster.stop()
             raise ConfigError(f"Ray did not start; its messages are in {log_path}")
         time.sleep(0.05)
 
@@ -185,6 +209,13 @@ def free_ports(count: int) -> list[int]:
         for each in sockets:
             each.bind(("127.0.0.1", 0))
         return [each.getsockname()[1] for each in sockets]
+
+
+def _kill(processes: Sequence[psutil.Process]) -> None:
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(processes, timeout=5)
 
 
 def _remove_tree(path: str) -> None:

@@ -3,7 +3,9 @@
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
+from signal import SIGINT
 
 import psutil
 import pytest
@@ -13,6 +15,48 @@ from deployments import local_cluster
 from deployments.settings import ClusterSection
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
+
+
+START = """
+import sys
+from pathlib import Path
+from deployments import local_cluster
+from deployments.settings import ClusterSection
+
+section = ClusterSection(state_dir=Path(sys.argv[1]), app_name="interrupted")
+local_cluster.use_auth_token(section)
+local_cluster.start(section)
+"""
+
+
+def test_ctrl_c_while_ray_starts_leaves_nothing_of_it(tmp_path: Path) -> None:
+    starting = subprocess.Popen(
+        [sys.executable, "-c", START, str(tmp_path)], stderr=subprocess.DEVNULL
+    )
+    section = ClusterSection(state_dir=tmp_path, app_name="interrupted")
+    cluster = None
+    members: list[psutil.Process] = []
+    while len(members) < 3:
+        assert starting.poll() is None
+        cluster = cluster or local_cluster.find(section)
+        if cluster is not None:
+            leader = psutil.Process(cluster.pid)
+            members = [leader, *leader.children(recursive=True)]
+        time.sleep(0.01)
+    starting.send_signal(SIGINT)
+    starting.wait(30)
+    assert cluster is not None
+    assert local_cluster.find(section) is None
+    assert not Path(cluster.temp_dir).exists()
+    time.sleep(2)  # what was being started as it ended would be there by then
+    assert not [p for p in psutil.process_iter() if cluster.temp_dir in _command_line(p)]
+
+
+def _command_line(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
 
 
 @pytest.mark.parametrize("is_cleaned", [True, False])
