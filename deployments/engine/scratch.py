@@ -13,6 +13,7 @@ import fcntl
 import logging
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -85,15 +86,29 @@ def sweep(parent: Path | None = None) -> None:
 
 
 def _locked(path: Path) -> int | None:
-    """The folder's lock, as a file descriptor; None if another holds it."""
+    """The folder's lock, as a file descriptor; None if another holds it.
+
+    Anyone may put a folder into a temporary directory that all share, and its list would
+    have us remove the memory of living replicas: so folder and lock must be this user's.
+    """
     try:
-        lock = os.open(path / _LOCK, os.O_RDWR)
+        # No link: what it leads to may be changed for another folder's.
+        lock = os.open(path / _LOCK, os.O_RDWR | os.O_NOFOLLOW)
     except OSError:
         # Not quite made yet, or another user's.
         return None
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(lock)
-        return None
-    return lock
+        if _is_ours(path, lock):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return lock
+    except OSError:
+        # Held by another, or gone by now.
+        pass
+    os.close(lock)
+    return None
+
+
+def _is_ours(path: Path, lock: int) -> bool:
+    folder = path.lstat()
+    owners = {folder.st_uid, os.fstat(lock).st_uid}
+    return stat.S_ISDIR(folder.st_mode) and owners == {os.getuid()}

@@ -1,7 +1,9 @@
 """A replica's temporary folder: who may clear it up, and what goes with it."""
 
+import os
 import subprocess
 import sys
+from multiprocessing import resource_tracker
 from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
 
@@ -83,3 +85,43 @@ def test_the_environment_leads_into_the_folder(
     )
     assert Path(made.stdout.strip()).parent == scratch.path
     scratch.remove()
+
+
+def test_what_another_user_made_is_left_alone_with_the_memory_it_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = _abandoned(tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "getuid", lambda: os.geteuid() + 1)
+        sweep(tmp_path)
+    try:
+        assert Path("/dev/shm", memory.name).exists()
+    finally:
+        memory.close()
+        sweep(tmp_path)
+    assert not Path("/dev/shm", memory.name).exists()
+
+
+@pytest.mark.parametrize("linked", ["lock", ""])
+def test_a_link_to_a_folder_or_to_a_lock_is_not_followed(tmp_path: Path, linked: str) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "lock").touch()
+    folder = tmp_path / "coterie-engine-trap"
+    if linked:
+        folder.mkdir()
+    (folder / linked).symlink_to(outside / linked)
+    sweep(tmp_path)
+    assert (folder / linked).is_symlink()
+    assert (outside / "lock").exists()
+
+
+def _abandoned(parent: Path) -> SharedMemory:
+    """Memory that the folder of a dead replica names."""
+    memory = SharedMemory(create=True, size=4096)
+    resource_tracker.unregister(f"/{memory.name}", "shared_memory")
+    folder = parent / "coterie-engine-dead"
+    folder.mkdir()
+    (folder / "lock").touch()
+    (folder / "shared-memory").write_text(memory.name)
+    return memory
