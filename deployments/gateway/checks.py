@@ -122,16 +122,17 @@ def fit_to_context(num_prompt_tokens: int, sampling: Sampling, max_model_len: in
     room = max_model_len - num_prompt_tokens
     if room < 1:
         raise PromptTooLongError(
-            f"the prompt has {num_prompt_tokens} tokens and the model takes {max_model_len} "
-            f"with the output; shorten the prompt to at most {max_model_len - 1}",
+            f"this model's maximum context length is {max_model_len} tokens, output included, "
+            f"and the prompt has {num_prompt_tokens}; shorten the prompt to at most "
+            f"{max_model_len - 1}",
             param="prompt",
         )
     wanted = sampling.max_tokens
     if wanted is not None and wanted > room:
         raise PromptTooLongError(
-            f"the prompt ({num_prompt_tokens} tokens) and {field('max_tokens')} ({wanted}) "
-            f"exceed the model's {max_model_len}; set {field('max_tokens')} to at most {room} "
-            "or shorten the prompt",
+            f"this model's maximum context length is {max_model_len} tokens, less than the "
+            f"prompt's {num_prompt_tokens} and {wanted} of {field('max_tokens')}; set "
+            f"{field('max_tokens')} to at most {room} or shorten the prompt",
             param="max_tokens",
         )
     fitted = room if wanted is None else wanted

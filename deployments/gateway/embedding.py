@@ -111,7 +111,7 @@ def check_length(num_prompt_tokens: int, max_model_len: int) -> None:
         raise InvalidArgumentError("a prompt has no tokens; give some text", param="prompt")
     if num_prompt_tokens > max_model_len:
         raise PromptTooLongError(
-            f"a prompt has {num_prompt_tokens} tokens and the model takes {max_model_len}; "
-            "shorten or split it",
+            f"this model's maximum context length is {max_model_len} tokens, and a prompt has "
+            f"{num_prompt_tokens}; shorten or split it",
             param="prompt",
         )

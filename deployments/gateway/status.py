@@ -13,11 +13,15 @@ from infra import errors
 
 
 class Status(NamedTuple):
-    """How one kind of failure looks from outside."""
+    """How one kind of failure looks from outside.
+
+    `is_passing` says that the same request may pass later.
+    """
 
     grpc_code: grpc.StatusCode
     http_status: int
     openai_type: str
+    is_passing: bool = False
 
 
 INTERNAL = Status(grpc.StatusCode.INTERNAL, 500, "server_error")
@@ -38,11 +42,15 @@ STATUS_TABLE: dict[type[errors.CoterieError], Status] = {
         grpc.StatusCode.PERMISSION_DENIED, 403, "invalid_request_error"
     ),
     errors.CapacityError: Status(
-        grpc.StatusCode.RESOURCE_EXHAUSTED, 429, "rate_limit_exceeded"
+        grpc.StatusCode.RESOURCE_EXHAUSTED, 429, "rate_limit_exceeded", is_passing=True
     ),
-    errors.NoReplicaError: Status(grpc.StatusCode.UNAVAILABLE, 503, "server_error"),
+    errors.NoReplicaError: Status(
+        grpc.StatusCode.UNAVAILABLE, 503, "server_error", is_passing=True
+    ),
     errors.DeadlineError: Status(grpc.StatusCode.DEADLINE_EXCEEDED, 504, "timeout"),
-    errors.EngineError: Status(grpc.StatusCode.UNAVAILABLE, 503, "server_error"),
+    errors.EngineError: Status(
+        grpc.StatusCode.UNAVAILABLE, 503, "server_error", is_passing=True
+    ),
 }
 
 

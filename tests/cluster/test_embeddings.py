@@ -104,7 +104,9 @@ def test_what_the_model_cannot_do_is_refused(client: OpenAI) -> None:
         "invalid_argument": lambda: client.embeddings.create(
             model="last", input="a", dimensions=64
         ),
-        "prompt_too_long": lambda: client.embeddings.create(model="last", input="a " * 513),
+        "context_length_exceeded": lambda: client.embeddings.create(
+            model="last", input="a " * 513
+        ),
     }
     for code, ask in refusals.items():
         with pytest.raises(BadRequestError) as caught:

@@ -9,12 +9,18 @@ from typing import NamedTuple
 import msgspec
 
 from deployments.gateway.error_feed import answered
-from deployments.gateway.status import INTERNAL, status_of
+from deployments.gateway.status import INTERNAL, Status, status_of
 from infra.errors import CoterieError
 
 _MAX_MESSAGE_CHARS = 1000
 # Where OpenAI's clients look for a word of their own, in place of our kind.
-_OPENAI_CODES = {"unauthenticated": "invalid_api_key"}
+_OPENAI_CODES = {
+    "prompt_too_long": "context_length_exceeded",
+    "unauthenticated": "invalid_api_key",
+    "unknown_model": "model_not_found",
+}
+# OpenAI's clients send again what failed with 500 or above, unless they are told.
+_NO_RETRY = (b"x-should-retry", b"false")
 _PATH_KINDS = {404: "unknown_path", 405: "method_not_allowed"}
 
 log = logging.getLogger(__name__)
@@ -55,15 +61,13 @@ def to_failure(
         log.error("request %s failed", request_id, exc_info=error)
         answered(CoterieError.kind, "http")
         message = f"the gateway failed; its log tells why under request id {request_id}"
-        return _failure(
-            INTERNAL.http_status, ErrorDetail(message, INTERNAL.openai_type, None, "internal")
-        )
+        return _failure(INTERNAL, ErrorDetail(message, INTERNAL.openai_type, None, "internal"))
     answered(error.kind, "http")
     error = error.renamed(param_names or {})
     message = error.message[:_MAX_MESSAGE_CHARS]
     code = _OPENAI_CODES.get(error.kind, error.kind)
     detail = ErrorDetail(message, status.openai_type, error.param, code)
-    return _failure(status.http_status, detail, error.retry_after_s)
+    return _failure(status, detail, error.retry_after_s)
 
 
 def to_path_failure(status: int, method: str, path: str) -> HttpFailure:
@@ -78,15 +82,14 @@ def to_path_failure(status: int, method: str, path: str) -> HttpFailure:
         message = f"{path} does not take {method}"
     kind = _PATH_KINDS.get(status, "bad_request")
     answered(kind, "http")
-    return _failure(
-        status, ErrorDetail(message[:_MAX_MESSAGE_CHARS], "invalid_request_error", None, kind)
-    )
+    detail = ErrorDetail(message[:_MAX_MESSAGE_CHARS], "invalid_request_error", None, kind)
+    return HttpFailure(status, msgspec.json.encode(ErrorBody(detail)), (_NO_RETRY,))
 
 
 def _failure(
-    status: int, detail: ErrorDetail, retry_after_s: float | None = None
+    status: Status, detail: ErrorDetail, retry_after_s: float | None = None
 ) -> HttpFailure:
-    headers: tuple[tuple[bytes, bytes], ...] = ()
+    headers = () if status.is_passing else (_NO_RETRY,)
     if retry_after_s is not None:
-        headers = ((b"retry-after", b"%d" % math.ceil(retry_after_s)),)
-    return HttpFailure(status, msgspec.json.encode(ErrorBody(detail)), headers)
+        headers += ((b"retry-after", b"%d" % math.ceil(retry_after_s)),)
+    return HttpFailure(status.http_status, msgspec.json.encode(ErrorBody(detail)), headers)

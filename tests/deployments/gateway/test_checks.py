@@ -77,8 +77,10 @@ def test_max_tokens_defaults_to_what_the_context_leaves() -> None:
 def test_a_prompt_that_does_not_fit_is_told_what_would(
     num_prompt_tokens: int, max_tokens: int | None, advice: str
 ) -> None:
-    with pytest.raises(PromptTooLongError, match=advice):
+    with pytest.raises(PromptTooLongError, match=advice) as caught:
         fit_to_context(num_prompt_tokens, Sampling(max_tokens=max_tokens), 100)
+    # LiteLLM knows the failure by these words.
+    assert "this model's maximum context length is 100 tokens" in str(caught.value)
 
 
 def test_an_empty_prompt_and_an_impossible_minimum_are_refused() -> None:

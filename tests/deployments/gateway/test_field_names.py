@@ -97,6 +97,7 @@ WRONG_CONVERSATIONS = [
     conversation(*[HI] * 4097),
     conversation(ChatMessage("", "hi")),
     conversation(ChatMessage("r" * 65, "hi")),
+    conversation(ChatMessage("user", "hi", name="n" * 65)),
     conversation(ChatMessage("assistant", "", tool_calls=(CALL,) * 129)),
     conversation(ChatMessage("assistant", "", tool_calls=(CALL,))),
     conversation(ChatMessage("user", "x" * (checks.MAX_TEXT_CHARS + 1))),

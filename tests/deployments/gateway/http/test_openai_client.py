@@ -9,8 +9,16 @@ from openai import OpenAI
 from openai.types.chat import ChatCompletionUserMessageParam
 
 from deployments.types import ChatMessage, Delta, TokenLogprob, TokenLogprobs
-from infra.errors import CapacityError, EngineError, PromptTooLongError, UnknownModelError
+from infra.errors import (
+    CapacityError,
+    DeadlineError,
+    EngineError,
+    InvalidArgumentError,
+    PromptTooLongError,
+    UnknownModelError,
+)
 from tests.builders.fake_service import FakeService, model_card, text_deltas
+from tests.deployments.gateway.http.asking import ask
 from tests.deployments.gateway.http.server import openai_client, serving
 
 pytestmark = pytest.mark.asyncio
@@ -163,30 +171,57 @@ async def test_models_are_listed_and_found_even_with_a_slash_in_the_name() -> No
         "coterie",
         1_700_000_000,
     )
-    assert (caught.value.code, caught.value.param) == ("unknown_model", "model")
+    assert (caught.value.code, caught.value.param) == ("model_not_found", "model")
 
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize(
     ("refusal", "expected", "code"),
     [
-        (UnknownModelError("no such model", param="model"), openai.NotFoundError, None),
-        (PromptTooLongError("too long", param="prompt"), openai.BadRequestError, None),
-        (CapacityError("full"), openai.RateLimitError, None),
-        (EngineError("it died"), openai.InternalServerError, None),
+        (UnknownModelError("no", param="model"), openai.NotFoundError, "model_not_found"),
+        (PromptTooLongError("no"), openai.BadRequestError, "context_length_exceeded"),
+        (CapacityError("full"), openai.RateLimitError, "overloaded"),
+        (EngineError("it died"), openai.InternalServerError, "engine_failed"),
         (ZeroDivisionError("secret"), openai.InternalServerError, "internal"),
     ],
 )
 async def test_a_refusal_has_its_status_whether_streamed_or_not(
-    refusal: Exception, expected: type[openai.APIStatusError], code: str | None, stream: bool
+    refusal: Exception, expected: type[openai.APIStatusError], code: str, stream: bool
 ) -> None:
     service = FakeService(refusal=refusal)
     async with openai_client(service) as client:
         with pytest.raises(expected) as caught:
             await client.completions.create(model="tiny", prompt="hi", stream=stream)
-    assert caught.value.code == (code or getattr(refusal, "kind", None))
+    assert caught.value.code == code
     assert "secret" not in caught.value.message
     assert caught.value.request_id == service.last_call.request_id
+
+
+@pytest.mark.parametrize(
+    ("refusal", "num_calls"),
+    [
+        (DeadlineError("too slow"), 1),
+        (ZeroDivisionError("ours"), 1),
+        (InvalidArgumentError("wrong"), 1),
+        (CapacityError("full", retry_after_s=0), 2),
+        (EngineError("it died", retry_after_s=0), 2),
+    ],
+)
+async def test_the_client_sends_again_only_what_may_pass_later(
+    refusal: Exception, num_calls: int
+) -> None:
+    service = FakeService(refusal=refusal)
+    async with openai_client(service) as client:
+        with pytest.raises(openai.APIStatusError):
+            await client.with_options(max_retries=1).completions.create(
+                model="tiny", prompt="hi"
+            )
+    assert len(service.calls) == num_calls
+
+
+async def test_a_path_that_is_not_there_is_asked_for_once() -> None:
+    response = await ask(FakeService(), "GET", "/v1/nothing")
+    assert (response.status_code, response.headers["x-should-retry"]) == (404, "false")
 
 
 @pytest.mark.parametrize("stream", [False, True])
