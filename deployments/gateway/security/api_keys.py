@@ -33,6 +33,8 @@ KEY_PREFIX = "ct-"
 
 _NUM_RANDOM_BYTES = 32
 _DIGEST = re.compile("[0-9a-f]{64}")
+# Shorter than a key, since a message may have cut it.
+_LIKE_A_KEY = re.compile(r"ct-[A-Za-z0-9_-]{20,}")
 _MAX_KEY_CHARS = 256
 _ID_CHARS = 12
 
@@ -45,6 +47,11 @@ def new_key() -> str:
 def sha256_of(key: str) -> str:
     """What is kept of a key, in hexadecimal digits."""
     return hashlib.sha256(key.encode()).hexdigest()
+
+
+def without_keys(text: str) -> str:
+    """The text with `ct-...` where it has a key, or most of one: for messages and logs."""
+    return _LIKE_A_KEY.sub(f"{KEY_PREFIX}...", text)
 
 
 def read_time(given: str) -> datetime:
@@ -73,16 +80,27 @@ def _digest(given: str) -> str:
     return given
 
 
+def _no_key(given: str) -> str:
+    """No key, else ValueError: what stands here is logged and shown."""
+    if _LIKE_A_KEY.search(given):
+        raise ValueError("is a key, and would be seen; put its SHA-256 under sha256")
+    return given
+
+
 class KeyEntry(Section):
     """What is kept of one key."""
 
-    tenant: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
+    tenant: Annotated[
+        str,
+        Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"),
+        AfterValidator(_no_key),
+    ]
     """Who sends it."""
 
     sha256: Annotated[str, AfterValidator(_digest)]
     """SHA-256 of the key, in hexadecimal digits."""
 
-    label: Annotated[str, Field(max_length=128)] | None = None
+    label: Annotated[str, Field(max_length=128), AfterValidator(_no_key)] | None = None
     """What it is for, for people."""
 
     created: Time | None = None

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from deployments.gateway.security.api_keys import KeyEntry, KeyRing
+from deployments.gateway.security.api_keys import KeyEntry, KeyRing, without_keys
 from deployments.gateway.security.file_watch import Signature, signature_of
 from infra.atomic_file import replacing
 from infra.errors import ConfigError
@@ -69,13 +69,24 @@ class KeyFile:
 
     def _read(self) -> KeyRing:
         entries = read_entries(self._path)
-        _check_tenants(entries, self._known_tenants, self._path)
+        with _keys_unseen():
+            _check_tenants(entries, self._known_tenants, self._path)
         return KeyRing(entries)
 
 
 def read_entries(path: Path) -> list[KeyEntry]:
     """The entries of a file. Raises ConfigError with one line for each problem."""
-    return parse_section(KeyFileSection, read_yaml_file(path)).keys
+    with _keys_unseen():
+        return parse_section(KeyFileSection, read_yaml_file(path)).keys
+
+
+@contextmanager
+def _keys_unseen() -> Iterator[None]:
+    """A ConfigError of the block shows no key, though an operator wrote one into the file."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(without_keys(error.message)) from None
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """A key is in no log, no answer, no error and no output of a command."""
 
 import logging
+import traceback
 from pathlib import Path
 
 import httpx2
@@ -78,6 +79,32 @@ def test_a_key_in_the_place_of_its_digest_is_not_told(
     file.refresh()
     assert "keys[0].sha256: is not 64 hexadecimal digits" in caplog.text
     assert keys.tenant[8:] not in caplog.text
+
+
+MISTAKES = (
+    "keys: ['{key}']\n",
+    "keys: {{{key}: acme}}\n",
+    "{key}: acme\n",
+    "keys:\n- {{tenant: {key}, sha256: {digest}}}\n",
+    "keys:\n- {{tenant: acme, sha256: ['{key}']}}\n",
+    "keys:\n- {{tenant: acme, sha256: {digest}, label: {key}}}\n",
+    "keys:\n- {{tenant: acme, sha256: {digest}, {key}: 1, {key}: 2}}\n",
+)
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+@pytest.mark.parametrize("tenants", [None, ["acme"]])
+def test_a_key_that_an_operator_wrote_into_the_file_is_told_nowhere(
+    keys: Keys, caplog: pytest.LogCaptureFixture, mistake: str, tenants: list[str] | None
+) -> None:
+    file = KeyFile(keys.file) if tenants is None else KeyFile(keys.file, [*tenants, "ops"])
+    keys.file.write_text(mistake.format(key=keys.tenant, digest="a" * 64))
+    file.refresh()
+    with pytest.raises(ConfigError) as failed:
+        KeyFile(keys.file, tenants)
+    told = "".join(traceback.format_exception(failed.value)) + caplog.text
+    assert "the old keys stay" in told
+    assert keys.tenant[:24] not in told
 
 
 @pytest.mark.parametrize("form", ["--show", "--json", "--check"])
