@@ -89,7 +89,7 @@ def to_path_failure(status: int, method: str, path: str) -> HttpFailure:
 def _failure(
     status: Status, detail: ErrorDetail, retry_after_s: float | None = None
 ) -> HttpFailure:
-    headers = () if status.is_passing else (_NO_RETRY,)
+    headers: tuple[tuple[bytes, bytes], ...] = () if status.is_passing else (_NO_RETRY,)
     if retry_after_s is not None:
         headers += ((b"retry-after", b"%d" % math.ceil(retry_after_s)),)
     return HttpFailure(status.http_status, msgspec.json.encode(ErrorBody(detail)), headers)
