@@ -12,7 +12,7 @@ import grpc
 
 from deployments.gateway.caller import current_caller
 from deployments.gateway.error_feed import answered
-from deployments.gateway.rpc.error_details import MAX_MESSAGE_CHARS, trailing_metadata
+from deployments.gateway.rpc.error_details import status_message, trailing_metadata
 from deployments.gateway.status import status_of
 from deployments.types import CallOptions, Door
 from infra.errors import CoterieError, DeadlineError
@@ -79,7 +79,7 @@ async def abort(context: Context, error: CoterieError) -> NoReturn:
     """End the call with the status that stands for the error."""
     answered(error.kind, "grpc")
     code = status_of(error).grpc_code
-    message = error.message[:MAX_MESSAGE_CHARS]
+    message = status_message(error)
     # What was set before, the trace's id, would be lost.
     metadata = (*(context.trailing_metadata() or ()), *trailing_metadata(error))
     try:

@@ -16,12 +16,33 @@ from infra.errors import CoterieError
 KIND_KEY = "coterie-error"
 DETAILS_KEY = "grpc-status-details-bin"
 DOMAIN = "coterie"
-# HTTP/2 peers take 8 KiB of metadata, where the status message is in there too,
-# and here once or twice again, in base64.
+# HTTP/2 peers take 8 KiB of metadata. The status message is in there too, where each
+# byte that is not printable ASCII is written as three ("%E6"), and here once or twice
+# again, in base64. A peer that gets more sees RESOURCE_EXHAUSTED in place of the error.
+_MAX_ENCODED_BYTES = 3 * 1024
 MAX_MESSAGE_CHARS = 1000
 _MAX_DETAIL_CHARS = 300
+_MAX_PARAM_CHARS = 64
 
 TrailingMetadata = tuple[tuple[str, str | bytes], ...]
+
+
+def status_message(error: CoterieError) -> str:
+    """The error's message, cut to what fits into the status."""
+    message = error.message[:MAX_MESSAGE_CHARS]
+    left = _MAX_ENCODED_BYTES
+    for index, char in enumerate(message):
+        left -= _num_encoded_bytes(char)
+        if left < 0:
+            return message[:index]
+    return message
+
+
+def _num_encoded_bytes(char: str) -> int:
+    """Bytes of a character in `grpc-message`, which is percent-encoded UTF-8."""
+    if char.isascii():
+        return 1 if char.isprintable() and char != "%" else 3
+    return 3 * len(char.encode("utf-8", "replace"))
 
 
 def trailing_metadata(error: CoterieError) -> TrailingMetadata:
@@ -41,7 +62,7 @@ def _details(error: CoterieError) -> list[Message]:
     ]
     if error.param is not None:
         violation = error_details_pb2.BadRequest.FieldViolation(
-            field=error.param, description=error.message[:_MAX_DETAIL_CHARS]
+            field=error.param[:_MAX_PARAM_CHARS], description=error.message[:_MAX_DETAIL_CHARS]
         )
         found.append(error_details_pb2.BadRequest(field_violations=[violation]))
     if error.retry_after_s is not None:

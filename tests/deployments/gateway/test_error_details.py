@@ -1,8 +1,10 @@
 """What a client reads of a failure: standard details, and the table in the documents."""
 
+import base64
 import re
 from collections.abc import AsyncIterator
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 import grpc
 import pytest
@@ -12,7 +14,7 @@ from google.rpc import error_details_pb2, status_pb2
 from coterie.v1 import inference_pb2 as pb
 from coterie.v1 import inference_pb2_grpc as pb_grpc
 from deployments.gateway.rpc.door import GrpcDoor
-from deployments.gateway.rpc.error_details import DETAILS_KEY, trailing_metadata
+from deployments.gateway.rpc.error_details import DETAILS_KEY, status_message, trailing_metadata
 from deployments.gateway.status import INTERNAL, STATUS_TABLE, status_of
 from infra import errors
 from infra.errors import (
@@ -89,9 +91,33 @@ def test_the_standard_details_say_what_is_wrong_and_when_to_come_back(
 
 
 @pytest.mark.parametrize("kind", all_kinds())
-def test_every_error_fits_into_the_metadata_that_peers_take(kind: type[CoterieError]) -> None:
-    trailing = trailing_metadata(kind("€" * 100_000, param="prompt"))
-    assert sum(len(key) + len(value) for key, value in trailing) < 3 * 1024
+@pytest.mark.parametrize("char", ["a", "%", "\n", "é", "模", "😀"])
+def test_every_error_fits_into_the_metadata_that_peers_take(
+    kind: type[CoterieError], char: str
+) -> None:
+    error = kind(char * 100_000, param=char * 1000)
+    num_bytes = len(quote(status_message(error), safe=""))
+    for key, value in trailing_metadata(error):
+        given = value.encode() if isinstance(value, str) else base64.b64encode(value)
+        num_bytes += len(key) + len(given)
+    assert num_bytes < 7 * 1024
+    assert len(status_message(error)) >= 250
+
+
+def test_a_message_of_usual_length_is_not_cut() -> None:
+    words = "there is no model ö; this cluster serves: tiny"
+    assert status_message(CoterieError(words)) == words
+
+
+@pytest.mark.parametrize("name", ["模" * 5000, "😀" * 5000, "%" * 5000, "é" * 100])
+async def test_an_error_about_text_in_any_script_arrives_with_its_status(
+    stub: Any, name: str
+) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as failed:
+        await stub.GetModel(pb.GetModelRequest(name=name))
+    assert failed.value.code() is grpc.StatusCode.NOT_FOUND
+    assert name[:50] in str(failed.value.details())
+    assert dict(failed.value.trailing_metadata())["coterie-error"] == "unknown_model"
 
 
 @pytest_asyncio.fixture
