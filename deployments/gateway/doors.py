@@ -16,7 +16,7 @@ from deployments.gateway.checks import MAX_METADATA_BYTES, MAX_STREAMS
 from deployments.gateway.http.protocol import limited_http_protocol
 from deployments.gateway.http_door import http_app
 from deployments.gateway.kserve.door import KServeDoor
-from deployments.gateway.listener import port_taken, shared_socket
+from deployments.gateway.listener import check_port, grpc_address, shared_socket
 from deployments.gateway.rpc.door import GrpcDoor
 from deployments.gateway.rpc.garbled import GarbledRequests
 from deployments.gateway.rpc.health import INFERENCE, KSERVE, HealthDoor
@@ -26,6 +26,7 @@ from deployments.gateway.service import InferenceService
 from deployments.gateway.telemetry.metrics_page import MetricsPage
 from deployments.kserve import grpc_service_pb2_grpc
 from deployments.settings import GatewaySection
+from infra.errors import ConfigError, CoterieError
 
 _MAX_PENDING = 100_000
 
@@ -91,21 +92,28 @@ class Doors:
             )
         )
         self._http_task: asyncio.Task[None] | None = None
+        self._is_closing = False
 
     async def open(self) -> None:
-        """Listen. Raises ConfigError where a port is taken."""
+        """Listen. Raises ConfigError where a port cannot be had, before any is served."""
         section = self._section
-        try:
-            self._security.add_grpc_port(self._grpc, f"{section.host}:{section.grpc_port}")
-        except RuntimeError as error:
-            raise port_taken("gateway.grpc_port", section.grpc_port) from error
-        await self._grpc.start()
+        self._add_grpc_port(section.host, section.grpc_port)
         listener = shared_socket(section.host, section.http_port, "gateway.http_port")
+        await self._grpc.start()
         self._http_task = asyncio.create_task(self._http.serve([listener]))
         self._security.start()
 
+    def check_health(self) -> None:
+        """Raises CoterieError where the HTTP server has ended though nobody closed it."""
+        task = self._http_task
+        if self._is_closing or task is None or not task.done():
+            return
+        cause = None if task.cancelled() else task.exception()
+        raise CoterieError("the gateway's HTTP server has ended") from cause
+
     async def close(self) -> None:
         """Take no new requests; let open ones run on for the drain time."""
+        self._is_closing = True
         self.health.drain()
         self._http.should_exit = True
         await self._grpc.stop(grace=self._section.drain_timeout_s)
@@ -115,6 +123,14 @@ class Doors:
 
     def _guarded(self, page: MetricsPage) -> Endpoint:
         return page.answer if self._section.open_metrics else operators_only(page.answer)
+
+    def _add_grpc_port(self, host: str, port: int) -> None:
+        try:
+            self._security.add_grpc_port(self._grpc, grpc_address(host, port))
+        except RuntimeError as error:
+            # gRPC does not say why; the kernel does.
+            check_port(host, port, "gateway.grpc_port")
+            raise ConfigError(f"gateway.grpc_port: {error}") from error
 
     def _add_reflection(self) -> None:
         from grpc_reflection.v1alpha import reflection  # noqa: PLC0415

@@ -91,6 +91,10 @@ class Gateway:
             "num_tasks": len(asyncio.all_tasks()),
         }
 
+    async def check_health(self) -> None:
+        """Raises CoterieError where a door is gone; Serve then replaces us."""
+        self._doors.check_health()
+
     def _num_held(self) -> dict[str, int]:
         names = [served.section.name for served in self._served]
         return {name: self._gate.num_held(name) for name in names}
