@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from deployments.gateway.conversation_checks import check_tools
+from deployments.gateway.conversation_checks import MAX_MESSAGES, MAX_TOOLS, check_tools
 from deployments.gateway.openai.fields import REFUSED_FIELDS, Refusal
 from deployments.gateway.openai.logprobs import ChatLogprobs, to_chat_logprobs
 from deployments.gateway.openai.request import Count, GenerationRequest, to_sampling
@@ -98,13 +98,13 @@ class ChatRequest(GenerationRequest, frozen=True, kw_only=True, forbid_unknown_f
         "logprobs": "top_logprobs",
     }
 
-    messages: list[Message]
+    messages: Annotated[list[Message], msgspec.Meta(max_length=MAX_MESSAGES)]
     max_completion_tokens: Count | None = None
     logprobs: bool | None = None
     top_logprobs: Count | None = None
     continue_final_message: bool | None = None
     add_generation_prompt: bool | None = None
-    tools: list[ToolItem] | None = None
+    tools: Annotated[list[ToolItem], msgspec.Meta(max_length=MAX_TOOLS)] | None = None
     tool_choice: ToolChoiceWord | NamedChoice | None = None
     parallel_tool_calls: bool | None = None
 

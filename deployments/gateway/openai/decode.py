@@ -7,6 +7,7 @@ from typing import Generic, TypeVar
 import msgspec
 
 from deployments.gateway.openai.fields import Refusal, drop_inactive
+from deployments.gateway.openai.nulls import without_unknown_nulls
 from deployments.gateway.openai.request import BodyRequest
 from infra.errors import InvalidArgumentError
 
@@ -17,6 +18,7 @@ _PLACE = re.compile(r"(?P<words>.*?)(?: - at (?:`key` in )?`\$\.?(?P<path>[^`]*)
 _UNKNOWN = re.compile(r"Object contains unknown field `(?P<name>.*)`", re.DOTALL)
 _MISSING = re.compile(r"Object missing required field `(?P<name>.*)`")
 _PART_TYPE = re.compile(r"(?:messages|input)\[\d+\]\.(?:content|output)\[\d+\]\.type")
+_TOO_MANY = re.compile(r"Expected `array` of length <= (?P<limit>[1-9]\d*)")
 _UNSUPPORTED = ("Expected `null`, got", "Expected `array` of length <= 0")
 
 
@@ -26,7 +28,10 @@ class RequestDecoder(Generic[RequestT]):
     def __init__(self, request_type: type[RequestT], refused: Mapping[str, Refusal]) -> None:
         self.param_names = request_type.param_names
         self._decoder = msgspec.json.Decoder(request_type)
-        self._supported = frozenset(f.name for f in msgspec.structs.fields(request_type))
+        self._kinds = {
+            f.encode_name: msgspec.inspect.type_info(f.type)
+            for f in msgspec.structs.fields(request_type)
+        }
         self._refused = refused
 
     def decode(self, body: bytes) -> RequestT:
@@ -41,14 +46,29 @@ class RequestDecoder(Generic[RequestT]):
             raise InvalidArgumentError("the body's JSON is nested too deeply") from error
 
     def _decode(self, body: bytes) -> RequestT:
+        """Most requests at once; others without what asks for nothing, step by step."""
         try:
             return self._decoder.decode(body)
         except msgspec.ValidationError as error:
-            if _UNKNOWN.fullmatch(str(error)) is None:
-                raise
+            _check_unknown(error)
         given = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
-        kept = drop_inactive(given, self._supported, self._refused)
-        return self._decoder.decode(msgspec.json.encode(kept))
+        kept = drop_inactive(given, frozenset(self._kinds), self._refused)
+        try:
+            return self._decoder.decode(msgspec.json.encode(kept))
+        except msgspec.ValidationError as error:
+            _check_unknown(error)
+        cleaned = {
+            name: without_unknown_nulls(msgspec.json.decode(value), self._kinds[name])
+            for name, value in kept.items()
+        }
+        return self._decoder.decode(msgspec.json.encode(cleaned))
+
+
+def _check_unknown(error: msgspec.ValidationError) -> None:
+    """Raises it again where anything but an unknown field is wrong."""
+    found = _PLACE.fullmatch(str(error))
+    if found is None or _UNKNOWN.fullmatch(found["words"]) is None:
+        raise error
 
 
 def _explained(text: str) -> InvalidArgumentError:
@@ -61,6 +81,8 @@ def _explained(text: str) -> InvalidArgumentError:
     if unknown := _UNKNOWN.fullmatch(words):
         field = _joined(path, unknown["name"][:_MAX_WORDS_CHARS])
         return InvalidArgumentError(f"{field} is not supported; leave it out", param=field)
+    if too_many := _TOO_MANY.fullmatch(words):
+        return InvalidArgumentError(f"{path} has over {too_many['limit']} entries", param=path)
     if words.startswith(_UNSUPPORTED):
         return InvalidArgumentError(f"{path} is not supported; leave it out", param=path)
     if _PART_TYPE.fullmatch(path):

@@ -1,7 +1,7 @@
 """Fields that this API does not act on: which are harmless, which are refused, and why.
 
 A refused field passes with a *neutral* value, one that asks for nothing:
-`"documents": []`, `"echo": false`. A null is always neutral.
+`"documents": []`, `"echo": false`. A null is always neutral, and left out of a mapping.
 """
 
 from collections.abc import Mapping
@@ -102,6 +102,8 @@ def drop_inactive(
 
 def _check_neutral(name: str, raw: msgspec.Raw, refusal: Refusal) -> None:
     value = msgspec.json.decode(raw)
+    if isinstance(value, dict):
+        value = {key: v for key, v in value.items() if v is not None}
     if value is not None and value not in refusal.neutral_values:
         raise InvalidArgumentError(f"leave out {name}: {refusal.why}", param=name)
 

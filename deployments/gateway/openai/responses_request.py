@@ -4,10 +4,11 @@ Nothing is stored here, so a request brings the whole conversation in `input`.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 
+from deployments.gateway.conversation_checks import MAX_MESSAGES, MAX_TOOLS
 from deployments.gateway.openai.fields import REFUSED_FIELDS, Refusal
 from deployments.gateway.openai.forms import JsonObjectFormat, TextFormat, schema_text
 from deployments.gateway.openai.request import BodyRequest, Count
@@ -126,14 +127,14 @@ class ResponsesRequest(BodyRequest, frozen=True, kw_only=True, forbid_unknown_fi
         "structured_output": "text.format",
     }
 
-    input: str | list[InputItem]
+    input: str | Annotated[list[InputItem], msgspec.Meta(max_length=MAX_MESSAGES)]
     model: str | None = None
     instructions: str | None = None
     max_output_tokens: Count | None = None
     temperature: float | None = None
     top_p: float | None = None
     text: TextOptions | None = None
-    tools: list[ResponseTool] | None = None
+    tools: Annotated[list[ResponseTool], msgspec.Meta(max_length=MAX_TOOLS)] | None = None
     tool_choice: ToolChoiceWord | FunctionChoice | None = None
     parallel_tool_calls: bool | None = None
     metadata: dict[str, str] | None = None

@@ -102,6 +102,17 @@ async def test_what_is_too_many_or_too_long_is_refused_before_it_is_submitted(
     assert len(response.content) < 2000
 
 
+@pytest.mark.parametrize(("path", "param"), [(CHAT, "messages"), (RESPONSES, "input")])
+async def test_the_number_of_turns_is_told_before_any_of_them_is_read(
+    path: str, param: str
+) -> None:
+    turns = [{"role": "tool", "content": None}] * (MAX_MESSAGES + 1)
+    response = await post(FakeService(), path, {param: turns})
+    error = response.json()["error"]
+    assert (response.status_code, error["param"]) == (400, param)
+    assert error["message"] == f"{param} has over {MAX_MESSAGES} entries"
+
+
 @pytest.mark.parametrize("path", [CHAT, RESPONSES])
 async def test_a_deeply_nested_schema_is_refused_or_taken_but_never_fails(path: str) -> None:
     schema: dict[str, Any] = {}
