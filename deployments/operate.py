@@ -16,7 +16,8 @@ from typing import Any
 import ray
 from ray import serve
 from ray.exceptions import RayError
-from ray.serve.schema import ApplicationStatusOverview
+from ray.serve.context import _get_global_client
+from ray.serve.schema import ApplicationDetails, DeploymentDetails, ServeInstanceDetails
 
 from deployments import local_cluster
 from deployments.app import GATEWAY, build, engine_deployment
@@ -29,7 +30,11 @@ _POLL_S = 0.2
 
 @dataclass(frozen=True)
 class DeploymentState:
-    """A deployment as Serve sees it, with what its replicas say of themselves."""
+    """A deployment as Serve sees it, with what its replicas say of themselves.
+
+    `num_wanted` is what Serve aims at: one that is being replaced does not count, one
+    that has not been made yet does.
+    """
 
     name: str
     status: str
@@ -104,10 +109,10 @@ def deploy(
 
 def deployment_states(app_name: str, *, with_details: bool = False) -> list[DeploymentState]:
     """All deployments of the application; none if it is not deployed."""
-    overview = serve.status().applications.get(app_name)
-    if overview is None:
+    found = _application(app_name)
+    if found is None:
         return []
-    return [_state(app_name, overview, name, with_details) for name in overview.deployments]
+    return [_state(app_name, each, with_details) for each in found.deployments.values()]
 
 
 def remove(section: ClusterSection) -> None:
@@ -123,19 +128,24 @@ def _run_app(app: serve.Application, name: str, outcome: list[BaseException]) ->
         outcome.append(error)
 
 
-def _state(
-    app_name: str, overview: ApplicationStatusOverview, name: str, with_details: bool
-) -> DeploymentState:
-    found = overview.deployments[name]
-    counts = found.replica_states
-    is_asked = with_details and counts.get("RUNNING")
-    details = _ask_status(app_name, name) if is_asked else []
+def _application(app_name: str) -> ApplicationDetails | None:
+    """What `serve.status` is made of; that leaves out how many replicas are wanted."""
+    client = _get_global_client(raise_if_no_controller_running=False)
+    if client is None:
+        return None
+    return ServeInstanceDetails(**client.get_serve_details()).applications.get(app_name)
+
+
+def _state(app_name: str, found: DeploymentDetails, with_details: bool) -> DeploymentState:
+    num_running = sum(replica.state == "RUNNING" for replica in found.replicas)
+    is_asked = with_details and num_running
+    details = _ask_status(app_name, found.name) if is_asked else []
     return DeploymentState(
-        name=name,
+        name=found.name,
         status=found.status.value,
         message=found.message,
-        num_running=counts.get("RUNNING", 0),
-        num_wanted=sum(counts.values()),
+        num_running=num_running,
+        num_wanted=found.target_num_replicas,
         details=details,
     )
 
