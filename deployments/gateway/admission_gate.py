@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 
 from infra.errors import CapacityError, CoterieError, DeadlineError, NoReplicaError
 from router.admission import Admission
@@ -25,6 +25,11 @@ class Admitted:
     def count_outputs(self, num_tokens: int) -> None:
         """So many output tokens more."""
         self._admission.count_outputs(self._ticket, num_tokens, self._clock())
+
+
+Admitting = Callable[[float], AbstractAsyncContextManager[Admitted | None]]
+"""Waits, for at most so many seconds, until a request may begin; see `AdmissionGate.admitted`.
+None where another request, of which it is a part, has been admitted for it."""
 
 
 class AdmissionGate:

@@ -3,14 +3,14 @@
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, aclosing
+from collections.abc import AsyncGenerator, Awaitable, Sequence
+from contextlib import aclosing, nullcontext
 from functools import partial
 from typing import TypeVar
 
 import msgspec
 
-from deployments.gateway.admission_gate import AdmissionGate, Admitted
+from deployments.gateway.admission_gate import AdmissionGate, Admitting
 from deployments.gateway.checks import (
     MAX_TOKEN_IDS,
     Limits,
@@ -23,6 +23,7 @@ from deployments.gateway.checks import (
 )
 from deployments.gateway.conversation_checks import check_conversation
 from deployments.gateway.embedding import (
+    MAX_AT_A_TIME,
     EmbeddingGeneration,
     check_length,
     check_prompts,
@@ -57,7 +58,7 @@ class ClusterGeneration:
         served: ServedModel,
         call: Call,
         timeout_s: float,
-        admission: Callable[[float], AbstractAsyncContextManager[Admitted]],
+        admission: Admitting,
     ) -> None:
         self.request_id = RequestId(call.request_id)
         self.model = name
@@ -79,7 +80,8 @@ class ClusterGeneration:
             left_s = self._timeout_s - self.queue_s
             async with aclosing(self._served.run(call, left_s)) as deltas:
                 async for delta in deltas:
-                    admitted.count_outputs(len(delta.token_ids))
+                    if admitted is not None:
+                        admitted.count_outputs(len(delta.token_ids))
                     yield delta
 
 
@@ -141,11 +143,19 @@ class ClusterService:
         check_prompts(len(prompts))
         encoding = _token_ids_of(prompts, served)
         token_ids_of_all, options = await self._in_time(options, encoding)
-        generations = [
-            self._plan(name, token_ids, Sampling(), options, pooling)
+        timeout_s = self._timeout_s(options)
+        calls = [
+            self._call(name, token_ids, Sampling(), options, pooling)
             for token_ids in token_ids_of_all
         ]
-        return EmbeddingGeneration(generations, self._timeout_s(options))
+        parts = [
+            ClusterGeneration(name, served, call, timeout_s, lambda _: nullcontext())
+            for call in calls
+        ]
+        num_places = min(len(calls), MAX_AT_A_TIME)
+        return EmbeddingGeneration(
+            parts, timeout_s, self._admitting(served, calls, options, num_places)
+        )
 
     async def tokenize(
         self, model: str, text: str, *, add_special_tokens: bool = True
@@ -196,13 +206,33 @@ class ClusterService:
         return name, *self._by_name[name]
 
     def _plan(
+        self, name: str, token_ids: list[int], sampling: Sampling, options: CallOptions
+    ) -> ClusterGeneration:
+        _, served, _ = self._find(name)
+        call = self._call(name, token_ids, sampling, options)
+        admission = self._admitting(served, [call], options, call.sampling.n)
+        return ClusterGeneration(name, served, call, self._timeout_s(options), admission)
+
+    def _admitting(
+        self, served: ServedModel, calls: Sequence[Call], options: CallOptions, num_places: int
+    ) -> Admitting:
+        demand = Demand(
+            model=served.section.name,
+            tenant=options.tenant,
+            priority=options.priority,
+            num_prompt_tokens=sum(len(call.token_ids) for call in calls),
+            num_outputs=num_places,
+        )
+        return partial(self._gate.admitted, demand)
+
+    def _call(
         self,
         name: str,
         token_ids: list[int],
         sampling: Sampling,
         options: CallOptions,
         pooling: Pooling | None = None,
-    ) -> ClusterGeneration:
+    ) -> Call:
         _, served, adapter = self._find(name)
         if not served.max_model_len:
             raise NoReplicaError(
@@ -220,7 +250,7 @@ class ClusterService:
             check_length(len(token_ids), served.max_model_len)
         if options.request_id:
             check_request_id(options.request_id)
-        call = Call(
+        return Call(
             request_id=options.request_id or uuid.uuid4().hex,
             token_ids=token_ids,
             sampling=sampling,
@@ -229,16 +259,6 @@ class ClusterService:
             trace=options.trace,
             pooling=pooling,
             cache_salt=self._gate.cache_salt(options.tenant),
-        )
-        demand = Demand(
-            model=served.section.name,
-            tenant=options.tenant,
-            priority=options.priority,
-            num_prompt_tokens=len(token_ids),
-            num_outputs=sampling.n,
-        )
-        return ClusterGeneration(
-            name, served, call, self._timeout_s(options), partial(self._gate.admitted, demand)
         )
 
     async def _in_time(self, options: CallOptions, work: Awaitable[T]) -> tuple[T, CallOptions]:

@@ -1,12 +1,14 @@
 """Embeddings of several prompts, as one generation: each delta is one prompt's vector."""
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
 from typing import NoReturn
 
 import msgspec
 
+from deployments.gateway.admission_gate import Admitting
 from deployments.gateway.service import Generation
 from deployments.settings import ModelSection
 from deployments.types import Delta, Embedding
@@ -22,28 +24,28 @@ from infra.errors import (
 MAX_PROMPTS = 2048
 """As in OpenAI's interface."""
 
-_MAX_AT_A_TIME = 32
+MAX_AT_A_TIME = 32
+"""Prompts under way at a time: so many as an engine can well work on."""
 
 
 class EmbeddingGeneration:
     """A `Generation` of the embeddings of `generations`' prompts, in their order.
 
-    So many of them as an engine can well work on are under way at a time. One that
+    They are admitted as one request, so that none is worked on in vain. One that
     fails fails all; leaving aborts all; all together have `timeout_s`.
     """
 
-    def __init__(self, generations: Sequence[Generation], timeout_s: float) -> None:
+    def __init__(
+        self, generations: Sequence[Generation], timeout_s: float, admission: Admitting
+    ) -> None:
         first = generations[0]
         self.request_id = first.request_id
         self.model = first.model
         self.num_prompt_tokens = sum(each.num_prompt_tokens for each in generations)
+        self.queue_s = 0.0
         self._generations = generations
         self._timeout_s = timeout_s
-
-    @property
-    def queue_s(self) -> float:
-        """The longest time that one of them waited to be admitted."""
-        return max(each.queue_s for each in self._generations)
+        self._admission = admission
 
     async def deltas(self) -> AsyncGenerator[Delta, None]:
         """An `Embedding` for each prompt, its index the prompt's."""
@@ -53,10 +55,13 @@ class EmbeddingGeneration:
     async def _all(self) -> list[Embedding]:
         found: dict[int, Embedding] = {}
         left = iter(enumerate(self._generations))
+        asked_s = time.monotonic()
         try:
-            async with asyncio.timeout(self._timeout_s), asyncio.TaskGroup() as group:
-                for _ in range(min(_MAX_AT_A_TIME, len(self._generations))):
-                    group.create_task(_lane(left, found))
+            async with asyncio.timeout(self._timeout_s), self._admission(self._timeout_s):
+                self.queue_s = time.monotonic() - asked_s
+                async with asyncio.TaskGroup() as group:
+                    for _ in range(min(MAX_AT_A_TIME, len(self._generations))):
+                        group.create_task(_lane(left, found))
         except TimeoutError as error:
             raise DeadlineError(f"not finished within {self._timeout_s:g} s") from error
         except ExceptionGroup as group_error:

@@ -103,13 +103,12 @@ async def hurried(target: Target, dice: random.Random) -> str:
 
 async def vanisher_grpc(target: Target, dice: random.Random) -> str:
     """Opens a connection of its own and drops it in the middle of a stream."""
-    client = AsyncClient(target.grpc_address, api_key=target.key)
-    stream = client.generate(_prompt(dice), max_tokens=300, ignore_eos=True)
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(dice.uniform(0.01, 1.0)):
-            async for _ in stream:
-                pass
-    await client.close()
+    async with AsyncClient(target.grpc_address, api_key=target.key) as client:
+        stream = client.generate(_prompt(dice), max_tokens=300, ignore_eos=True)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(dice.uniform(0.01, 1.0)):
+                async for _ in stream:
+                    pass
     return LEFT
 
 

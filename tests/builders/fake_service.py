@@ -12,6 +12,7 @@ Text and token ids are each other's UTF-8: "hi" is [104, 105].
 import asyncio
 from array import array
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import msgspec
@@ -205,7 +206,7 @@ class FakeService:
         for prompt in prompts:
             call = RecordedCall(model, prompt, None, Sampling(), options, pooling)
             generations.append(self._admit(call, len(prompt)))
-        return EmbeddingGeneration(generations, timeout_s=60.0)
+        return EmbeddingGeneration(generations, 60.0, lambda _: nullcontext())
 
     async def tokenize(
         self, model: str, text: str, *, add_special_tokens: bool = True

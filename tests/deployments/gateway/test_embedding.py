@@ -2,11 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
+from contextlib import nullcontext
+from functools import partial
 from types import SimpleNamespace
 from typing import cast
 
 import pytest
 
+from deployments.gateway.admission_gate import AdmissionGate
 from deployments.gateway.embedding import EmbeddingGeneration, check_length, check_task
 from deployments.gateway.served_model import ServedModel
 from deployments.gateway.tokenizer import Tokenizer
@@ -19,7 +22,11 @@ from infra.errors import (
     PromptTooLongError,
     UnknownMethodError,
 )
-from router.settings import RouterSection
+from router.admission import Admission
+from router.model_queue import Demand
+from router.settings import AdmissionSection, RouterSection, TenantSection
+from router.tenants import Tenants
+from router.types import TenantId
 
 
 class OnePrompt:
@@ -55,7 +62,7 @@ def nothing_open() -> None:
 
 
 async def vectors(*prompts: OnePrompt, timeout_s: float = 5.0) -> list[tuple[int, bytes]]:
-    generation = EmbeddingGeneration(prompts, timeout_s)
+    generation = EmbeddingGeneration(prompts, timeout_s, lambda _: nullcontext())
     try:
         found = [delta async for delta in generation.deltas()]
     finally:
@@ -66,8 +73,24 @@ async def vectors(*prompts: OnePrompt, timeout_s: float = 5.0) -> list[tuple[int
 async def test_vectors_come_in_the_order_of_the_prompts_whatever_ends_first() -> None:
     prompts = [OnePrompt(number, delay_s=0.02 - number / 1000) for number in range(20)]
     assert await vectors(*prompts) == [(number, bytes([number])) for number in range(20)]
-    generation = EmbeddingGeneration(prompts, 5.0)
-    assert (generation.num_prompt_tokens, generation.queue_s) == (sum(range(20)), 0.02)
+    generation = EmbeddingGeneration(prompts, 5.0, lambda _: nullcontext())
+    assert (generation.num_prompt_tokens, generation.queue_s) == (sum(range(20)), 0.0)
+
+
+async def test_all_prompts_are_admitted_as_one_request_before_any_work() -> None:
+    tenant = TenantSection(name="a", requests_per_minute=1, max_concurrent_requests=1)
+    section = AdmissionSection()
+    gate = AdmissionGate(Admission(section, Tenants([tenant])), section, replica_wait_s=1)
+    gate.set_places("m", 8)
+    demand = Demand("m", TenantId("a"), "normal", num_prompt_tokens=300, num_outputs=32)
+    prompts = [OnePrompt(number, 0.001) for number in range(100)]
+    generation = EmbeddingGeneration(prompts, 5.0, partial(gate.admitted, demand))
+    assert len([delta async for delta in generation.deltas()]) == 100
+    OnePrompt.max_open = 0
+    again = EmbeddingGeneration(prompts, 5.0, partial(gate.admitted, demand))
+    with pytest.raises(CapacityError, match="requests per minute"):
+        await anext(again.deltas())
+    assert OnePrompt.max_open == gate.num_taken("m") == 0
 
 
 async def test_a_request_of_many_prompts_does_not_have_all_of_them_under_way() -> None:
