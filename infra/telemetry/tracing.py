@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Span, SpanKind
 
 DEFAULT_SAMPLING_RATIO = 0.01
+# Some of what is recorded was written by clients.
+_MAX_ATTRIBUTE_CHARS = 256
 _HTTP_PATH = "/v1/traces"
 
 _current: ContextVar["tuple[Tracing, Span] | None"] = ContextVar("current_span", default=None)
@@ -51,11 +53,14 @@ class Tracing:
         """
         if not is_traced(section):
             return None
-        from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
+        from opentelemetry.sdk.trace import SpanLimits, TracerProvider  # noqa: PLC0415
         from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
 
         provider = TracerProvider(
-            sampler=_sampler(section), resource=_resource(section, part), shutdown_on_exit=False
+            sampler=_sampler(section),
+            resource=_resource(section, part),
+            shutdown_on_exit=False,
+            span_limits=SpanLimits(max_span_attribute_length=_MAX_ATTRIBUTE_CHARS),
         )
         provider.add_span_processor(BatchSpanProcessor(_exporter(section)))
         return cls(provider)

@@ -21,7 +21,6 @@ from deployments.gateway.rpc.error_details import MAX_MESSAGE_CHARS
 from deployments.gateway.service import InferenceService
 from deployments.kserve import grpc_service_pb2 as pb
 from deployments.kserve import grpc_service_pb2_grpc as pb_grpc
-from deployments.types import CallOptions
 from infra.errors import CoterieError, DeadlineError, InvalidArgumentError, RequestError
 
 log = logging.getLogger(__name__)
@@ -74,9 +73,7 @@ class KServeDoor(pb_grpc.GRPCInferenceServiceServicer):
         self, request: pb.ModelInferRequest, context: Context
     ) -> pb.ModelInferResponse:
         """Whole outputs at once."""
-        return await answer_call(
-            context, self._infer(request, call_options(context, door="kserve"))
-        )
+        return await answer_call(context, self._infer(request, context))
 
     async def ModelStreamInfer(
         self, request_iterator: AsyncIterator[pb.ModelInferRequest], context: Context
@@ -134,9 +131,10 @@ class KServeDoor(pb_grpc.GRPCInferenceServiceServicer):
             yield _failure(message, CoterieError("internal error; the gateway's log has more"))
 
     async def _infer(
-        self, message: pb.ModelInferRequest, options: CallOptions
+        self, message: pb.ModelInferRequest, context: Context
     ) -> pb.ModelInferResponse:
         request = decode_request(message)
+        options = call_options(context, door="kserve")
         if request.stream:
             raise InvalidArgumentError(
                 "ModelInfer gives one response; set stream to false or use ModelStreamInfer",

@@ -5,7 +5,12 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from deployments.gateway.checks import MAX_PARAMETERS, MAX_TENSORS, check_count
+from deployments.gateway.checks import (
+    MAX_PARAMETERS,
+    MAX_TENSORS,
+    check_count,
+    check_request_id,
+)
 from deployments.gateway.kserve.sampling import PARAM, decode_sampling
 from deployments.gateway.kserve.tensors import (
     OUTPUT_TYPES,
@@ -70,6 +75,8 @@ def make_request(
 ) -> InferRequest:
     """A request of input tensors and parameters. Raises InvalidArgumentError likewise."""
     check_count(len(params), MAX_PARAMETERS, "parameters")
+    if request_id:
+        _check_id(request_id)
     if "text_input" not in inputs:
         raise InvalidArgumentError("the input text_input is missing", param="text_input")
     stream = bool(inputs.get("stream", False))
@@ -99,6 +106,13 @@ def check_version(version: str) -> None:
             f"there is no version {version[:64]!r}; leave it empty or give {VERSION}",
             param="model_version",
         )
+
+
+def _check_id(request_id: str) -> None:
+    try:
+        check_request_id(request_id)
+    except InvalidArgumentError as error:
+        raise error.renamed({"request_id": "id"}) from None
 
 
 def _to_text(value: InputValue) -> str:

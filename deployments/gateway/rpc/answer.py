@@ -6,11 +6,13 @@ With the result, that is, or with the status of its exception.
 import asyncio
 import logging
 from collections.abc import Awaitable
+from functools import partial
 from typing import Any, NoReturn, TypeVar
 
 import grpc
 
 from deployments.gateway.caller import current_caller
+from deployments.gateway.checks import check_request_id
 from deployments.gateway.error_feed import answered
 from deployments.gateway.rpc.error_details import status_message, trailing_metadata
 from deployments.gateway.status import status_of
@@ -31,10 +33,15 @@ Context = grpc.aio.ServicerContext[Any, Any]
 def call_options(
     context: Context, request_id: str = "", *, stream: bool = True, door: Door = "grpc"
 ) -> CallOptions:
-    """Who asks, under which id, until when. The metadata's id counts where none is given."""
+    """Who asks, under which id, until when. The metadata's id counts where none is given.
+
+    Raises InvalidArgumentError for an id that cannot stand in a log.
+    """
     metadata = tuple(context.invocation_metadata() or ())
     if not request_id:
         request_id = str(dict(metadata).get(REQUEST_ID_KEY, ""))
+    if request_id:
+        check_request_id(request_id)
     caller = current_caller()
     return CallOptions(
         request_id=request_id or None,
@@ -44,8 +51,14 @@ def call_options(
         priority=caller.priority,
         door=door,
         trace=carrier_in(metadata),
-        on_trace=lambda trace: context.set_trailing_metadata(((TRACE_RESPONSE, trace),)),
+        on_trace=partial(_add_trace, context),
     )
+
+
+def _add_trace(context: Context, trace: str) -> None:
+    """Of several requests on one stream, the first one's counts."""
+    if not context.trailing_metadata():
+        context.set_trailing_metadata(((TRACE_RESPONSE, trace),))
 
 
 async def answer(context: Context, work: Awaitable[T]) -> T:

@@ -73,7 +73,7 @@ class GatewayTelemetry:
             observers.append(spans)
             around = spans.around_check
         if self._section.metrics:
-            metrics = GatewayMetrics(service.model, self._section.max_tenant_labels)
+            metrics = GatewayMetrics(self._section.max_tenant_labels)
             metrics.add_states(service.models, held)
             if self._usage is not None:
                 usage = self._usage

@@ -14,9 +14,7 @@ from prometheus_client.registry import Collector
 
 from deployments.gateway.telemetry.observation import Observation
 from deployments.types import ModelCard
-from infra.errors import UnknownModelError
 
-UNKNOWN_MODEL = "unknown"
 OTHER_TENANTS = "other"
 OPEN = "coterie_open_requests"
 READY = "coterie_ready_engine_replicas"
@@ -28,7 +26,6 @@ _TTFT_S = (0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2.5, 5, 10, 20, 
 _LONG_S = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 60, 120, 300, 600)
 _QUEUE_S = (0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60)
 
-CardOf = Callable[[str], ModelCard]
 Held = Callable[[], Mapping[str, int]]
 """Requests that wait for admission, by model."""
 
@@ -70,15 +67,11 @@ class _TenantSeries(NamedTuple):
 
 
 class GatewayMetrics:
-    """An `Observer` that counts and times requests.
+    """An `Observer` that counts and times requests."""
 
-    `card_of` raises UnknownModelError for what is not served.
-    """
-
-    def __init__(self, card_of: CardOf, max_tenant_labels: int) -> None:
+    def __init__(self, max_tenant_labels: int) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
-        self._card_of = card_of
         self._tenants = TenantLabels(max_tenant_labels)
         self._by_model: dict[str, _ModelSeries] = {}
         self._by_tenant: dict[tuple[str, str], _TenantSeries] = {}
@@ -142,7 +135,7 @@ class GatewayMetrics:
     def on_end(self, observation: Observation) -> None:
         """Count and time it."""
         is_checked = observation.checked_s is not None
-        model = observation.model if is_checked else self._model_label(observation.model)
+        model = observation.model
         tenant = self._tenants.label(observation.options.tenant)
         outcome, door = str(observation.outcome), observation.options.door
         self._count(self._requests, model, tenant, door, outcome)
@@ -185,12 +178,6 @@ class GatewayMetrics:
         used.output.inc(observation.num_output_tokens)
         for reason in observation.finish_reasons:
             self._count(self._finish, model, reason)
-
-    def _model_label(self, name: str) -> str:
-        try:
-            return self._card_of(name).name
-        except UnknownModelError:
-            return UNKNOWN_MODEL
 
     def _count(self, counter: Counter, *labels: str) -> None:
         # `labels()` takes a lock and makes strings; a dictionary does neither.

@@ -13,6 +13,9 @@ from typing import Any, Literal, Protocol
 
 from deployments.types import CallOptions, Delta, Sampling
 
+UNKNOWN_MODEL = "unknown"
+"""Stands for all names of models that are not served: clients make them up."""
+
 Operation = Literal["chat", "text_completion", "embeddings"]
 Outcome = Literal["finished", "aborted", "rejected", "failed"]
 """`aborted`: the client left. `rejected`: turned away before an engine had it.
@@ -25,7 +28,8 @@ class Observation:
 
     operation: Operation
     model: str
-    """As the client wrote it, until it is checked; then its full name."""
+    """As the client wrote it, until it is checked or over; then its full name, or
+    `UNKNOWN_MODEL`."""
     sampling: Sampling
     options: CallOptions
     started_s: float

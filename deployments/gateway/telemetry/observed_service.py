@@ -10,7 +10,13 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager, aclosing, nullcontext
 
 from deployments.gateway.service import Generation, InferenceService, Prompt
-from deployments.gateway.telemetry.observation import Observation, Observer, Operation, Outcome
+from deployments.gateway.telemetry.observation import (
+    UNKNOWN_MODEL,
+    Observation,
+    Observer,
+    Operation,
+    Outcome,
+)
 from deployments.types import (
     CallOptions,
     ChatMessage,
@@ -20,7 +26,7 @@ from deployments.types import (
     Pooling,
     Sampling,
 )
-from infra.errors import CapacityError, CoterieError, RequestError
+from infra.errors import CapacityError, CoterieError, RequestError, UnknownModelError
 
 Around = Callable[[Observation], AbstractContextManager[None]]
 """What surrounds the checking of a request: a traced one's current span."""
@@ -122,10 +128,17 @@ class ObservedService:
             with self._around(watch.observation):
                 generation = await start(watch.observation.options)
         except BaseException as error:
+            watch.observation.model = self._known_name(watch.observation.model)
             watch.end_by(error)
             raise
         watch.check(generation)
         return ObservedGeneration(generation, watch)
+
+    def _known_name(self, name: str) -> str:
+        try:
+            return self._service.model(name).name
+        except UnknownModelError:
+            return UNKNOWN_MODEL
 
 
 class ObservedGeneration:

@@ -49,8 +49,8 @@ class RequestSpans:
     def on_start(self, observation: Observation) -> None:
         """Start the span; the engine gets its context, the client its id."""
         options = observation.options
-        name = f"{observation.operation} {observation.model}".rstrip()
-        span = self._tracing.span(name, SpanKind.SERVER, carrier=options.trace)
+        # The model's name follows when it is known to be one.
+        span = self._tracing.span(observation.operation, SpanKind.SERVER, carrier=options.trace)
         carrier = self._tracing.carrier_of(span, options.trace)
         observation.trace_id = format_trace_id(span.get_span_context().trace_id)
         if options.on_trace is not None:
@@ -68,8 +68,7 @@ class RequestSpans:
         span: Span | None = observation.span
         if span is None:
             return
-        span.update_name(f"{observation.operation} {observation.model}")
-        span.set_attribute("gen_ai.request.model", observation.model)
+        _name_model(span, observation)
         span.set_attribute("coterie.request.id", observation.request_id)
 
     def on_end(self, observation: Observation) -> None:
@@ -77,6 +76,8 @@ class RequestSpans:
         span: Span | None = observation.span
         if span is None:
             return
+        if observation.checked_s is None:
+            _name_model(span, observation)
         self._add_hold(observation, span)
         span.set_attributes(_response_attributes(observation))
         if observation.error is not None:
@@ -116,12 +117,15 @@ class RequestSpans:
             "coterie.tenant": options.tenant,
             "coterie.priority": options.priority,
         }
-        if observation.model:
-            found["gen_ai.request.model"] = observation.model
         if observation.operation == "embeddings":
             return found
         found |= {"gen_ai.output.type": "text", "gen_ai.request.stream": options.stream}
         return found | _sampling_attributes(observation.sampling)
+
+
+def _name_model(span: Span, observation: Observation) -> None:
+    span.update_name(f"{observation.operation} {observation.model}")
+    span.set_attribute("gen_ai.request.model", observation.model)
 
 
 def _sampling_attributes(sampling: Sampling) -> dict[str, Any]:

@@ -41,6 +41,16 @@ def span_names_exported(carrier: dict[str, str] | None, **section: object) -> li
         return [span.name for span in receiver.spans]
 
 
+def test_an_attribute_is_cut_to_256_characters() -> None:
+    with receiving() as (receiver, endpoint):
+        tracing = started(otlp_endpoint=endpoint, trace_sampling_ratio=1.0)
+        span = tracing.span("one", SpanKind.SERVER)
+        span.set_attribute("words", "a" * 100_000)
+        span.end()
+        tracing.close()
+    assert receiver.named("one").attributes["words"] == "a" * 256
+
+
 def test_nothing_is_traced_where_nobody_says_where_to() -> None:
     assert Tracing.start(TelemetrySection(), "gateway") is None
 

@@ -136,7 +136,7 @@ async def test_both_formats_are_answered_and_read_by_prometheus_own_parsers() ->
 
 
 async def started_page(folder: Path, name: str) -> MetricsPage:
-    metrics = GatewayMetrics(model_card, 10)
+    metrics = GatewayMetrics(10)
     metrics.count_answer("unauthenticated", "http")
     page = MetricsPage(metrics.registry, folder, name)
     await page.start()
@@ -190,7 +190,7 @@ async def test_metrics_can_be_turned_off() -> None:
 
 
 def test_what_the_gateway_holds_and_has_lost_is_read_at_the_scrape() -> None:
-    metrics = GatewayMetrics(model_card, 10)
+    metrics = GatewayMetrics(10)
     metrics.add_states(lambda: [], lambda: {"tiny": 3})
     metrics.add_losses(lambda: 2)
     found = metrics.registry.get_sample_value
@@ -206,7 +206,7 @@ def documented() -> dict[str, tuple[str, ...]]:
 
 
 def test_the_table_of_metrics_is_that_of_the_code() -> None:
-    metrics = GatewayMetrics(model_card, 10)
+    metrics = GatewayMetrics(10)
     metrics.add_states(lambda: [model_card()], lambda: {"tiny": 1})
     metrics.add_losses(lambda: 0)
     assert documented() == metrics.described()

@@ -11,9 +11,11 @@ import grpc
 import pytest
 from ray._common.formatters import JSONFormatter
 
+from deployments.kserve import grpc_service_pb2_grpc as kserve_grpc
 from infra.errors import CapacityError, EngineError
 from infra.telemetry.usage_record import UsageRecord, decode_record
 from tests.builders.fake_service import FakeService, model_card, text_deltas
+from tests.deployments.gateway.kserve.messages import infer_request
 from tests.deployments.gateway.telemetry.watched import watched
 
 EXPECTED = {
@@ -92,6 +94,55 @@ async def test_a_request_whose_client_left_is_recorded_as_aborted(tmp_path: Path
         await service.wait_aborted()
     (found,) = records_in(tmp_path)
     assert (found.outcome, found.door, found.num_output_tokens) == ("aborted", "openai", 3)
+
+
+async def test_the_log_shows_no_name_that_a_client_made_up(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, logger="deployments.gateway.telemetry.access_log")
+    async with watched(FakeService(), access_log=True) as gateway:
+        await gateway.chat(model="made-up\n" * 1000)
+    (found,) = [
+        r for r in caplog.records if r.name == "deployments.gateway.telemetry.access_log"
+    ]
+    assert "made-up" not in JSONFormatter().format(found)
+    assert found.__dict__["model"] == "unknown"
+
+
+@pytest.mark.parametrize("request_id", ["x" * 129, "two words", "line\nend", "ö"])
+async def test_an_id_that_cannot_stand_in_a_log_is_refused_before_it_could(
+    caplog: pytest.LogCaptureFixture, request_id: str
+) -> None:
+    caplog.set_level(logging.INFO, logger="deployments.gateway.telemetry.access_log")
+    async with watched(FakeService(text_deltas("a")), access_log=True) as gateway:
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await gateway.generate(request_id=request_id)
+        kserve = kserve_grpc.GRPCInferenceServiceStub(gateway.grpc)
+        message = infer_request()
+        message.id = request_id
+        with pytest.raises(grpc.aio.AioRpcError) as refused_by_kserve:
+            await kserve.ModelInfer(message, timeout=10)
+    for failure, name in ((refused, "request_id"), (refused_by_kserve, "id")):
+        assert failure.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert str(failure.value.details()).startswith(f"{name} must be")
+    assert caplog.records == []
+
+
+async def test_the_id_among_the_metadata_is_bounded_at_both_grpc_doors() -> None:
+    async with watched(FakeService(text_deltas("a"))) as gateway:
+        metadata = ("x-request-id", "x" * 129)
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await gateway.generate(metadata)
+        kserve = kserve_grpc.GRPCInferenceServiceStub(gateway.grpc)
+        message = infer_request()
+        message.ClearField("id")
+        with pytest.raises(grpc.aio.AioRpcError) as refused_by_kserve:
+            await kserve.ModelInfer(message, metadata=(metadata,), timeout=10)
+        answers = kserve.ModelStreamInfer(iter([message]), metadata=(metadata,), timeout=10)
+        (in_stream,) = [answer.error_message async for answer in answers]
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert refused_by_kserve.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "1 to 128 printable ASCII characters" in in_stream
 
 
 async def test_the_log_has_one_record_a_request_and_nothing_that_was_said(

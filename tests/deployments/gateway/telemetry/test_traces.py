@@ -1,5 +1,6 @@
 """Traces of requests through real doors, links and exports, engines apart."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -9,12 +10,14 @@ import pytest
 
 from coterie.v1 import inference_pb2 as pb
 from deployments.engine.traced_engine import TracedEngine
+from deployments.kserve import grpc_service_pb2_grpc as kserve_grpc
 from infra.errors import CapacityError, EngineError
 from infra.telemetry.settings import TelemetrySection
 from infra.telemetry.tracing import Tracing
 from tests.builders.fake_engine import FakeEngine
 from tests.builders.fake_service import FakeService, text_deltas
 from tests.builders.otlp_receiver import OtlpReceiver, receiving
+from tests.deployments.gateway.kserve.messages import infer_request
 from tests.deployments.gateway.telemetry.watched import (
     Watched,
     cluster_service,
@@ -22,6 +25,7 @@ from tests.deployments.gateway.telemetry.watched import (
 )
 
 TRACE_ID, SPAN_ID = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+RESPONSE = "traceresponse"
 SAMPLED = ("traceparent", f"00-{TRACE_ID}-{SPAN_ID}-01")
 
 
@@ -157,11 +161,41 @@ async def test_an_error_stands_in_the_span_and_its_id_in_the_answer(
     async with traced(service) as (gateway, receiver):
         with pytest.raises(grpc.aio.AioRpcError) as failure:
             await gateway.generate(SAMPLED)
-    span = receiver.named("text_completion tiny" if status else "text_completion")
+    span = receiver.named("text_completion tiny")
     assert (span.attributes["error.type"], span.status) == (error, status)
     trailing = dict(failure.value.trailing_metadata())
     assert trailing["coterie-error"] == error
     assert trailing["traceresponse"] == f"00-{TRACE_ID}-{span.span_id}-01"
+
+
+async def test_a_name_that_a_client_made_up_is_in_no_span() -> None:
+    async with traced(FakeService()) as (gateway, receiver):
+        await gateway.chat(headers=dict([SAMPLED]), model="made-up\n" * 1000)
+    span = receiver.named("chat unknown")
+    assert span.attributes["gen_ai.request.model"] == "unknown"
+    assert not [v for v in span.attributes.values() if "made-up" in str(v)]
+
+
+async def test_of_a_stream_of_requests_the_first_one_s_trace_is_told() -> None:
+    async with traced(FakeService(text_deltas("a"))) as (gateway, receiver):
+        stub = kserve_grpc.GRPCInferenceServiceStub(gateway.grpc)
+        messages = [infer_request(text_input=text) for text in ("first", "second")]
+        for number, message in enumerate(messages):
+            message.id = str(number)
+        has_answer = asyncio.Event()
+
+        async def one_by_one() -> AsyncIterator[Any]:
+            yield messages[0]
+            await has_answer.wait()
+            yield messages[1]
+
+        call = stub.ModelStreamInfer(one_by_one(), metadata=(SAMPLED,), timeout=10)
+        async for _ in call:
+            has_answer.set()
+        told = [value for key, value in await call.trailing_metadata() if key == RESPONSE]
+    spans = [s for s in receiver.spans if s.name == "text_completion tiny"]
+    (first,) = [s for s in spans if s.attributes["coterie.request.id"] == "0"]
+    assert told == [f"00-{TRACE_ID}-{first.span_id}-01"]
 
 
 async def test_where_nothing_is_traced_no_id_is_given_back() -> None:
