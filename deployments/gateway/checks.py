@@ -17,6 +17,8 @@ MAX_FORM_CHARS = 64 * 1024
 MAX_STRING_CHARS = 1024
 """Of a stop string, a bad word, and one of the choices of a structured output."""
 MAX_CHOICES = 1024
+MAX_SCHEMA_DEPTH = 256
+"""Of objects and lists one inside the other; Python itself stops at some 1000."""
 MAX_TEXT_CHARS = 4 * 1024 * 1024
 """Of all of a conversation's turns, and of a prompt."""
 MAX_TOKEN_IDS = 1024 * 1024

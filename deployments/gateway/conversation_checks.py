@@ -3,9 +3,8 @@
 import re
 from collections.abc import Mapping, Sequence
 
-import msgspec
-
 from deployments.gateway.checks import check_text_size
+from deployments.gateway.schemas import check_depth, num_bytes
 from deployments.types import ChatMessage, Conversation, Tool
 from infra.errors import InvalidArgumentError, field
 
@@ -101,8 +100,9 @@ def check_tools(tools: Sequence[Tool]) -> None:
         )
     if len(set(names)) < len(names):
         raise InvalidArgumentError("two tools have the same name", param="tools")
-    # msgspec's encoder counts in C what a schema of any depth takes.
-    if len(msgspec.json.encode(tools)) > MAX_TOOLS_CHARS:
+    if num_bytes(tools, "tools") > MAX_TOOLS_CHARS:
         raise InvalidArgumentError(
             f"{field('tools')} takes over {MAX_TOOLS_CHARS} bytes as JSON", param="tools"
         )
+    for tool in tools:
+        check_depth(tool.parameters, "tools")

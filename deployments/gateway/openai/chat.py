@@ -6,12 +6,12 @@ from typing import Annotated, Any, ClassVar
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from deployments.gateway.conversation_checks import MAX_MESSAGES, MAX_TOOLS, check_tools
+from deployments.gateway.conversation_checks import MAX_MESSAGES, MAX_TOOLS
 from deployments.gateway.openai.fields import REFUSED_FIELDS, Refusal
 from deployments.gateway.openai.logprobs import ChatLogprobs, to_chat_logprobs
 from deployments.gateway.openai.request import Count, GenerationRequest, to_sampling
 from deployments.gateway.openai.response import Choice, Started, choice_fields
-from deployments.gateway.openai.tool_choice import ToolPlan, plan_tools
+from deployments.gateway.openai.tool_choice import plan_for_model
 from deployments.gateway.openai.tool_parser import ToolParser
 from deployments.gateway.openai.tools import (
     NamedChoice,
@@ -38,7 +38,7 @@ CHAT_REFUSED_FIELDS: Mapping[str, Refusal] = {
 }
 
 
-class TextPart(
+class ContentPart(
     msgspec.Struct, frozen=True, tag_field="type", tag="text", forbid_unknown_fields=True
 ):
     """A piece of a message's content."""
@@ -50,7 +50,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """One turn. Fields that must be null stand in the answers that clients send back."""
 
     role: str
-    content: str | list[TextPart] | None = None
+    content: str | list[ContentPart] | None = None
     tool_calls: list[ToolCallItem] | None = None
     tool_call_id: str | None = None
     name: str | None = None
@@ -108,16 +108,12 @@ class ChatRequest(GenerationRequest, frozen=True, kw_only=True, forbid_unknown_f
     tool_choice: ToolChoiceWord | NamedChoice | None = None
     parallel_tool_calls: bool | None = None
 
-    @property
-    def num_prompts(self) -> int:
-        """A conversation is one."""
-        return 1
-
     async def start(
         self, service: InferenceService, options: CallOptions, _: GatewaySection
     ) -> Started:
         """Submit it. Raises what `InferenceService.chat` raises."""
-        plan = self._plan(service)
+        wish = to_wish(self.tools, self.tool_choice, self.parallel_tool_calls)
+        plan = plan_for_model(wish, service, self.model or "")
         conversation = Conversation(
             tuple(m.to_chat_message(f"messages[{i}]") for i, m in enumerate(self.messages)),
             plan.shown,
@@ -131,14 +127,6 @@ class ChatRequest(GenerationRequest, frozen=True, kw_only=True, forbid_unknown_f
         )
         shape = ChatShape(plan.new_parser, has_token_ids=bool(self.return_token_ids))
         return Started(generation, shape)
-
-    def _plan(self, service: InferenceService) -> ToolPlan:
-        wish = to_wish(self.tools, self.tool_choice, self.parallel_tool_calls)
-        check_tools(wish.tools)
-        if not wish.tools:
-            # The service finds out whether there is such a model.
-            return plan_tools(wish, None)
-        return plan_tools(wish, service.model(self.model or ""))
 
     def _sampling(self) -> Sampling:
         return to_sampling(

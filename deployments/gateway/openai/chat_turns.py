@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from deployments.gateway.schemas import NO_ARGUMENTS
 from deployments.types import ChatMessage, Tool, ToolCall
 from infra.errors import ConfigError, InvalidArgumentError
 
@@ -66,7 +67,7 @@ def _to_arguments(call: ToolCall) -> dict[str, Any]:
 
 
 def _to_tool(tool: Tool) -> dict[str, Any]:
-    parameters = tool.parameters or {"type": "object", "properties": {}}
+    parameters = tool.parameters or NO_ARGUMENTS
     function: dict[str, Any] = {"name": tool.name, "parameters": parameters}
     if tool.description is not None:
         function["description"] = tool.description

@@ -37,11 +37,6 @@ class CompletionRequest(
     logprobs: Count | None = None
     best_of: Count | None = None
 
-    @property
-    def num_prompts(self) -> int:
-        """How many prompts there are, each with `num_outputs` outputs."""
-        return len(to_prompts(self.prompt))
-
     async def start(
         self, service: InferenceService, options: CallOptions, section: GatewaySection
     ) -> Started:
@@ -61,7 +56,8 @@ class CompletionRequest(
         shape = CompletionShape(has_token_ids=bool(self.return_token_ids))
         if len(generations) == 1:
             return Started(generations[0], shape)
-        return Started(SeveralPrompts(generations, self.num_outputs), shape)
+        several = SeveralPrompts(generations, self.num_outputs)
+        return Started(several, shape, num_prompts=len(prompts))
 
 
 class CompletionChoice(Choice, frozen=True, kw_only=True):

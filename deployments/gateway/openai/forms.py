@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from deployments.gateway.schemas import schema_text
 from deployments.types import StructuredOutput
 from infra.errors import InvalidArgumentError
 
@@ -80,8 +81,8 @@ def _from_response_format(given: ResponseFormat | None) -> dict[str, StructuredO
         case JsonObjectFormat():
             return {"response_format": StructuredOutput(json_object=True)}
         case JsonSchemaFormat(json_schema):
-            schema = schema_text(json_schema.schema)
-            return {"response_format": StructuredOutput(json_schema=schema)}
+            text = schema_text(json_schema.schema, "response_format")
+            return {"response_format": StructuredOutput(json_schema=text)}
         case _:
             return {}
 
@@ -90,7 +91,9 @@ def _from_fields(given: StructuredOutputs, prefix: str) -> dict[str, StructuredO
     """Forms by the name of the field that asks for each."""
     found = {}
     if given.json is not None:
-        found[f"{prefix}json"] = StructuredOutput(json_schema=schema_text(given.json))
+        param, schema = f"{prefix}json", given.json
+        text = schema if isinstance(schema, str) else schema_text(schema, param)
+        found[param] = StructuredOutput(json_schema=text)
     if given.regex is not None:
         found[f"{prefix}regex"] = StructuredOutput(regex=given.regex)
     if given.grammar is not None:
@@ -103,13 +106,3 @@ def _from_fields(given: StructuredOutputs, prefix: str) -> dict[str, StructuredO
     if given.json_object:
         found[f"{prefix}json_object"] = StructuredOutput(json_object=True)
     return found
-
-
-def schema_text(schema: str | dict[str, Any]) -> str:
-    """The schema as JSON text. Raises InvalidArgumentError where it is nested too deeply."""
-    if isinstance(schema, str):
-        return schema
-    try:
-        return msgspec.json.encode(schema).decode()
-    except RecursionError as error:
-        raise InvalidArgumentError("the JSON schema is nested too deeply") from error

@@ -13,6 +13,7 @@ from deployments.gateway.openai.completion import CompletionRequest
 from deployments.gateway.openai.decode import RequestDecoder, RequestT
 from deployments.gateway.openai.response import DONE, Reply
 from deployments.gateway.service import Generation, InferenceService
+from deployments.gateway.whole import whole_outputs
 from deployments.settings import GatewaySection
 from deployments.types import CallOptions
 
@@ -58,12 +59,13 @@ class GenerationAnswer:
     ) -> None:
         """Submit it, and answer whole or chunk by chunk."""
         usage_in = request.usage_in
-        generation, shape = await request.start(self._service, options, self._section)
+        started = await request.start(self._service, options, self._section)
+        generation = started.generation
         reply = Reply(
-            shape,
+            started.shape,
             generation,
             num_outputs=request.num_outputs,
-            num_prompts=request.num_prompts,
+            num_prompts=started.num_prompts,
             usage_in=usage_in,
             created_s=int(time.time()),
         )
@@ -74,9 +76,7 @@ class GenerationAnswer:
 
 
 async def _answer_whole(exchange: Exchange, generation: Generation, reply: Reply) -> None:
-    async with aclosing(generation.deltas()) as deltas:
-        body = reply.whole([delta async for delta in deltas])
-    await exchange.answer(200, body)
+    await exchange.answer(200, reply.whole(await whole_outputs(generation)))
 
 
 async def _stream(exchange: Exchange, generation: Generation, reply: Reply) -> None:

@@ -42,6 +42,14 @@ def choice_fields(delta: Delta, *, has_token_ids: bool) -> dict[str, Any]:
     }
 
 
+def check_not_aborted(delta: Delta) -> None:
+    """Raises EngineError where the cluster aborted the request: OpenAI's clients know no
+    such finish reason, and the output is not whole.
+    """
+    if delta.finish_reason == "abort":
+        raise EngineError("the request was aborted in the cluster; try again")
+
+
 class Shape(Protocol):
     """The choices of one answer; it may remember what its stream has sent."""
 
@@ -63,6 +71,7 @@ class Started(NamedTuple):
 
     generation: Generation
     shape: Shape
+    num_prompts: int = 1
 
 
 class PromptDetails(msgspec.Struct, frozen=True):
@@ -136,8 +145,8 @@ class Reply:
         return self._usage_in != "none"
 
     def whole(self, deltas: Iterable[Delta]) -> bytes:
-        """JSON of the whole answer; each output is one delta, in any order."""
-        ordered = sorted(deltas, key=lambda delta: delta.index)
+        """JSON of the whole answer; each output is one delta."""
+        ordered = list(deltas)
         for delta in ordered:
             self._count(delta)
         return _encode(
@@ -165,9 +174,7 @@ class Reply:
         return b"".join((b'],"usage":', usage, b"}\n\n"))
 
     def _count(self, delta: Delta) -> None:
-        # OpenAI's clients know no such finish reason, and the output is not whole.
-        if delta.finish_reason == "abort":
-            raise EngineError("the request was aborted in the cluster; try again")
+        check_not_aborted(delta)
         self._usage.add(delta)
 
 

@@ -6,9 +6,10 @@ from contextlib import aclosing
 
 import msgspec
 
-from deployments.gateway.conversation_checks import check_metadata, check_tools
+from deployments.gateway.conversation_checks import check_metadata
 from deployments.gateway.http.exchange import Exchange
 from deployments.gateway.openai.forms import TextFormat
+from deployments.gateway.openai.response import check_not_aborted
 from deployments.gateway.openai.responses_items import (
     ArgumentsDelta,
     ArgumentsDone,
@@ -18,23 +19,22 @@ from deployments.gateway.openai.responses_items import (
     Item,
     ItemEvent,
     MessageItem,
+    OutputPart,
     PartEvent,
     ResponseBody,
     ResponseEvent,
     Status,
     TextDelta,
     TextDone,
-    TextPart,
     to_response_usage,
 )
 from deployments.gateway.openai.responses_request import ResponsesRequest, TextOptions
-from deployments.gateway.openai.tool_choice import ToolPlan, plan_tools
+from deployments.gateway.openai.tool_choice import ToolPlan, plan_for_model
 from deployments.gateway.openai.tool_parser import CallPiece, Piece, TextPiece
-from deployments.gateway.openai.tools import new_call_id
+from deployments.gateway.openai.tools import new_call_id, read_pieces
 from deployments.gateway.service import Generation, InferenceService
 from deployments.gateway.usage import UsageCounter
 from deployments.types import CallOptions, Delta
-from infra.errors import EngineError
 
 _encode = msgspec.json.Encoder().encode
 
@@ -50,7 +50,7 @@ class ResponsesAnswer:
     ) -> None:
         """Submit it, and answer whole or event by event."""
         check_metadata(request.metadata or {})
-        plan = self._plan(request)
+        plan = plan_for_model(request.to_wish(), self._service, request.model or "")
         generation = await self._service.chat(
             request.model or "",
             request.to_conversation(plan.shown),
@@ -65,13 +65,6 @@ class ResponsesAnswer:
             async for _ in events:
                 pass
         await exchange.answer(200, _encode(writer.body()))
-
-    def _plan(self, request: ResponsesRequest) -> ToolPlan:
-        wish = request.to_wish()
-        check_tools(wish.tools)
-        # Without tools, the service finds out whether there is such a model.
-        card = self._service.model(request.model or "") if wish.tools else None
-        return plan_tools(wish, card)
 
 
 class ResponseWriter:
@@ -129,8 +122,7 @@ class ResponseWriter:
         )
 
     def _on_delta(self, delta: Delta) -> Iterator[Event]:
-        if delta.finish_reason == "abort":
-            raise EngineError("the request was aborted in the cluster; try again")
+        check_not_aborted(delta)
         self._usage.add(delta)
         for piece in self._read(delta):
             yield from self._on_piece(piece)
@@ -143,8 +135,7 @@ class ResponseWriter:
     def _read(self, delta: Delta) -> list[Piece]:
         if self._parser is None:
             return [TextPiece(delta.text)] if delta.text else []
-        pieces = self._parser.feed(delta.text)
-        return pieces if delta.finish_reason is None else pieces + self._parser.finish()
+        return read_pieces(self._parser, delta)
 
     def _on_piece(self, piece: Piece) -> Iterator[Event]:
         if isinstance(piece, TextPiece):
@@ -162,7 +153,7 @@ class ResponseWriter:
         self._open, self._pieces = item, []
         yield ItemEvent(type="response.output_item.added", output_index=self._index, item=item)
         if isinstance(item, MessageItem):
-            yield self._part_event("response.content_part.added", TextPart(""))
+            yield self._part_event("response.content_part.added", OutputPart(""))
 
     def _add(self, text: str) -> Iterator[Event]:
         assert self._open is not None
@@ -178,7 +169,7 @@ class ResponseWriter:
         if item is None:
             return
         if isinstance(item, MessageItem):
-            part = TextPart(text)
+            part = OutputPart(text)
             yield TextDone(output_index=self._index, item_id=item.id, text=text)
             yield self._part_event("response.content_part.done", part)
             item = msgspec.structs.replace(item, status=status, content=(part,))
@@ -195,7 +186,7 @@ class ResponseWriter:
     def _index(self) -> int:
         return len(self._items)
 
-    def _part_event(self, kind: str, part: TextPart) -> PartEvent:
+    def _part_event(self, kind: str, part: OutputPart) -> PartEvent:
         assert self._open is not None
         return PartEvent(type=kind, output_index=self._index, item_id=self._open.id, part=part)
 

@@ -15,7 +15,7 @@ from deployments.types import Usage
 Status = Literal["in_progress", "completed", "incomplete"]
 
 
-class TextPart(msgspec.Struct, frozen=True, tag_field="type", tag="output_text"):
+class OutputPart(msgspec.Struct, frozen=True, tag_field="type", tag="output_text"):
     """Text of a message."""
 
     text: str
@@ -28,7 +28,7 @@ class MessageItem(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", t
 
     id: str
     status: Status
-    content: tuple[TextPart, ...]
+    content: tuple[OutputPart, ...]
     role: str = "assistant"
 
 
@@ -124,7 +124,7 @@ class PartEvent(msgspec.Struct, frozen=True, kw_only=True):
     type: str
     output_index: int
     item_id: str
-    part: TextPart
+    part: OutputPart
     content_index: int = 0
 
 

@@ -10,10 +10,11 @@ import msgspec
 
 from deployments.gateway.conversation_checks import MAX_MESSAGES, MAX_TOOLS
 from deployments.gateway.openai.fields import REFUSED_FIELDS, Refusal
-from deployments.gateway.openai.forms import JsonObjectFormat, TextFormat, schema_text
+from deployments.gateway.openai.forms import JsonObjectFormat, TextFormat
 from deployments.gateway.openai.request import BodyRequest, Count
 from deployments.gateway.openai.tool_choice import ToolWish
 from deployments.gateway.openai.tools import FunctionTool, ToolChoiceWord
+from deployments.gateway.schemas import schema_text
 from deployments.types import (
     ChatMessage,
     Conversation,
@@ -210,6 +211,6 @@ def _to_form(text: TextOptions | None) -> StructuredOutput | None:
         case JsonObjectFormat():
             return StructuredOutput(json_object=True)
         case NamedSchema(schema=schema):
-            return StructuredOutput(json_schema=schema_text(schema))
+            return StructuredOutput(json_schema=schema_text(schema, "text.format"))
         case _:
             return None

@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
+from deployments.gateway.conversation_checks import check_tools
 from deployments.gateway.openai.tool_parser import (
     LIST_OF_CALLS,
     TOOL_FORMS,
@@ -22,10 +23,10 @@ from deployments.gateway.openai.tool_parser import (
     FormParser,
     ToolParser,
 )
+from deployments.gateway.schemas import NO_ARGUMENTS, schema_text
+from deployments.gateway.service import InferenceService
 from deployments.types import ModelCard, Sampling, StructuredOutput, Tool
 from infra.errors import InvalidArgumentError, UnknownMethodError, field
-
-NO_ARGUMENTS = {"type": "object", "properties": {}}
 
 Choice = Literal["none", "auto", "required", "function"]
 
@@ -69,6 +70,16 @@ class ToolPlan(NamedTuple):
         )
 
 
+def plan_for_model(wish: ToolWish, service: InferenceService, model: str) -> ToolPlan:
+    """What the wish asks of the model of this name.
+
+    Raises what `plan_tools` and `check_tools` raise, UnknownModelError where there are
+    tools; without, the service finds out when the request is submitted.
+    """
+    check_tools(wish.tools)
+    return plan_tools(wish, service.model(model) if wish.tools else None)
+
+
 def plan_tools(wish: ToolWish, card: ModelCard | None) -> ToolPlan:
     """What the wish asks of this model; without tools any model will do.
 
@@ -85,20 +96,16 @@ def plan_tools(wish: ToolWish, card: ModelCard | None) -> ToolPlan:
     shown = wish.tools if card.has_tool_template else ()
     max_calls = None if wish.is_parallel else 1
     if wish.choice == "auto":
-        form = TOOL_FORMS[_parser_name(card)]
-        return ToolPlan(shown, None, partial(FormParser, form, max_calls))
+        written = TOOL_FORMS[_parser_name(card)]
+        return ToolPlan(shown, None, partial(FormParser, written, max_calls))
     if wish.choice == "required":
         return ToolPlan(
             shown,
-            StructuredOutput(json_schema=_to_json(list_schema(wish.tools, max_calls))),
+            _to_form(list_schema(wish.tools, max_calls)),
             partial(FormParser, LIST_OF_CALLS, max_calls),
         )
-    parameters = _parameters_of(wish)
-    return ToolPlan(
-        shown,
-        StructuredOutput(json_schema=_to_json(parameters)),
-        partial(ArgumentsParser, wish.function),
-    )
+    form = _to_form(_parameters_of(wish))
+    return ToolPlan(shown, form, partial(ArgumentsParser, wish.function))
 
 
 def list_schema(tools: Sequence[Tool], max_calls: int | None) -> dict[str, Any]:
@@ -168,10 +175,5 @@ def _parameters_of(wish: ToolWish) -> dict[str, Any]:
     )
 
 
-def _to_json(schema: dict[str, Any]) -> str:
-    try:
-        return msgspec.json.encode(schema).decode()
-    except RecursionError as error:
-        raise InvalidArgumentError(
-            "a tool's schema is nested too deeply", param="tools"
-        ) from error
+def _to_form(schema: dict[str, Any]) -> StructuredOutput:
+    return StructuredOutput(json_schema=schema_text(schema, "tools"))

@@ -9,7 +9,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from deployments.gateway.openai.tool_choice import ToolWish
-from deployments.gateway.openai.tool_parser import CallPiece, TextPiece, ToolParser
+from deployments.gateway.openai.tool_parser import CallPiece, Piece, TextPiece, ToolParser
 from deployments.types import Delta, Tool, ToolCall
 
 _ID_CHARACTERS = string.ascii_letters + string.digits
@@ -118,13 +118,17 @@ class OutputReader:
 
     def read(self, delta: Delta) -> Reading:
         """What is certain after this delta; all of it after the output's last."""
-        pieces = self._parser.feed(delta.text)
-        if delta.finish_reason is not None:
-            pieces += self._parser.finish()
+        pieces = read_pieces(self._parser, delta)
         calls = [piece for piece in pieces if isinstance(piece, CallPiece)]
         self.has_calls = self.has_calls or bool(calls)
         text = "".join(piece.text for piece in pieces if isinstance(piece, TextPiece))
         return Reading(text, calls)
+
+
+def read_pieces(parser: ToolParser, delta: Delta) -> list[Piece]:
+    """What the parser finds in the output's next delta; all that is left in its last."""
+    pieces = parser.feed(delta.text)
+    return pieces if delta.finish_reason is None else pieces + parser.finish()
 
 
 def whole_calls(pieces: Sequence[CallPiece]) -> list[FunctionCall]:

@@ -6,7 +6,7 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import pytest
@@ -90,6 +90,14 @@ def conversation(*messages: ChatMessage, tools: Sequence[Tool] = ()) -> Conversa
     return Conversation(messages, tuple(tools))
 
 
+def nested(depth: int) -> dict[str, Any]:
+    """A schema so many levels deep."""
+    schema: dict[str, Any] = {}
+    for _ in range(depth):
+        schema = {"not": schema}
+    return schema
+
+
 HI = ChatMessage("user", "hi")
 CALL = ToolCall("x" * 300, "f", "{}")
 WRONG_CONVERSATIONS = [
@@ -105,6 +113,8 @@ WRONG_CONVERSATIONS = [
     conversation(HI, tools=[Tool("a b")]),
     conversation(HI, tools=[Tool("f"), Tool("f")]),
     conversation(HI, tools=[Tool("f", "x" * 300_000)]),
+    conversation(HI, tools=[Tool("f", parameters=nested(300))]),
+    conversation(HI, tools=[Tool("f", parameters=nested(3000))]),
 ]
 CONVERSATION_REFUSALS = [
     refused(lambda c=c: check_conversation(c))  # type: ignore[misc]

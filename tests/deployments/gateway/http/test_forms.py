@@ -70,7 +70,7 @@ async def test_a_form_that_is_wrong_or_one_of_two_is_named(
 
 async def test_no_depth_of_a_schema_is_a_failure_of_ours() -> None:
     statuses = set()
-    for depth in range(900, 1010):
+    for depth in (200, *range(900, 1010)):
         schema = b'{"a":' * depth + b"{}" + b"}" * depth
         body = b'{"prompt": "a", "guided_json": ' + schema + b"}"
         response = await ask(FakeService(text_deltas("ok")), "POST", COMPLETIONS, content=body)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from deployments.gateway.checks import MAX_TEXT_CHARS
+from deployments.gateway.checks import MAX_SCHEMA_DEPTH, MAX_TEXT_CHARS
 from deployments.gateway.conversation_checks import (
     MAX_MESSAGES,
     MAX_TOOL_CALLS,
@@ -111,6 +111,50 @@ async def test_the_number_of_turns_is_told_before_any_of_them_is_read(
     error = response.json()["error"]
     assert (response.status_code, error["param"]) == (400, param)
     assert error["message"] == f"{param} has over {MAX_MESSAGES} entries"
+
+
+def deep_body(fields: dict[str, Any], depth: int) -> bytes:
+    """The fields with a schema of so many levels in place of "SCHEMA"."""
+    schema = '{"not": ' * (depth - 1) + "{}" + "}" * (depth - 1)
+    return json.dumps(fields).replace('"SCHEMA"', schema).encode()
+
+
+JSON_SCHEMA = {"type": "json_schema", "json_schema": {"schema": "SCHEMA"}}
+
+
+@pytest.mark.parametrize(
+    ("path", "param", "fields"),
+    [
+        (CHAT, "tools", {"tools": [function(parameters="SCHEMA")]}),
+        (CHAT, "response_format", {"response_format": JSON_SCHEMA}),
+        (
+            RESPONSES,
+            "tools",
+            {"tools": [{"type": "function", "name": "f", "parameters": "SCHEMA"}]},
+        ),
+        (
+            RESPONSES,
+            "text.format",
+            {"text": {"format": {"type": "json_schema", "schema": "SCHEMA"}}},
+        ),
+        (COMPLETIONS, "guided_json", {"guided_json": "SCHEMA"}),
+    ],
+)
+async def test_a_schema_is_refused_for_its_depth_before_it_is_submitted(
+    path: str, param: str, fields: dict[str, Any]
+) -> None:
+    for depth in (MAX_SCHEMA_DEPTH, MAX_SCHEMA_DEPTH + 1, *range(960, 1000)):
+        service = FakeService(text_deltas("ok"), cards=[KNOWS_TOOLS])
+        body = deep_body({**LEAST[path], **fields}, depth)
+        response = await ask(service, "POST", path, content=body)
+        if depth <= MAX_SCHEMA_DEPTH:
+            assert (response.status_code, len(service.calls)) == (200, 1)
+            continue
+        assert (response.status_code, service.calls) == (400, [])
+        error = response.json()["error"]
+        assert "nested too deeply" in error["message"]
+        # Near Python's own limit it is the body as a whole that is refused.
+        assert error["param"] == param or (depth > 900 and error["param"] is None)
 
 
 @pytest.mark.parametrize("path", [CHAT, RESPONSES])
