@@ -7,8 +7,8 @@ with Client("localhost:9000") as client:
         print(piece.text, end="", flush=True)
 """
 
-from coterie.client import Client, Stream
-from coterie.client_async import AsyncClient, AsyncStream
+from coterie.client import Client
+from coterie.client_async import AsyncClient
 from coterie.collector import Collector
 from coterie.errors import (
     CapacityError,
@@ -28,6 +28,8 @@ from coterie.errors import (
     UnknownModelError,
 )
 from coterie.sampling import Sampling, SamplingKeywords
+from coterie.stream import Stream
+from coterie.stream_async import AsyncStream
 from coterie.types import (
     Chunk,
     Embeddings,

@@ -1,12 +1,20 @@
 """What both clients know about the cluster they talk to."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
 
-from coterie.errors import CallSite, CoterieError, FailedCall, InvalidArgumentError, error_of
+from coterie.errors import (
+    CallSite,
+    CoterieError,
+    FailedCall,
+    InvalidArgumentError,
+    UnavailableError,
+    error_of,
+)
 from coterie.retry import DEFAULT_MAX_RETRIES, Attempts, check_max_retries
 from coterie.security import Security, warn_of_plain_text
 from coterie.v1 import inference_pb2_grpc
@@ -63,6 +71,16 @@ class Connection:
     def attempts(self, timeout_s: float | None) -> Attempts:
         """The tries of one request."""
         return Attempts(self.max_retries, timeout_s)
+
+    @contextmanager
+    def beginning(self) -> Iterator[None]:
+        """For the start of a call. Raises UnavailableError on a client that is closed."""
+        try:
+            yield
+        except (ValueError, grpc.aio.UsageError) as error:
+            raise UnavailableError(
+                f"no call to {self.address} can begin: {error}; is the client closed?"
+            ) from error
 
     def error(self, call: FailedCall, timeout_s: float | None) -> CoterieError:
         """The error that a failed call to this cluster stands for."""

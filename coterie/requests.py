@@ -123,6 +123,12 @@ def turns_of(messages: Messages) -> tuple[Message, ...]:
 def _turn(item: MessageLike) -> Message:
     if isinstance(item, Message):
         return item
+    if isinstance(item, str):
+        raise InvalidArgumentError(
+            f"messages: {item[:40]!r} does not say whose it is; give a (role, content) pair, "
+            "or the text alone, outside of a list",
+            param="messages",
+        )
     with _blaming("messages"):
         return Message(**item) if isinstance(item, Mapping) else Message(*item)
 
@@ -154,7 +160,8 @@ def _parameters(sampling: Sampling) -> pb.SamplingParameters:
 
 
 def _structured_output(sampling: Sampling) -> pb.StructuredOutput | None:
-    chosen = [name for name in _FORMS if getattr(sampling, name)]
+    # Compared, as an empty schema is one too: it allows any JSON.
+    chosen = [name for name in _FORMS if getattr(sampling, name) not in (None, (), False)]
     if not chosen:
         return None
     if len(chosen) > 1:

@@ -2,8 +2,8 @@
 
 from coterie.cli import console
 from coterie.cli.pace import Pace
-from coterie.client import Stream
 from coterie.collector import Collector
+from coterie.stream import Stream
 from coterie.types import Response
 
 

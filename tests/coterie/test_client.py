@@ -1,5 +1,6 @@
 """The blocking client against a server that speaks the real protocol."""
 
+import gc
 import threading
 
 import pytest
@@ -155,3 +156,13 @@ def test_closing_the_client_breaks_off_its_open_streams(
     with pytest.raises(UnavailableError, match="ended before the answer did"):
         next(stream)
     assert fake.ended_early.wait(PATIENCE_S)
+
+
+@pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
+def test_a_closed_client_says_so_and_nothing_else(client: Client) -> None:
+    client.models()
+    client.close()
+    for ask in (client.generate, client.generate_unary):
+        with pytest.raises(UnavailableError, match="is the client closed"):
+            ask("abc")
+    gc.collect()

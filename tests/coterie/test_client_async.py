@@ -1,6 +1,7 @@
 """The asyncio client against a server that speaks the real protocol."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 
 import pytest
@@ -125,3 +126,14 @@ async def test_a_client_that_was_never_used_closes() -> None:
     client = AsyncClient()
     await client.close()
     assert client.address == "localhost:9000"
+
+
+@pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
+async def test_a_closed_client_says_so_and_nothing_else(async_client: AsyncClient) -> None:
+    await async_client.models()
+    await async_client.close()
+    with pytest.raises(UnavailableError, match="is the client closed"):
+        async_client.generate("abc")
+    with pytest.raises(UnavailableError, match="is the client closed"):
+        await async_client.generate_unary("abc")
+    gc.collect()

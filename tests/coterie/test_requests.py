@@ -94,6 +94,8 @@ def test_a_single_stop_string_is_one_string() -> None:
         ({"json_schema": '{"type":"array"}'}, {"json_schema": '{"type":"array"}'}),
         ({"grammar": "root ::= x"}, {"grammar": "root ::= x"}),
         ({"json_object": True}, {"json_object": True}),
+        ({"json_schema": {}}, {"json_schema": "{}"}),
+        ({"regex": ""}, {"regex": ""}),
         ({"choice": ["a"]}, {"choice": pb.StructuredOutput.Choice(options=["a"])}),
     ],
 )
@@ -148,6 +150,11 @@ def test_a_conversation_may_be_given_in_several_forms() -> None:
 def test_a_message_that_is_none_is_refused(item: Any) -> None:
     with pytest.raises(InvalidArgumentError, match="messages"):
         turns_of([item])
+
+
+def test_a_text_in_a_list_is_not_taken_apart_into_role_and_content() -> None:
+    with pytest.raises(InvalidArgumentError, match="'hi' does not say whose it is"):
+        turns_of(["hi"])  # type: ignore[list-item]
 
 
 def test_only_the_last_message_may_be_unfinished() -> None:
