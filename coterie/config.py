@@ -8,7 +8,9 @@ from typing import Annotated
 
 from pydantic import Field, field_validator, model_validator
 
+from coterie.hints import hinting
 from deployments.settings import ClusterSection, GatewaySection, ModelSection
+from infra.errors import ConfigError
 from infra.section import Section
 from infra.section_file import parse_section
 from infra.strict_yaml import Document, read_yaml, read_yaml_file
@@ -17,6 +19,9 @@ from router.settings import AdmissionSection, RouterSection, TenantSection
 
 CONFIG_VARIABLE = "COTERIE_CONFIG"
 """Environment variable with the path of the configuration file."""
+
+CONFIG_HINT = "`coterie config --help` explains the configuration file"
+"""What to type next where it does not hold."""
 
 BUILT_IN = "laptop-cpu.yaml"
 """The example that is served where no file is named."""
@@ -87,7 +92,8 @@ def load_config(path: Path | None = None) -> Config:
         ConfigError: the file cannot be read or does not hold; the message has
             one line for each problem, with its place in the file.
     """
-    return parse_section(Config, _document(path))
+    with hinting(ConfigError, CONFIG_HINT):
+        return parse_section(Config, _document(path))
 
 
 def config_source(path: Path | None = None) -> str:

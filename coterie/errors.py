@@ -58,6 +58,7 @@ __all__ = [
 
 KIND_KEY = "coterie-error"
 _UNREACHED = ("failed to connect", "dns resolution failed", "connection refused")
+_HANDSHAKE = "handshake failed"
 _TOO_LARGE = "larger than max"
 
 
@@ -143,6 +144,8 @@ def _message(code: grpc.StatusCode, details: str, site: CallSite) -> str:
         return f"{site.address} answers, but not as a Coterie cluster does ({details})"
     if _is_too_large(code, details):
         return f"the request has more bytes than {site.address} takes ({details}); send less"
+    if _is_absent(code, details) and _HANDSHAKE in details:
+        return f"no secure connection to {site.address}; is ca_file its authority? {details}"
     if _is_absent(code, details):
         return f"no Coterie cluster answers at {site.address}; start one with `coterie up`"
     if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):

@@ -9,23 +9,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import aiohttp
 
 from coterie.errors import (
-    ConfigError,
     CoterieError,
     DeadlineError,
     InvalidArgumentError,
     UnavailableError,
 )
-from coterie.security import warn_of_plain_text
+from coterie.hints import hinted
+from coterie.security import Security, warn_of_plain_text
 from infra.loopback import is_loopback
 
 _READ_BUFFER_BYTES = 2**20  # an event is a line, and must fit into it twice
-_CONNECT_TIMEOUT_S = 10
+_CONNECT_TIMEOUT_S = 10.0
+_URL_HINT = "if it runs elsewhere, name it: --url URL"
+_TRUST_HINT = "--ca-file FILE names the authority to trust, where it is no public one"
 
 
 @dataclass(frozen=True)
@@ -33,14 +34,13 @@ class HttpServer:
     """Where it is and how to enter. `url` is the base that OpenAI's clients take:
     `http://localhost:8000/v1`. `timeout_s` is for a whole answer; None for no limit.
 
-    Raises InvalidArgumentError for a URL of another kind, ConfigError for a `ca_file`
-    that holds no certificates.
+    Raises InvalidArgumentError for a URL of another kind, or one in plain text where
+    `security` asks for TLS; ConfigError for a file without certificates.
     """
 
     url: str
-    api_key: str | None = field(default=None, repr=False)
+    security: Security = field(default_factory=Security)
     timeout_s: float | None = None
-    ca_file: Path | None = None
 
     def __post_init__(self) -> None:
         if not self.url.startswith(("http://", "https://")):
@@ -49,47 +49,63 @@ class HttpServer:
             )
         object.__setattr__(self, "url", self.url.rstrip("/"))
         address = urlsplit(self.url)
+        if address.scheme == "http" and self.security.has_tls:
+            raise InvalidArgumentError(
+                f"the URL {self.url} is plain text, and TLS or a certificate is asked for; "
+                "begin it with https://",
+                param="url",
+            )
         host = address.hostname or ""
-        if self.api_key and address.scheme == "http" and not is_loopback(host):
+        if self.security.api_key and address.scheme == "http" and not is_loopback(host):
             warn_of_plain_text(host)
         _ = self._trust  # so that a wrong file is told before anything is sent
 
     @cached_property
     def session(self) -> aiohttp.ClientSession:
         """Made at the first call, because it belongs to the running loop; close it."""
-        key = self.api_key
+        key = self.security.api_key
         return aiohttp.ClientSession(
             headers={"Authorization": f"Bearer {key}"} if key else None,
-            timeout=aiohttp.ClientTimeout(
-                total=self.timeout_s, sock_connect=_CONNECT_TIMEOUT_S
-            ),
+            timeout=self.limits(self.timeout_s),
             connector=aiohttp.TCPConnector(limit=0, ssl=self._trust),
             read_bufsize=_READ_BUFFER_BYTES,
         )
+
+    @staticmethod
+    def limits(timeout_s: float | None) -> aiohttp.ClientTimeout:
+        """For an answer that may take so long; a connection has its own limit."""
+        return aiohttp.ClientTimeout(total=timeout_s, sock_connect=_CONNECT_TIMEOUT_S)
 
     @contextmanager
     def failures(self) -> Iterator[None]:
         """Turn what the transport raises into errors of ours."""
         try:
             yield
+        except aiohttp.ConnectionTimeoutError as error:
+            raise self.silent(_CONNECT_TIMEOUT_S) from error
         except TimeoutError as error:
             raise DeadlineError(
                 f"the answer of {self.url} was not complete in the time given"
             ) from error
+        except aiohttp.ClientSSLError as error:
+            told = UnavailableError(f"no secure connection to {self.url}: {error}")
+            raise hinted(told, _TRUST_HINT) from error
         except aiohttp.ClientConnectorError as error:
-            raise UnavailableError(f"nothing answers at {self.url}: {error}") from error
+            told = UnavailableError(f"nothing answers at {self.url}: {error}")
+            raise hinted(told, _URL_HINT) from error
         except (aiohttp.ClientError, OSError) as error:
-            raise UnavailableError(
+            told = UnavailableError(
                 f"the connection to {self.url} ended before the answer did: {error!r}"
-            ) from error
+            )
+            raise hinted(told, _URL_HINT) from error
         except ValueError as error:
             raise CoterieError(f"{self.url} answered with no such event: {error}") from error
 
+    def silent(self, after_s: float) -> UnavailableError:
+        """The error of a server that has not answered for so long."""
+        told = UnavailableError(f"nothing answers at {self.url} within {after_s:g} s")
+        return hinted(told, _URL_HINT)
+
     @cached_property
     def _trust(self) -> ssl.SSLContext | bool:
-        if self.ca_file is None:
-            return True
-        try:
-            return ssl.create_default_context(cafile=self.ca_file)
-        except (OSError, ssl.SSLError) as error:
-            raise ConfigError(f"{self.ca_file}: no certificates: {error}") from error
+        return self.security.ssl_context() or True

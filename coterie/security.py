@@ -1,6 +1,7 @@
 """How a client shows who it is, and knows whom it talks to: API key and TLS."""
 
 import logging
+import ssl
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -67,10 +68,38 @@ class Security:
         """What goes with every call. It holds the key: never log it."""
         return (("authorization", f"Bearer {self.api_key}"),) if self.api_key else ()
 
+    @property
+    def has_tls(self) -> bool:
+        """TLS is asked for, in one way or another."""
+        return bool(self.tls or self.ca_file or self.client_certificate_file)
+
+    def ssl_context(self) -> ssl.SSLContext | None:
+        """For HTTP; None where there are no files, and the system's authorities do.
+
+        Raises ConfigError for a file that holds no certificates, or no such key.
+        """
+        if not (self.ca_file or self.client_certificate_file):
+            return None
+        try:
+            context = ssl.create_default_context(cafile=_path(self.ca_file))
+        except OSError as error:
+            raise ConfigError(f"{self.ca_file}: no certificates: {error}") from error
+        certificate = _path(self.client_certificate_file)
+        if certificate is not None:
+            try:
+                # A password for no key: else OpenSSL would ask for one at the terminal.
+                context.load_cert_chain(certificate, _path(self.client_key_file), "")
+            except OSError as error:
+                raise ConfigError(
+                    f"{certificate} and {self.client_key_file} are no certificate and its "
+                    f"key without a password: {error}"
+                ) from error
+        return context
+
     def credentials(self) -> grpc.ChannelCredentials | None:
         """For a channel; None for plain text. Raises ConfigError for a file that
         cannot be read."""
-        if not (self.tls or self.ca_file or self.client_certificate_file):
+        if not self.has_tls:
             return None
         return grpc.ssl_channel_credentials(
             _read("ca_file", self.ca_file),
@@ -86,6 +115,10 @@ def warn_of_plain_text(address: str) -> None:
         "the API key for %s goes over the network in plain text; use TLS (ca_file or tls)",
         address,
     )
+
+
+def _path(path: str | Path | None) -> Path | None:
+    return None if path is None else Path(path).expanduser()
 
 
 def _read(name: str, path: str | Path | None) -> bytes | None:

@@ -16,10 +16,12 @@ from http import HTTPStatus
 
 from coterie.batch.concurrency import Concurrency
 from coterie.batch.retry import Attempts, Retry
-from coterie.batch.send import Sender, unknown_key
+from coterie.batch.send import Sender
 from coterie.batch.types import Answer, BatchRequest, Fault, Outcome, is_final
 from coterie.batch.waiting import Waiting
 from coterie.errors import CoterieError, UnavailableError
+from coterie.hints import hinted
+from coterie.model_list import unknown_key
 
 _MAX_UNANSWERED = 20
 _PATIENCE_S = 60.0
@@ -118,9 +120,10 @@ class _Run:
         if isinstance(found, Answer) or self._num_unanswered < _MAX_UNANSWERED:
             return
         if is_last or self._means.clock() - self._silent_since_s >= _PATIENCE_S:
-            raise UnavailableError(
+            told = UnavailableError(
                 f"{self._num_unanswered} attempts in a row got no answer; the last: {found}"
             )
+            raise hinted(told, "see that the server runs, and give the same command again")
 
     async def _attempt(self, request: BatchRequest) -> Answer | Fault:
         """One sending, as soon as the limit has room for it."""

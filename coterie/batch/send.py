@@ -2,15 +2,15 @@
 
 import json
 import time
-from http import HTTPStatus
 from typing import Any, Protocol
 
 import aiohttp
 
 from coterie.batch.retry import parse_retry_after
 from coterie.batch.types import Answer, BatchRequest
-from coterie.errors import UnauthenticatedError, UnavailableError
+from coterie.errors import UnavailableError
 from coterie.http_server import HttpServer
+from coterie.model_list import ask_models
 
 _HEADERS = {"x-priority": "low"}
 _REFUSAL_CHARACTERS = 1000
@@ -22,8 +22,8 @@ class Sender(Protocol):
     async def check(self) -> None:
         """Reach the server. Call it first: what no request would survive is told here.
 
-        Raises UnavailableError where nothing answers, UnauthenticatedError where the
-        server wants another key.
+        Raises UnavailableError where nothing answers or no such server,
+        UnauthenticatedError where it wants another key.
         """
         ...
 
@@ -49,12 +49,7 @@ class HttpSender:
 
     async def check(self) -> None:
         """See `Sender.check`."""
-        server = self._server
-        with server.failures():
-            async with server.session.get(f"{server.url}/models") as response:
-                if response.status == HTTPStatus.UNAUTHORIZED:
-                    text = await response.text(errors="replace")
-                    raise unknown_key(text[:_REFUSAL_CHARACTERS])
+        await ask_models(self._server)
 
     async def send(self, request: BatchRequest) -> Answer:
         """See `Sender.send`."""
@@ -68,11 +63,6 @@ class HttpSender:
     async def close(self) -> None:
         """See `Sender.close`."""
         await self._server.session.close()
-
-
-def unknown_key(words: object) -> UnauthenticatedError:
-    """The error for a server that wants another key, with its own words."""
-    return UnauthenticatedError(f"the server does not know the key: {words}")
 
 
 def _answer_of(response: aiohttp.ClientResponse, body: bytes) -> Answer:

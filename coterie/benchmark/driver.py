@@ -6,6 +6,7 @@ from typing import Protocol
 
 from coterie.benchmark.prompts import Alphabet
 from coterie.benchmark.types import Ask, Piece
+from coterie.model_list import CONTACT_TIMEOUT_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +20,11 @@ class Manner:
     temperature: float | None = None
     is_chat: bool = False
     ignore_eos: bool = False
+
+    @property
+    def contact_timeout_s(self) -> float:
+        """For the calls before the load: a server that is there answers them at once."""
+        return self.timeout_s or CONTACT_TIMEOUT_S
 
 
 class Driver(Protocol):

@@ -25,6 +25,7 @@ from coterie.errors import (
     UnavailableError,
     UnknownModelError,
 )
+from coterie.hints import hinted
 from coterie.security import Security
 from deployments.kserve import grpc_service_pb2 as pb
 from deployments.kserve.grpc_service_pb2_grpc import GRPCInferenceServiceStub
@@ -57,20 +58,23 @@ class KServeDriver:
 
     async def prepare(self) -> Alphabet:
         """See `Driver.prepare`."""
-        model = self._manner.model
-        with self._failures():
+        model, timeout_s = self._manner.model, self._manner.contact_timeout_s
+        with self._failures(timeout_s):
             ready = await self._stub.ModelReady(
-                pb.ModelReadyRequest(name=model), metadata=self._connection.metadata
+                pb.ModelReadyRequest(name=model),
+                timeout=timeout_s,
+                metadata=self._connection.metadata,
             )
         if not ready.ready:
-            raise UnknownModelError(
+            told = UnknownModelError(
                 f"{self._connection.address} has no model {model} that is ready", param="model"
             )
+            raise hinted(told, "--model NAME chooses another")
         return WORDS
 
     async def stream(self, ask: Ask) -> AsyncIterator[Piece]:
         """See `Driver.stream`."""
-        with self._failures():
+        with self._failures(self._manner.timeout_s):
             call = self._stub.ModelStreamInfer(
                 iter([self._request(ask)]),
                 timeout=self._manner.timeout_s,
@@ -114,13 +118,13 @@ class KServeDriver:
         return found
 
     @contextmanager
-    def _failures(self) -> Iterator[None]:
+    def _failures(self, timeout_s: float | None) -> Iterator[None]:
         """Turn what gRPC raises into errors of ours."""
         try:
             yield
         except grpc.RpcError as error:
             failed = cast(FailedCall, error)
-            raise self._connection.error(failed, self._manner.timeout_s) from error
+            raise self._connection.error(failed, timeout_s) from error
         except struct.error as error:
             raise CoterieError(f"an output cannot be read: {error}") from error
 

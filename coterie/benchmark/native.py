@@ -5,9 +5,10 @@ from collections.abc import AsyncIterator
 from coterie.benchmark.driver import Manner
 from coterie.benchmark.prompts import WORDS, Alphabet
 from coterie.benchmark.types import Ask, Counts, Piece
-from coterie.client_async import AsyncClient, AsyncStream
+from coterie.client_async import AsyncClient
 from coterie.sampling import Sampling
 from coterie.security import Security
+from coterie.stream_async import AsyncStream
 from coterie.types import Usage
 
 
@@ -24,11 +25,12 @@ class NativeDriver:
     async def prepare(self) -> Alphabet:
         """See `Driver.prepare`. Words for conversations, else token ids of the words."""
         model = self._manner.model
-        await self._client.model(model)
+        timeout_s = self._manner.contact_timeout_s
+        await self._client.model(model, timeout_s=timeout_s)
         if self._manner.is_chat:
             return WORDS
         found = await self._client.tokenize(
-            " ".join(WORDS), model=model, with_special_tokens=False
+            " ".join(WORDS), model=model, with_special_tokens=False, timeout_s=timeout_s
         )
         return tuple(sorted(set(found.token_ids)))
 

@@ -1,15 +1,17 @@
 """The driver of any server that speaks OpenAI's HTTP interface."""
 
 import json
-from collections.abc import AsyncIterator
-from pathlib import Path
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from coterie.benchmark.driver import Manner
 from coterie.benchmark.prompts import WORDS, Alphabet
 from coterie.benchmark.types import Ask, Counts, Piece
 from coterie.errors import CoterieError, UnavailableError, UnknownModelError
+from coterie.hints import hinted
 from coterie.http_server import HttpServer
+from coterie.model_list import ask_models
+from coterie.security import Security
 
 _REFUSAL_CHARACTERS = 300
 _DATA = b"data:"
@@ -18,25 +20,23 @@ _DATA = b"data:"
 class OpenAIHttpDriver:
     """A `Driver` of `/completions`, or of `/chat/completions` for conversations.
 
-    `url` is the base that OpenAI's clients take: `http://localhost:8000/v1`.
-    `ca_file` has the authority to trust in place of the system's.
+    `url` is the base that OpenAI's clients take: `http://localhost:8000/v1`. Without
+    `security` the key of the manner goes along.
     """
 
-    def __init__(self, url: str, manner: Manner, ca_file: str | Path | None = None) -> None:
-        trusted = None if ca_file is None else Path(ca_file)
-        self._server = HttpServer(url, manner.api_key, manner.timeout_s, trusted)
+    def __init__(self, url: str, manner: Manner, security: Security | None = None) -> None:
+        chosen = security or Security(api_key=manner.api_key)
+        self._server = HttpServer(url, chosen, manner.timeout_s)
         self._manner = manner
         self._model = manner.model
 
     async def prepare(self) -> Alphabet:
         """See `Driver.prepare`. Without a model's name the only one is taken."""
-        with self._server.failures():
-            async with self._server.session.get(f"{self._server.url}/models") as response:
-                text = await response.text()
-                if response.status == 200:
-                    self._model = _model_of(text, self._model)
-                elif not self._model:
-                    raise _refusal(response.status, text)
+        found = await ask_models(self._server, self._manner.contact_timeout_s)
+        if not self._model:
+            if found.names is None:
+                raise _refusal(found.status, found.text)
+            self._model = _only_one(found.names)
         return WORDS
 
     async def stream(self, ask: Ask) -> AsyncIterator[Piece]:
@@ -106,13 +106,11 @@ def _counts_of(usage: dict[str, Any] | None) -> Counts | None:
     )
 
 
-def _model_of(text: str, wanted: str) -> str:
-    names = [model["id"] for model in json.loads(text).get("data", ())]
-    if wanted:
-        return wanted
-    if len(names) != 1:
-        raise UnknownModelError(f"choose a model with --model: {', '.join(names) or 'none'}")
-    return str(names[0])
+def _only_one(names: Sequence[str]) -> str:
+    if len(names) == 1:
+        return names[0]
+    told = UnknownModelError(f"choose a model with --model: {', '.join(names) or 'none'}")
+    raise hinted(told, "--model NAME chooses one")
 
 
 def _refusal(status: int, text: str) -> CoterieError:

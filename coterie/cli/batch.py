@@ -22,7 +22,9 @@ from coterie.batch.waiting import Waiting
 from coterie.cli import console
 from coterie.cli.batch_options import BatchOptions, batch_options
 from coterie.cli.batch_progress import BatchProgress, show_tally
+from coterie.cli.security_options import security_options
 from coterie.errors import CoterieError
+from coterie.security import Security
 
 _IN = click.Path(exists=True, dir_okay=False, path_type=Path)
 _OUT = click.Path(dir_okay=False, writable=True, path_type=Path)
@@ -32,7 +34,10 @@ _OUT = click.Path(dir_okay=False, writable=True, path_type=Path)
 @click.argument("source", type=_IN, metavar="IN.JSONL")
 @click.argument("target", type=_OUT, metavar="OUT.JSONL")
 @batch_options
-def batch_command(source: Path, target: Path, batch_options: BatchOptions) -> None:
+@security_options
+def batch_command(
+    source: Path, target: Path, batch_options: BatchOptions, security: Security
+) -> None:
     """Send the requests of a file, and write the answers into another one.
 
     Both have the form of OpenAI's batches: in go lines of custom_id, method, url and
@@ -54,7 +59,7 @@ def batch_command(source: Path, target: Path, batch_options: BatchOptions) -> No
     2 the command, a file or the key is wrong, 3 nothing answers at the URL.
     """
     _check_distinct(source, target, batch_options.errors)
-    server = batch_options.server()
+    server = batch_options.server(security)
     with ExitStack() as files:
         outputs = _Outputs(
             files.enter_context(OutputFile(path))
@@ -76,7 +81,7 @@ def batch_command(source: Path, target: Path, batch_options: BatchOptions) -> No
             is_whole = not tally.num_left or _is_sent(_send(requests, means, on_outcome), tally)
     show_tally(tally, is_json=batch_options.is_json)
     if not is_whole:
-        console.err().print(f"to go on: {_same_again()}", markup=False, highlight=False)
+        console.err().print(f"to go on: {_same_again()}")
     if not is_whole or tally.num_failed:
         click.get_current_context().exit(1)
 

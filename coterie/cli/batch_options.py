@@ -1,14 +1,13 @@
 """The options of `coterie batch`, gathered into a value."""
 
-import functools
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import click
 
+from coterie.cli.gathering import gathering
 from coterie.http_server import HttpServer
+from coterie.security import Security
 
 _DEFAULT_URL = "http://localhost:8000/v1"
 
@@ -18,17 +17,15 @@ class BatchOptions:
     """Where the requests go, and what is borne on the way."""
 
     url: str
-    api_key: str | None
-    ca_file: Path | None
     timeout_s: float
     errors: Path | None
     max_concurrency: int
     max_retries: int
     is_json: bool
 
-    def server(self) -> HttpServer:
-        """The server. Raises InvalidArgumentError for a URL of another kind."""
-        return HttpServer(self.url, self.api_key, self.timeout_s, self.ca_file)
+    def server(self, security: Security) -> HttpServer:
+        """The server. Raises as `HttpServer` does."""
+        return HttpServer(self.url, security, self.timeout_s)
 
 
 _OPTIONS = (
@@ -40,19 +37,6 @@ _OPTIONS = (
         show_default=True,
         metavar="URL",
         help="An OpenAI-style server: its .../v1.",
-    ),
-    click.option(
-        "--api-key",
-        envvar="COTERIE_API_KEY",
-        show_envvar=True,
-        metavar="KEY",
-        help="Sent as a bearer token.",
-    ),
-    click.option(
-        "--ca-file",
-        type=click.Path(exists=True, dir_okay=False, path_type=Path),
-        metavar="FILE",
-        help="Certificates (PEM) to trust, instead of the system's.",
     ),
     click.option(
         "--timeout",
@@ -84,20 +68,11 @@ _OPTIONS = (
         show_default=True,
         metavar="N",
         help="How often a request is sent again that the server had no room for, or that "
-        "got no answer.",
+        "got no answer; once at most where the engine failed.",
     ),
     click.option("--json", "is_json", is_flag=True, help="Print the totals as JSON."),
 )
 
 
-def batch_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command these options; it receives them as `batch_options`."""
-
-    @functools.wraps(command)
-    def gathered(**values: Any) -> None:
-        own = {field.name: values.pop(field.name) for field in fields(BatchOptions)}
-        command(batch_options=BatchOptions(**own), **values)
-
-    for option in reversed(_OPTIONS):
-        option(gathered)
-    return gathered
+batch_options = gathering("batch_options", BatchOptions, _OPTIONS)
+"""Gives a command these options; it receives them as `batch_options`."""

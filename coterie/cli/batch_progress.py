@@ -98,8 +98,7 @@ def show_tally(tally: Tally, *, is_json: bool) -> None:
             f"{tally.num_requests} requests: {tally.num_ok} served, "
             f"{tally.num_failed} failed{left}{before}; {tally.num_tokens} tokens in "
             f"{tally.duration_s:.1f} s, {tally.tokens_per_s:.1f} a second",
-            highlight=False,
         )
     if tally.errors:
         told_errors = ", ".join(f"{n} x {word}" for word, n in sorted(tally.errors.items()))
-        console.err().print(f"failed: {told_errors}", markup=False, highlight=False)
+        console.err().print(f"failed: {told_errors}")

@@ -107,7 +107,7 @@ def _driver(options: BenchOptions, where: ClientOptions) -> Driver:
         ignore_eos=ignore_eos,
     )
     if options.url:
-        return OpenAIHttpDriver(options.url, manner, where.security.ca_file)
+        return OpenAIHttpDriver(options.url, manner, where.security)
     if options.api == "kserve":
         return KServeDriver(where.address, manner, where.security)
     return NativeDriver(where.address, manner, where.security)
@@ -159,7 +159,7 @@ def _seconds(milliseconds: float | None) -> float | None:
 def _progress() -> Progress:
     stderr = console.err()
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),

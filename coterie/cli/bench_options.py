@@ -1,16 +1,19 @@
 """The options of `coterie bench`, gathered into values."""
 
-import functools
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import click
 
 from coterie.benchmark.plan import Lengths
+from coterie.cli.gathering import gathering
 
 Api = Literal["native", "kserve", "openai"]
+
+URL_VARIABLE = "COTERIE_URL"
+"""Environment variable with the URL of an OpenAI-style server."""
 
 _IN = click.Path(exists=True, dir_okay=False, path_type=Path)
 _OUT = click.Path(dir_okay=False, writable=True, path_type=Path)
@@ -43,8 +46,13 @@ class BenchOptions:
     plot: Path | None
 
     def __post_init__(self) -> None:
+        if self.api == "openai" and self.url is None:
+            # Not without --api: the variable is there for `coterie batch` too.
+            object.__setattr__(self, "url", os.environ.get(URL_VARIABLE))
         if (self.api == "openai") != (self.url is not None) and self.api is not None:
-            raise click.UsageError("--api openai and --url URL go together")
+            raise click.UsageError(
+                f"--api openai and --url URL (or {URL_VARIABLE}) go together"
+            )
         if self.concurrency and self.rate_per_s:
             raise click.UsageError("give either --concurrency or --rate")
         if self.prompts and self.trace:
@@ -76,7 +84,12 @@ _SERVER = (
         help="What the server speaks: kserve at --address, openai at --url. Default: "
         "openai with --url, else native, which is ours.",
     ),
-    click.option("--url", metavar="URL", help="An OpenAI-style server instead: its .../v1."),
+    click.option(
+        "--url",
+        metavar="URL",
+        help="An OpenAI-style server instead: its .../v1. Default with --api openai: "
+        f"${URL_VARIABLE}.",
+    ),
     click.option("--chat", "is_chat", is_flag=True, help="Prompts as a user's messages."),
     click.option("--temperature", type=float, help="0: always the likeliest token."),
     click.option(
@@ -179,14 +192,7 @@ _REPORT = (
 )
 
 
-def bench_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command these options; it receives them as `bench_options`."""
-
-    @functools.wraps(command)
-    def gathered(**values: Any) -> None:
-        own = {field.name: values.pop(field.name) for field in fields(BenchOptions)}
-        command(bench_options=BenchOptions(**own), **values)
-
-    for option in reversed((*_SERVER, *_LOAD, *_PROMPTS, *_REPORT)):
-        option(gathered)
-    return gathered
+bench_options = gathering(
+    "bench_options", BenchOptions, (*_SERVER, *_LOAD, *_PROMPTS, *_REPORT)
+)
+"""Gives a command these options; it receives them as `bench_options`."""

@@ -57,7 +57,6 @@ def show_lateness(summary: Summary) -> None:
         err().print(
             f"warning: requests were sent up to {summary.max_late_s:.2f} s after their "
             "arrival; this client, not the server, may be the limit",
-            highlight=False,
         )
 
 
@@ -66,4 +65,4 @@ def show_failures(summary: Summary, samples: Sequence[Sample]) -> None:
     failures = [sample.failure for sample in samples if sample.failure]
     for kind, count in summary.errors.items():
         message = next(failure.message for failure in failures if failure.kind == kind)
-        err().print(f"{count} x {kind}: {message}", markup=False, highlight=False)
+        err().print(f"{count} x {kind}: {message}")

@@ -18,6 +18,7 @@ from click.exceptions import NoArgsIsHelpError
 from rich.console import Console
 
 from coterie import errors
+from coterie.hints import hint_in
 
 EXIT_CODES = {
     0: "done",
@@ -37,6 +38,7 @@ _EXIT_CODE_OF: tuple[tuple[type[BaseException], int], ...] = (
     (errors.DeadlineError, 5),
 )
 
+# For errors that come without one, see `coterie.hints`; the first class that fits counts.
 _HINT_OF: tuple[tuple[type[BaseException], str], ...] = (
     (errors.UnknownModelError, "`coterie models` lists what is served"),
     (errors.UnknownMethodError, "`coterie models` tells which models can chat"),
@@ -47,7 +49,6 @@ _HINT_OF: tuple[tuple[type[BaseException], str], ...] = (
     (errors.CapacityError, "try again later; `coterie status` shows what runs"),
     (errors.DeadlineError, "--timeout SECONDS gives it more time"),
     (errors.EngineError, "`coterie status` tells how the engines are"),
-    (errors.ConfigError, "`coterie config --help` explains the configuration file"),
 )
 
 
@@ -76,7 +77,7 @@ def print_json(value: Any) -> None:
 def note(text: str) -> None:
     """A dim line beside the answer; nothing where no one watches."""
     if sys.stderr.isatty():
-        err().print(text, style="dim", markup=False, highlight=False)
+        err().print(text, style="dim")
 
 
 def report(error: BaseException) -> None:
@@ -93,6 +94,8 @@ def hint_of(error: BaseException) -> str | None:
     """What to type next; for a failure that nobody foresaw, how to see it all."""
     if not isinstance(error, errors.CoterieError):
         return "COTERIE_DEBUG=1 shows where it happened"
+    if own := hint_in(error):
+        return own
     if isinstance(error, errors.CapacityError) and error.retry_after_s:
         soon_s = math.ceil(error.retry_after_s)
         return f"try again in {soon_s} s; `coterie status` shows what runs"
@@ -131,14 +134,16 @@ def _report_usage(error: click.ClickException) -> None:
 
 def _print_error(message: str, hint: str | None) -> None:
     console = err()
-    console.print("[bold red]error:[/]", end=" ")
-    console.print(message, markup=False, highlight=False)
+    console.print("error:", style="bold red", end=" ")
+    console.print(message)
     if hint:
-        console.print(f"hint: {hint}", style="dim", markup=False, highlight=False)
+        console.print(f"hint: {hint}", style="dim")
 
 
 def _console(file: TextIO) -> Console:
-    return Console(file=file, width=None if file.isatty() else 10_000)
+    """What is printed is text: brackets and colons of others steer nothing in it."""
+    width = None if file.isatty() else 10_000
+    return Console(file=file, width=width, markup=False, highlight=False, emoji=False)
 
 
 def _plain(value: Any) -> Any:

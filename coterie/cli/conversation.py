@@ -32,8 +32,9 @@ class Conversation:
     def run(self) -> None:
         """Take messages until the input ends.
 
-        On a terminal a failed message is reported and forgotten, and the
-        conversation goes on; from a pipe the error ends it.
+        On a terminal Ctrl-C stops an answer alone, a failed message is reported
+        and forgotten, and the conversation goes on; lines that begin with "/" are
+        commands. From a pipe every line is a message, and either ends it.
         """
         is_watched = sys.stdin.isatty()
         if is_watched:
@@ -41,13 +42,15 @@ class Conversation:
         while (text := _read(is_watched)) is not None:
             if not text.strip():
                 continue
-            if text.startswith("/"):
+            if is_watched and text.startswith("/"):
                 if not self._obey(text.strip()):
                     return
                 continue
             try:
                 self.ask(text)
             except KeyboardInterrupt:
+                if not is_watched:
+                    raise
                 console.note("(stopped)")
             except CoterieError as error:
                 if not is_watched:
@@ -104,7 +107,7 @@ class Conversation:
             self.messages = list(self._opening)
             console.note("(forgotten)")
         else:
-            console.err().print(HELP, markup=False, highlight=False)
+            console.err().print(HELP)
         return True
 
 

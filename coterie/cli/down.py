@@ -45,7 +45,7 @@ def down_command(file: Path | None, as_json: bool) -> None:
             if cluster is None:
                 raise
             # Its processes can be ended all the same.
-            err().print(f"nothing was drained: {error}", highlight=False)
+            err().print(f"nothing was drained: {error}")
     if cluster is not None:
         with stages.stage("Ray"):
             cluster.stop()
@@ -57,4 +57,4 @@ def _say(as_json: bool, *, was_running: bool) -> None:
     if as_json:
         print_json({"was_running": was_running})
     else:
-        err().print("stopped" if was_running else "nothing is running", highlight=False)
+        err().print("stopped" if was_running else "nothing is running")

@@ -88,8 +88,6 @@ def new_key_command(
     err().print(
         f"key {entry.key_id} of {tenant} is in {file}; the key itself is nowhere, so keep it",
         style="dim",
-        highlight=False,
-        markup=False,
     )
 
 
@@ -119,7 +117,7 @@ def revoke_command(key_id: str, file: Path) -> None:
         if not found:
             raise ConfigError(f"{file} has no key {key_id}; `coterie key list` shows all")
         entries.remove(found[0])
-    err().print(f"key {key_id} of {found[0].tenant} is revoked", highlight=False, markup=False)
+    err().print(f"key {key_id} of {found[0].tenant} is revoked")
 
 
 def _entry(**fields: str | bool | None) -> KeyEntry:

@@ -53,6 +53,7 @@ Examples:
 \b
 Environment:
   COTERIE_ADDRESS   the cluster that commands talk to, HOST:PORT
+  COTERIE_URL       the server of `batch` and `bench --api openai`: its .../v1
   COTERIE_API_KEY   the key that it asks for
   COTERIE_CA_FILE   the authority of its certificate, for TLS
   COTERIE_DEBUG=1   show tracebacks

@@ -1,28 +1,33 @@
 """The options that say how tokens are chosen, as `Sampling` has them."""
 
-import dataclasses
-import functools
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import click
 
-from coterie.sampling import FIELD_NAMES, Sampling
+from coterie.cli.gathering import gathering
+from coterie.sampling import Sampling
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 def _text_of(ctx: click.Context, param: click.Parameter, path: Path | None) -> str | None:
-    return None if path is None else path.read_text()
+    if path is None:
+        return None
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise click.BadParameter(f"{path} is no text: {error}", ctx, param) from error
+    if not text.strip():
+        raise click.BadParameter(f"{path} is empty", ctx, param)
+    return text
 
 
 def _json_of(ctx: click.Context, param: click.Parameter, path: Path | None) -> str | None:
     text = _text_of(ctx, param, path)
     try:
         json.loads(text or "null")
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise click.BadParameter(f"{path} is no JSON: {error}", ctx, param) from error
     return text
 
@@ -94,14 +99,5 @@ _OPTIONS = (
 )
 
 
-def sampling_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command these options; it receives them as `sampling`."""
-
-    @functools.wraps(command)
-    def gathered(**values: Any) -> None:
-        given = {name: values.pop(name) for name in FIELD_NAMES if name in values}
-        command(sampling=dataclasses.replace(Sampling(), **given), **values)
-
-    for option in reversed(_OPTIONS):
-        option(gathered)
-    return gathered
+sampling_options = gathering("sampling", Sampling, _OPTIONS)
+"""Gives a command these options; it receives them as `sampling`."""

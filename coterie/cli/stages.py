@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.status import Status
+from rich.text import Text
 
 from coterie.cli.console import err
 
@@ -27,7 +28,7 @@ class Stages:
         """One stage; if the block raises, its line is not printed."""
         started = time.monotonic()
         is_shown = not self._quiet and self._console.is_terminal
-        self._status = self._console.status(title) if is_shown else None
+        self._status = self._console.status(Text(title)) if is_shown else None
         if self._status:
             self._status.start()
         try:
@@ -39,10 +40,10 @@ class Stages:
         duration_s = time.monotonic() - started
         self.durations_s[title] = round(duration_s, 2)
         if not self._quiet:
-            self._console.print(f"  {title}  [dim]{duration_s:.1f} s[/]", highlight=False)
+            self._console.print(Text.assemble(f"  {title}  ", (f"{duration_s:.1f} s", "dim")))
 
     def report(self, stage: str, fraction: float | None = None) -> None:
         """Say what the stage is at: the spinner's text on a terminal."""
         if self._status:
             done = "" if fraction is None else f" {fraction:.0%}"
-            self._status.update(f"{stage}{done}")
+            self._status.update(Text(f"{stage}{done}"))

@@ -41,7 +41,7 @@ def status_command(file: Path | None, as_json: bool) -> None:
         out().print(_table(states))
         for state in states:
             if state.message:
-                err().print(f"{state.name}: {state.message}", markup=False, highlight=False)
+                err().print(f"{state.name}: {state.message}")
 
 
 def _table(states: "list[DeploymentState]") -> Table:

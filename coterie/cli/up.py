@@ -1,16 +1,20 @@
 """`coterie up`: from a configuration to a cluster that answers."""
 
 import socket
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from rich.text import Text
 
 from coterie.cli.console import err, print_json
 from coterie.cli.stages import Stages
-from coterie.config import Config, load_config
+from coterie.config import CONFIG_HINT, Config, load_config
 from coterie.errors import ConfigError
+from coterie.hints import hinting
 from deployments import local_cluster
 from deployments.gateway.openai.chat_turns import read_template
 from deployments.gateway.security.door_security import DoorSecurity
@@ -42,9 +46,30 @@ def up_command(file: Path | None, as_json: bool) -> None:
       coterie up -f cluster.yaml     your own configuration
     """
     config = load_config(file)
-    _check_security(config)
-    _check_templates(config)
     stages = Stages(quiet=as_json)
+    with _told_what_stays(file), hinting(ConfigError, CONFIG_HINT):
+        _check_security(config)
+        _check_templates(config)
+        _prepare(config, stages)
+        _deploy(config, stages)
+    _say_where(config, stages, as_json)
+
+
+@contextmanager
+def _told_what_stays(file: Path | None) -> Iterator[None]:
+    """Ctrl-C ends this command, and not what it has begun."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        option = "" if file is None else f" -f {file}"
+        err().print(
+            "\ninterrupted; what was begun may go on by itself: "
+            f"`coterie status{option}` shows it, `coterie down{option}` ends it"
+        )
+        raise
+
+
+def _prepare(config: Config, stages: Stages) -> None:
     with ThreadPoolExecutor(max_workers=1) as pool:
         # Ray starts beside the preparation of the models.
         ray_start = pool.submit(_start_ray, config)
@@ -53,8 +78,6 @@ def up_command(file: Path | None, as_json: bool) -> None:
                 resolve_model(model.model, config.cluster.state_dir.expanduser(), stages)
         with stages.stage("Ray"):
             ray_start.result()
-    _deploy(config, stages)
-    _say_where(config, stages, as_json)
 
 
 def _check_security(config: Config) -> None:
@@ -109,9 +132,9 @@ def _say_where(config: Config, stages: Stages, as_json: bool) -> None:
         )
         return
     console = err()
-    console.print(f"[bold green]serving[/] {', '.join(names)}", highlight=False)
-    console.print(f"  gRPC         {grpc_at}", highlight=False)
-    console.print(f"  OpenAI HTTP  {http_at}", highlight=False)
+    console.print(Text.assemble(("serving", "bold green"), f" {', '.join(names)}"))
+    console.print(f"  gRPC         {grpc_at}")
+    console.print(f"  OpenAI HTTP  {http_at}")
     console.print(
         f"talk to it: coterie chat{_options(gateway, grpc_at)}", style="dim", highlight=False
     )

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -165,6 +166,36 @@ def test_where_no_cluster_answers_the_exit_code_says_so() -> None:
     result = bench("--requests", "1", address="127.0.0.1:1")
     assert (result.exit_code, result.stdout) == (3, "")
     assert "coterie up" in result.stderr
+
+
+@pytest.mark.parametrize("api", ["native", "kserve"])
+def test_a_cluster_that_says_nothing_is_not_waited_for_for_ever(
+    api: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("coterie.benchmark.driver.CONTACT_TIMEOUT_S", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        result = bench("--api", api, "--model", "m", address=address)
+    assert (result.exit_code, result.stdout) == (5, "")
+
+
+async def test_the_url_of_the_environment_counts_where_openai_is_asked_for(
+    address: str, fake: FakeInference, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = FakeService(text_deltas("one", "two"))
+    async with serving(service) as url:
+        monkeypatch.setenv("COTERIE_URL", f"{url}/v1")
+        args = ("--requests", "1", "--warmup", "0", "--prompt-tokens", "5")
+        openai = await asyncio.to_thread(bench, "--api", "openai", *args)
+        native = await asyncio.to_thread(bench, *args, address=address)
+    assert (openai.exit_code, native.exit_code) == (0, 0), openai.output + native.output
+    assert (len(service.calls), len(generated(fake))) == (1, 1)
+
+
+def test_the_certificates_count_for_a_url_too(tmp_path: Path) -> None:
+    result = bench("--url", "http://localhost:1/v1", "--tls")
+    assert result.exit_code == 2
+    assert "begin it with https://" in result.stderr
 
 
 @pytest.mark.parametrize(

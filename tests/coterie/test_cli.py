@@ -8,9 +8,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 from coterie import errors
-from coterie.cli.console import EXIT_CODES, exit_code_of, write
+from coterie.cli.console import EXIT_CODES, exit_code_of, hint_of, out, report, write
+from coterie.cli.conversation import Conversation
 from coterie.cli.main import SECTIONS, cli
 from coterie.cli.pace import Pace
+from coterie.hints import hinted
 from coterie.types import Chunk, Usage
 from tests.builders.fake_inference import REPLY, FakeInference
 
@@ -114,6 +116,19 @@ def test_a_schema_that_is_no_json_is_refused_before_anything_is_sent(
     assert "is no JSON" in result.stderr
 
 
+@pytest.mark.parametrize("option", ["--json-schema", "--grammar"])
+@pytest.mark.parametrize(
+    ("content", "words"), [(b"", "is empty"), (b" \n", "is empty"), (b"\xff{}", "is no text")]
+)
+def test_a_file_without_a_form_is_refused_and_no_free_output_asked_for(
+    fake: FakeInference, tmp_path: Path, option: str, content: bytes, words: str
+) -> None:
+    path = tmp_path / "form"
+    path.write_bytes(content)
+    result = coterie("generate", "x", option, str(path), address="127.0.0.1:1")
+    assert (result.exit_code, words in result.stderr) == (2, True), result.stderr
+
+
 def test_chat_asks_once_and_ends(address: str, fake: FakeInference) -> None:
     args = ("chat", "--message", "Hello", "--system", "Be brief.")
     assert coterie(*args, address=address).stdout == f"{REPLY}\n"
@@ -121,18 +136,26 @@ def test_chat_asks_once_and_ends(address: str, fake: FakeInference) -> None:
     assert sent == [("system", "Be brief."), ("user", "Hello")]
 
 
-def test_chat_remembers_the_conversation_until_it_is_cleared(
+def test_chat_remembers_the_conversation_and_sends_every_line_of_a_pipe(
     address: str, fake: FakeInference
 ) -> None:
     args = ("chat", "--max-tokens", "5", "--system", "Be brief.")
-    result = coterie(*args, address=address, stdin="One\n\nTwo\n/clear\nThree\n/exit\nFour\n")
-    assert (result.exit_code, result.stdout) == (0, "there\nthere\nthere\n")
+    result = coterie(*args, address=address, stdin="One\n\n/exit\n")
+    assert (result.exit_code, result.stdout) == (0, "there\nthere\n")
     sent = [[message.content for message in each.messages] for each in fake.requests]
-    assert sent == [
-        ["Be brief.", "One"],
-        ["Be brief.", "One", "there", "Two"],
-        ["Be brief.", "Three"],
-    ]
+    assert sent == [["Be brief.", "One"], ["Be brief.", "One", "there", "/exit"]]
+
+
+def test_ctrl_c_ends_a_chat_from_a_pipe(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def stopped(conversation: Conversation, text: str) -> None:
+        asked.append(text)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Conversation, "ask", stopped)
+    result = coterie("chat", address=address, stdin="One\nTwo\n")
+    assert (result.exit_code, asked) == (1, ["One"])
 
 
 def test_models_are_a_table_for_people_and_json_for_scripts(address: str) -> None:
@@ -141,6 +164,15 @@ def test_models_are_a_table_for_people_and_json_for_scripts(address: str) -> Non
     assert table[1] == ["fake", "2048", "1", "yes", "made-up"]
     lines = coterie("models", "--json", address=address).stdout.splitlines()
     assert [json.loads(line)["name"] for line in lines] == ["fake", "fake-adapter"]
+
+
+def test_brackets_of_others_are_shown_as_they_are(
+    address: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out().print("see [/red] :bug:")
+    report(errors.ConfigError("keys[0] [/x]"))
+    shown = capsys.readouterr()
+    assert (shown.out, shown.err) == ("see [/red] :bug:\n", "error: keys[0] [/x]\n")
 
 
 def test_detokenize_takes_what_tokenize_prints_in_either_form(address: str) -> None:
@@ -249,6 +281,31 @@ def test_a_missing_serving_package_is_named_with_how_to_install_it(
     result = coterie("up")
     assert result.exit_code == 2
     assert "`coterie up` needs the package 'ray'" in result.stderr
+
+
+def test_a_hint_of_the_place_that_raises_comes_before_that_of_the_class() -> None:
+    plain = errors.UnavailableError("away")
+    assert hint_of(plain) == "if it runs elsewhere, name it: --address HOST:PORT"
+    assert hint_of(hinted(plain, "name it: --url URL")) == "name it: --url URL"
+    assert hint_of(errors.ConfigError("no such key")) is None
+
+
+def test_a_wrong_configuration_names_the_help_of_configurations(tmp_path: Path) -> None:
+    path = tmp_path / "cluster.yaml"
+    path.write_text("modles: []\n")
+    result = coterie("config", "-f", str(path))
+    assert result.exit_code == 2
+    assert "hint: `coterie config --help` explains the configuration file" in result.stderr
+
+
+def test_ctrl_c_in_up_names_what_may_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("coterie.cli.up._prepare", stopped)
+    result = coterie("up")
+    assert result.exit_code == 1
+    assert "`coterie status` shows it, `coterie down` ends it" in result.stderr
 
 
 def test_errors_of_no_class_of_ours_are_exit_code_1() -> None:

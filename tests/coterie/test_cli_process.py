@@ -128,6 +128,31 @@ def test_ctrl_c_stops_the_answer_and_ctrl_d_the_program(
 
 
 @pytest.mark.timeout(60)
+def test_commands_of_a_conversation_are_for_who_types_them(
+    address: str, fake: FakeInference
+) -> None:
+    with terminal("chat", address=address) as person:
+        for text in ("One", "Two"):
+            person.read_until("> ")
+            person.type(f"{text}\n")
+            person.read_until("tokens/s")
+        person.read_until("> ")
+        person.type("/clear\n")
+        assert "(forgotten)" in person.read_until("> ")
+        person.type("Three\n")
+        person.read_until("tokens/s")
+        person.read_until("> ")
+        person.type("/exit\n")
+        assert person.wait() == 0
+    sent = [
+        [m.content for m in each.messages]
+        for each in fake.requests
+        if hasattr(each, "messages")
+    ]
+    assert sent == [["One"], ["One", REPLY, "Two"], ["Three"]]
+
+
+@pytest.mark.timeout(60)
 def test_a_failed_message_leaves_the_conversation_open(
     address: str, fake: FakeInference
 ) -> None:

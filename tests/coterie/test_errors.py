@@ -110,6 +110,12 @@ def test_a_connection_that_breaks_is_not_told_as_an_absent_cluster() -> None:
     )
 
 
+def test_a_certificate_of_a_stranger_is_not_told_as_an_absent_cluster() -> None:
+    details = "failed to connect to all addresses; last error: Tls handshake failed (X)"
+    error = error_of(_Failed(grpc.StatusCode.UNAVAILABLE, details), CallSite("host:1"))
+    assert error.message.startswith("no secure connection to host:1; is ca_file its authority?")
+
+
 def test_a_connection_that_breaks_asks_for_no_other_try() -> None:
     error = error_of(_Failed(grpc.StatusCode.UNAVAILABLE, "Socket closed"), CallSite("host:1"))
     assert error.retry_after_s is None

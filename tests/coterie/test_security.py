@@ -11,7 +11,7 @@ from coterie import AsyncClient, Client, ConfigError, InvalidArgumentError
 from coterie.cli.main import cli
 from coterie.connection import connection_to
 from coterie.http_server import HttpServer
-from coterie.security import Security, warn_of_plain_text
+from coterie.security import Security, SecurityKeywords, warn_of_plain_text
 from tests.builders.authority import Authority
 from tests.builders.fake_inference import FakeInference
 
@@ -77,7 +77,7 @@ def test_a_key_in_plain_text_to_another_machine_is_warned_of_once(
 
 def test_over_http_it_is_warned_of_as_well(warnings: pytest.LogCaptureFixture) -> None:
     for url in ("http://far.example:8000/v1", "https://far:1/v1", "http://localhost:8000/v1"):
-        HttpServer(url, KEY)
+        HttpServer(url, Security(api_key=KEY))
     (record,) = warnings.records
     assert "for far.example goes" in record.getMessage()
 
@@ -123,3 +123,26 @@ def test_certificates_beside_ready_made_credentials_are_refused(tmp_path: Path) 
     made = Security(tls=True).credentials()
     with pytest.raises(InvalidArgumentError, match="beside them"):
         Client("localhost", made, ca_file=Authority(tmp_path).file)
+
+
+def test_a_certificate_and_its_key_go_along_over_http_too(tmp_path: Path) -> None:
+    certificate, key = Authority(tmp_path).issue("client")
+    files = {"client_certificate_file": certificate, "client_key_file": key}
+    assert Security(**files).ssl_context() is not None  # type: ignore[arg-type]
+    assert Security(tls=True).ssl_context() is None
+
+
+def test_a_key_behind_a_password_is_refused_and_none_asked_for(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    pair = authority.issue("client")
+    locked = Security(
+        client_certificate_file=pair.certificate, client_key_file=authority.locked(pair.key)
+    )
+    with pytest.raises(ConfigError, match="without a password"):
+        HttpServer("https://far/v1", locked)
+
+
+@pytest.mark.parametrize("asked", [{"tls": True}, {"ca_file": __file__}])
+def test_tls_that_a_url_in_plain_text_would_drop_is_refused(asked: SecurityKeywords) -> None:
+    with pytest.raises(InvalidArgumentError, match="begin it with https://"):
+        HttpServer("http://localhost:8000/v1", Security(**asked))

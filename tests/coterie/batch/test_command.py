@@ -76,7 +76,7 @@ async def test_low_priority_and_the_key_go_along(tmp_path: Path, out: Path) -> N
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         heads.append(await reader.readuntil(b"\r\n\r\n"))
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n[]")
         await writer.drain()
         writer.close()
 
@@ -124,7 +124,7 @@ async def test_failures_for_good_are_recorded_and_told(tmp_path: Path, out: Path
 async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Answers no request but the first look."""
     if (await reader.readuntil(b"\r\n\r\n")).startswith(b"GET /v1/models"):
-        writer.write(b"HTTP/1.1 404 No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n[]")
     await writer.drain()
     writer.close()
 
@@ -148,6 +148,18 @@ def test_where_nothing_answers_the_exit_code_says_so(tmp_path: Path, out: Path) 
     result = batch(source, out, "--url", "http://127.0.0.1:1/v1")
     assert (result.exit_code, result.stdout, read_lines(out)) == (3, "", [])
     assert "nothing answers at http://127.0.0.1:1/v1" in result.stderr
+    assert "hint: if it runs elsewhere, name it: --url URL" in result.stderr
+
+
+async def test_a_url_without_v1_is_told_before_anything_is_sent(
+    tmp_path: Path, out: Path
+) -> None:
+    service = FakeService(text_deltas("one"))
+    source = write_requests(tmp_path / "in.jsonl", 3)
+    async with serving(service) as address:
+        result = await asyncio.to_thread(batch, source, out, "--url", address)
+    assert (result.exit_code, service.calls, read_lines(out)) == (3, [], [])
+    assert f"no OpenAI interface at {address}; does it lack /v1?" in result.stderr
 
 
 def num_bytes(path: Path) -> int:
@@ -267,7 +279,9 @@ async def test_failures_of_requests_that_the_input_no_longer_has_do_not_count(
     ("args", "complaint"),
     [
         (("--url", "localhost:8000"), "must begin with http://"),
-        (("--ca-file", __file__), "no certificates"),
+        (("--ca-file", __file__), "begin it with https://"),
+        (("--ca-file", __file__, "--url", "https://localhost:1/v1"), "no certificates"),
+        (("--api-key", "two\nlines"), "line break"),
         (("--errors", "in.jsonl"), "must differ"),
         (("--max-concurrency", "0"), "--max-concurrency"),
     ],
