@@ -64,6 +64,7 @@ class ClusterGeneration:
         self.model = name
         self.num_prompt_tokens = len(call.token_ids)
         self.queue_s = 0.0
+        self.has_begun = False
         self._served = served
         self._call = call
         self._timeout_s = timeout_s
@@ -78,11 +79,14 @@ class ClusterGeneration:
         async with self._admission(self._timeout_s) as admitted:
             self.queue_s = time.monotonic() - asked_s
             left_s = self._timeout_s - self.queue_s
-            async with aclosing(self._served.run(call, left_s)) as deltas:
+            async with aclosing(self._served.run(call, left_s, self._begin)) as deltas:
                 async for delta in deltas:
                     if admitted is not None:
                         admitted.count_outputs(len(delta.token_ids))
                     yield delta
+
+    def _begin(self) -> None:
+        self.has_begun = True
 
 
 class ClusterService:

@@ -47,6 +47,11 @@ class EmbeddingGeneration:
         self._timeout_s = timeout_s
         self._admission = admission
 
+    @property
+    def has_begun(self) -> bool:
+        """An engine has had one of them."""
+        return any(each.has_begun for each in self._generations)
+
     async def deltas(self) -> AsyncGenerator[Delta, None]:
         """An `Embedding` for each prompt, its index the prompt's."""
         for embedding in await self._all():

@@ -83,13 +83,18 @@ class Link:
         """Wait until the link stands."""
         await self._is_up.wait()
 
-    async def run(self, call: Call, timeout_s: float) -> AsyncGenerator[Delta, None]:
+    async def run(
+        self, call: Call, timeout_s: float, on_open: Callable[[], None] = lambda: None
+    ) -> AsyncGenerator[Delta, None]:
         """Deltas of the call until its last. Closing early aborts it.
+
+        `on_open` is called when the call is on its way to the engine.
 
         Raises what the engine raised, EngineError where the link breaks,
         DeadlineError after `timeout_s`.
         """
         seq, inbox = self._open(call)
+        on_open()
         timer = asyncio.get_running_loop().call_later(
             timeout_s, inbox.put, DeadlineError(f"not finished within {timeout_s:g} s")
         )

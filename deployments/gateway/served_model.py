@@ -90,7 +90,9 @@ class ServedModel:
             leaving.add_done_callback(self._leaving.pop)
         self._note_change()
 
-    async def run(self, call: Call, timeout_s: float) -> AsyncGenerator[Delta, None]:
+    async def run(
+        self, call: Call, timeout_s: float, on_open: Callable[[], None] = lambda: None
+    ) -> AsyncGenerator[Delta, None]:
         """Choose a replica and give the call's deltas; see `Link.run`.
 
         A replica that turns the call away before it has begun (it is draining, say) is
@@ -106,7 +108,8 @@ class ServedModel:
             with self._ledger.reserve(len(call.token_ids), call.sampling.n) as reservation:
                 replica_id = reservation.decision.replica_id
                 try:
-                    async with aclosing(self._links[replica_id].run(call, left_s)) as deltas:
+                    link = self._links[replica_id]
+                    async with aclosing(link.run(call, left_s, on_open)) as deltas:
                         async for delta in deltas:
                             reservation.on_first_output()
                             yield delta

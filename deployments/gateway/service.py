@@ -34,6 +34,11 @@ class Generation(Protocol):
         """Time that it waited to be admitted; 0 until it is."""
         ...
 
+    @property
+    def has_begun(self) -> bool:
+        """An engine has had it, whatever came of it."""
+        ...
+
     def deltas(self) -> AsyncGenerator[Delta, None]:
         """Pieces of the outputs as the engine makes them; see `Delta`."""
         ...

@@ -41,6 +41,7 @@ class FreeGeneration:
     model = "tiny"
     num_prompt_tokens = 100
     queue_s = 1e-5
+    has_begun = True
 
     def __init__(self, num_deltas: int) -> None:
         self._num_deltas = num_deltas

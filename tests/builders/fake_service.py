@@ -112,6 +112,7 @@ class FakeGeneration:
         self.model = call.model or service.cards[0].name
         self.num_prompt_tokens = num_prompt
         self.queue_s = 0.0
+        self.has_begun = False
         self._service = service
         self._stream = call.stream
         self._call = call
@@ -119,6 +120,7 @@ class FakeGeneration:
     async def deltas(self) -> AsyncGenerator[Delta, None]:
         """See `Generation.deltas`."""
         self._service.open_ids.append(self.request_id)
+        self.has_begun = True
         try:
             if self._stream:
                 async for delta in self._played():

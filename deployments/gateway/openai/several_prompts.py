@@ -11,6 +11,7 @@ import msgspec
 
 from deployments.gateway.service import Generation
 from deployments.types import Delta
+from infra.tasks import end_all
 
 _Item = Delta | Exception | None
 """A delta, a prompt's failure, or a prompt's end."""
@@ -32,6 +33,11 @@ class SeveralPrompts:
         """The longest time that one of them waited to be admitted."""
         return max(each.queue_s for each in self._generations)
 
+    @property
+    def has_begun(self) -> bool:
+        """An engine has had one of them."""
+        return any(each.has_begun for each in self._generations)
+
     async def deltas(self) -> AsyncGenerator[Delta, None]:
         """Deltas of all prompts as they come; see `Generation.deltas`."""
         # As small as may be, so that a slow client holds its engines' links up as one
@@ -52,9 +58,7 @@ class SeveralPrompts:
                     case failure:
                         raise failure
         finally:
-            for pump in pumps:
-                pump.cancel()
-            await asyncio.gather(*pumps, return_exceptions=True)
+            await end_all(pumps)
 
     async def _pump(
         self, generation: Generation, number: int, queue: asyncio.Queue[_Item]
@@ -64,7 +68,18 @@ class SeveralPrompts:
             async with aclosing(generation.deltas()) as deltas:
                 async for delta in deltas:
                     await queue.put(msgspec.structs.replace(delta, index=first + delta.index))
-        except Exception as error:  # raised where the queue is read
-            await queue.put(error)
+        except Exception as error:
+            await _put_failure(error, queue)
         else:
             await queue.put(None)
+
+
+async def _put_failure(error: Exception, queue: asyncio.Queue[_Item]) -> None:
+    """Have it raised where the queue is read. Raises it itself where nobody reads any more."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise error
+    try:
+        await queue.put(error)
+    except asyncio.CancelledError:
+        raise error from None

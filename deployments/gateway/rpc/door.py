@@ -55,7 +55,7 @@ class GrpcDoor(pb_grpc.InferenceServicer):
     async def Embed(self, request: pb.EmbedRequest, context: Context) -> pb.EmbedResponse:
         """A vector for each input."""
         generation = await answer(context, self._embed(request, context))
-        return await answer(context, _collect_embeddings(generation))
+        return await answer(context, _collect_embeddings(generation, len(request.inputs)))
 
     async def Tokenize(
         self, request: pb.TokenizeRequest, context: Context
@@ -167,14 +167,15 @@ async def _collect(generation: Generation, num_outputs: int) -> pb.OutputRespons
     )
 
 
-async def _collect_embeddings(generation: Generation) -> pb.EmbedResponse:
+async def _collect_embeddings(generation: Generation, num_prompts: int) -> pb.EmbedResponse:
     response = pb.EmbedResponse(request_id=generation.request_id, model=generation.model)
-    response.usage.num_prompt_tokens = generation.num_prompt_tokens
+    counter = UsageCounter(generation.num_prompt_tokens, num_prompts, outputs_per_prompt=1)
     async with aclosing(generation.deltas()) as deltas:
         async for delta in deltas:
             assert isinstance(delta, Embedding)
             response.embeddings.add(values=delta.values())
-            response.usage.num_cached_tokens += delta.num_cached_tokens
+            counter.add(delta)
+    response.usage.CopyFrom(messages.to_usage(counter.usage))
     return response
 
 

@@ -10,7 +10,7 @@ from infra.telemetry.usage_writer import UsageWriter
 
 
 class Billing:
-    """Writes one record for each request that an engine had.
+    """Writes one record for each request that an engine worked on.
 
     `card_of` tells adapters from models.
     """
@@ -27,8 +27,8 @@ class Billing:
         """Nothing has been used."""
 
     def on_end(self, observation: Observation) -> None:
-        """Write the record, unless no engine had the request."""
-        if not observation.has_begun:
+        """Write the record, unless no engine worked on the request."""
+        if not observation.is_used:
             return
         base, name = self._base_of(observation.model), observation.model
         self._writer.append(

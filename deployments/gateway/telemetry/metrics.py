@@ -143,7 +143,7 @@ class GatewayMetrics:
             self._count(self._errors, observation.error, model, door)
         if is_checked:
             self._series_of_model(model).open.dec()
-            if observation.first_s is not None:
+            if observation.is_used:
                 self._add_work(observation, model, tenant)
 
     def count_answer(self, kind: str, transport: str) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+from deployments.gateway.usage import UsageCounter
 from deployments.types import CallOptions, Delta, Sampling
 
 UNKNOWN_MODEL = "unknown"
@@ -18,8 +19,8 @@ UNKNOWN_MODEL = "unknown"
 
 Operation = Literal["chat", "text_completion", "embeddings"]
 Outcome = Literal["finished", "aborted", "rejected", "failed"]
-"""`aborted`: the client left. `rejected`: turned away before an engine had it.
-`failed`: begun, and ended by an error."""
+"""`aborted`: the client left. `rejected`: turned away, or out of time, before an engine
+worked on it. `failed`: ended by another error."""
 
 
 @dataclass(slots=True)
@@ -37,16 +38,17 @@ class Observation:
     """Seconds since the epoch."""
     request_id: str = ""
     queue_s: float = 0.0
+    has_begun: bool = False
+    """An engine has had it."""
     num_prompt_tokens: int = 0
-    num_cached_tokens: int = 0
-    num_output_tokens: int = 0
     num_first_tokens: int = 0
     """Output tokens of the first delta."""
     checked_s: float | None = None
     first_s: float | None = None
     last_s: float = 0.0
     ended_s: float = 0.0
-    finish_reasons: list[str] = field(default_factory=list)
+    index_to_finish: dict[int, str] = field(default_factory=dict)
+    """How each output ended, so far."""
     outcome: Outcome | None = None
     error: str | None = None
     """Kind of the error that ended it."""
@@ -54,6 +56,13 @@ class Observation:
     on_gap: Callable[[float], None] | None = None
     """Called with the time between two deltas."""
     span: Any = None
+    counter: UsageCounter = field(init=False)
+    """Output and cached tokens; not the prompts'."""
+
+    def __post_init__(self) -> None:
+        num_outputs = self.sampling.n
+        per_prompt = 1 if self.operation == "embeddings" else num_outputs
+        self.counter = UsageCounter(0, num_outputs, per_prompt)
 
     def saw(self, delta: Delta, now_s: float) -> None:
         """Count one delta."""
@@ -63,20 +72,34 @@ class Observation:
         elif self.on_gap is not None:
             self.on_gap(now_s - self.last_s)
         self.last_s = now_s
-        self.num_output_tokens += len(delta.token_ids)
-        self.num_cached_tokens = max(self.num_cached_tokens, delta.num_cached_tokens)
+        self.counter.add(delta)
         if delta.finish_reason is not None:
-            self.finish_reasons.append(delta.finish_reason)
+            self.index_to_finish[delta.index] = delta.finish_reason
 
     @property
-    def has_begun(self) -> bool:
-        """It was admitted, so that an engine may have worked on it."""
-        return self.first_s is not None or self.queue_s > 0
+    def is_used(self) -> bool:
+        """It took something of an engine: what is billed, and what metrics count as work."""
+        return self.has_begun and self.outcome != "rejected"
+
+    @property
+    def num_output_tokens(self) -> int:
+        """Of all outputs, so far."""
+        return self.counter.usage.num_output_tokens
+
+    @property
+    def num_cached_tokens(self) -> int:
+        """Prompt tokens that came from the prefix cache, so far."""
+        return self.counter.usage.num_cached_tokens
+
+    @property
+    def finish_reasons(self) -> list[str]:
+        """In the order of the outputs."""
+        return [reason for _, reason in sorted(self.index_to_finish.items())]
 
     @property
     def has_all_outputs(self) -> bool:
         """Every output has its end."""
-        return len(self.finish_reasons) >= self.sampling.n
+        return len(self.index_to_finish) >= self.sampling.n
 
     @property
     def is_streamed(self) -> bool:

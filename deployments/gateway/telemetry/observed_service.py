@@ -26,7 +26,13 @@ from deployments.types import (
     Pooling,
     Sampling,
 )
-from infra.errors import CapacityError, CoterieError, RequestError, UnknownModelError
+from infra.errors import (
+    CapacityError,
+    CoterieError,
+    DeadlineError,
+    RequestError,
+    UnknownModelError,
+)
 
 Around = Callable[[Observation], AbstractContextManager[None]]
 """What surrounds the checking of a request: a traced one's current span."""
@@ -149,6 +155,7 @@ class ObservedGeneration:
         self.model = generation.model
         self.num_prompt_tokens = generation.num_prompt_tokens
         self.queue_s = 0.0
+        self.has_begun = False
         self._generation = generation
         self._watch = watch
 
@@ -162,14 +169,16 @@ class ObservedGeneration:
                     saw(delta, clock_s())
                     yield delta
         except BaseException as error:
-            self._note_queue()
+            self._note_progress()
             watch.end_by(error)
             raise
-        self._note_queue()
+        self._note_progress()
         watch.end("finished")
 
-    def _note_queue(self) -> None:
-        self.queue_s = self._watch.observation.queue_s = self._generation.queue_s
+    def _note_progress(self) -> None:
+        observation = self._watch.observation
+        self.queue_s = observation.queue_s = self._generation.queue_s
+        self.has_begun = observation.has_begun = self._generation.has_begun
 
     def __del__(self) -> None:
         self._watch.end_by(GeneratorExit())
@@ -209,7 +218,7 @@ class _Watch:
         observation = self.observation
         if observation.outcome is not None:
             return
-        if "abort" in observation.finish_reasons:
+        if outcome == "finished" and "abort" in observation.index_to_finish.values():
             outcome = "aborted"
         observation.outcome, observation.error = outcome, error
         observation.ended_s = self.clock_s()
@@ -222,7 +231,8 @@ def _outcome_of(error: BaseException, observation: Observation) -> tuple[Outcome
     if isinstance(error, GeneratorExit | asyncio.CancelledError):
         return ("finished" if observation.has_all_outputs else "aborted"), None
     kind = error.kind if isinstance(error, CoterieError) else CoterieError.kind
-    is_rejected = observation.first_s is None and isinstance(
-        error, RequestError | CapacityError
+    is_turned_away = isinstance(error, RequestError | CapacityError) or (
+        isinstance(error, DeadlineError) and not observation.has_begun
     )
+    is_rejected = is_turned_away and observation.first_s is None
     return ("rejected" if is_rejected else "failed"), kind

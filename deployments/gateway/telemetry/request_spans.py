@@ -143,12 +143,13 @@ def _response_attributes(observation: Observation) -> dict[str, Any]:
     found |= {
         "gen_ai.response.id": observation.request_id,
         "gen_ai.response.model": observation.model,
-        "gen_ai.response.finish_reasons": observation.finish_reasons,
         "gen_ai.usage.input_tokens": observation.num_prompt_tokens,
         "gen_ai.usage.output_tokens": observation.num_output_tokens,
         "gen_ai.usage.cache_read.input_tokens": observation.num_cached_tokens,
         "coterie.queue_s": observation.queue_s,
     }
+    if observation.operation != "embeddings":
+        found["gen_ai.response.finish_reasons"] = observation.finish_reasons
     if observation.ttft_s is not None:
         found["gen_ai.response.time_to_first_chunk"] = observation.ttft_s
     return found

@@ -40,6 +40,7 @@ class OnePrompt:
         self.model = "m"
         self.num_prompt_tokens = number
         self.queue_s = delay_s
+        self.has_begun = True
         self.delay_s = delay_s
         self.error = error
 
