@@ -14,6 +14,7 @@ from deployments.gateway.checks import check_request_id
 from deployments.gateway.http.errors import HttpFailure, to_failure
 from deployments.types import CallOptions
 from infra.errors import InvalidArgumentError, RequestTooLargeError
+from infra.tasks import end_all
 from infra.telemetry.trace_context import TRACE_RESPONSE, carrier_in
 
 REQUEST_ID_HEADER = "x-request-id"
@@ -104,17 +105,16 @@ class Exchange:
     async def run_while_connected(self, work: Coroutine[Any, Any, None]) -> None:
         """Do `work`; cancel it as soon as the client is gone, even if it sends nothing.
 
-        Raises what `work` raises; returns quietly where the client left.
+        Raises what `work` raises, or what listening to the client does; returns quietly
+        where the client left. What `work` fails with after that is logged.
         """
         tasks = asyncio.ensure_future(work), asyncio.ensure_future(self._wait_gone())
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            if tasks[0].done():
-                tasks[0].result()
+            first = next(task for task in tasks if task.done())
+            first.result()
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await end_all(tasks)
 
     async def answer(
         self, status: int, body: bytes, headers: tuple[tuple[bytes, bytes], ...] = ()

@@ -1,6 +1,7 @@
 """Several prompts in one completions request."""
 
 import asyncio
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from deployments.gateway.openai.several_prompts import SeveralPrompts
 from deployments.gateway.service import Prompt
 from deployments.types import CallOptions, Delta, Sampling
 from infra.errors import EngineError, InvalidArgumentError
-from tests.builders.fake_service import FakeGeneration, FakeService, text_deltas
+from tests.builders.fake_service import FakeGeneration, FakeService, RecordedCall, text_deltas
 from tests.deployments.gateway.http.asking import (
     COMPLETIONS,
     complete,
@@ -21,6 +22,7 @@ from tests.deployments.gateway.http.server import openai_client
 
 pytestmark = pytest.mark.asyncio
 
+ENDED = "a task failed while it was ended"
 TWO_OUTPUTS = [
     *text_deltas("a", "b", num_cached_tokens=3),
     *text_deltas("x", "y", index=1, num_cached_tokens=3),
@@ -100,6 +102,41 @@ async def test_a_prompt_that_fails_fails_all_and_ends_the_others(stream: bool) -
     assert response.status_code == 503
     assert response.json()["error"]["message"] == "it died"
     assert len(service.aborted_ids) == 1
+
+
+async def test_what_further_prompts_fail_with_is_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    response = await complete(OneBadPrompt(), prompt=["die", "die"])
+    assert response.json()["error"]["message"] == "it died"
+    assert [record.message for record in caplog.records].count(ENDED) == 1
+    assert "EngineError: it died" in caplog.text
+
+
+class FailsToEnd(FakeGeneration):
+    """Gives deltas for ever, and fails when it is left."""
+
+    async def deltas(self) -> AsyncGenerator[Delta, None]:
+        """See `Generation.deltas`."""
+        try:
+            while True:
+                yield Delta(0, "a", [1])
+        finally:
+            raise ZeroDivisionError("in the last step")
+
+
+async def test_a_prompt_that_fails_as_it_is_left_is_logged_and_holds_nobody_up(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    service = FakeService()
+    call = RecordedCall("", "hi", None, Sampling(), CallOptions())
+    generations = [FailsToEnd(service, call, 1) for _ in range(2)]
+    deltas = SeveralPrompts(generations, 1).deltas()
+    await anext(deltas)
+    async with asyncio.timeout(5):
+        await deltas.aclose()
+    assert [record.message for record in caplog.records] == [ENDED, ENDED]
+    assert "in the last step" in caplog.text
 
 
 async def test_leaving_ends_all_of_them() -> None:
