@@ -33,6 +33,11 @@ class SeveralPrompts:
         """The longest time that one of them waited to be admitted."""
         return max(each.queue_s for each in self._generations)
 
+    @property
+    def has_begun(self) -> bool:
+        """An engine has had one of them."""
+        return any(each.has_begun for each in self._generations)
+
     async def deltas(self) -> AsyncGenerator[Delta, None]:
         """Deltas of all prompts as they come; see `Generation.deltas`."""
         # As small as may be, so that a slow client holds its engines' links up as one
