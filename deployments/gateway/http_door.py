@@ -28,6 +28,7 @@ from deployments.gateway.openai.responses_request import (
     RESPONSES_REFUSED_FIELDS,
     ResponsesRequest,
 )
+from deployments.gateway.readiness import is_ready
 from deployments.gateway.security.guard import Guard
 from deployments.gateway.security.http_guard import HttpGuard
 from deployments.gateway.service import InferenceService
@@ -105,7 +106,7 @@ class Catalogue:
 
     async def health(self, _: Request) -> Response:
         """200 where at least one model can answer; KubeRay's probe looks for "success"."""
-        if any(card.num_ready_replicas for card in self._service.models()):
+        if is_ready(self._service):
             return PlainTextResponse("success")
         return PlainTextResponse("no model has a ready engine replica", status_code=503)
 

@@ -14,6 +14,7 @@ from deployments.gateway.kserve.metadata import model_metadata, server_metadata
 from deployments.gateway.kserve.request import VERSION, check_version, decode_request
 from deployments.gateway.kserve.response import InferResponse, answer
 from deployments.gateway.kserve.tensors import OUTPUT_TYPES, encode_output
+from deployments.gateway.readiness import is_ready
 from deployments.gateway.rpc.answer import CLIENT_TIMEOUT_S, Context, abort, call_options
 from deployments.gateway.rpc.answer import answer as answer_call
 from deployments.gateway.rpc.answer import write as write_message
@@ -144,8 +145,7 @@ class KServeDoor(pb_grpc.GRPCInferenceServiceServicer):
             return _to_message(await anext(responses))
 
     async def _server_ready(self) -> pb.ServerReadyResponse:
-        is_ready = any(card.num_ready_replicas for card in self._service.models())
-        return pb.ServerReadyResponse(ready=is_ready)
+        return pb.ServerReadyResponse(ready=is_ready(self._service))
 
     async def _model_ready(self, request: pb.ModelReadyRequest) -> pb.ModelReadyResponse:
         try:

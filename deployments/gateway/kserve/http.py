@@ -31,6 +31,7 @@ from deployments.gateway.kserve.request import (
 from deployments.gateway.kserve.response import InferResponse, answer
 from deployments.gateway.kserve.sampling import PARAM as SAMPLING_PARAM
 from deployments.gateway.kserve.tensors import INPUT_TYPES, InputValue
+from deployments.gateway.readiness import is_ready
 from deployments.gateway.service import InferenceService
 from deployments.types import CallOptions
 from infra.errors import CoterieError, InvalidArgumentError
@@ -72,7 +73,7 @@ class KServeCatalogue:
 
     async def ready(self, _: Request) -> Response:
         """200 where at least one model can answer, else 503."""
-        return _ready(any(card.num_ready_replicas for card in self._service.models()))
+        return _ready(is_ready(self._service))
 
     async def server(self, _: Request) -> Response:
         """What this server is."""
@@ -196,8 +197,8 @@ def _to_response(error: Exception, request: Request) -> Response:
     return Response(failure.body, failure.status, media_type="application/json")
 
 
-def _ready(is_ready: bool) -> Response:
-    return Response(status_code=200 if is_ready else 503)
+def _ready(can_answer: bool) -> Response:
+    return Response(status_code=200 if can_answer else 503)
 
 
 def _json(value: Mapping[str, Any]) -> Response:
