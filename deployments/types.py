@@ -67,7 +67,8 @@ class CallOptions(msgspec.Struct, frozen=True):
     """What surrounds a request: who asks, under which id, until when.
 
     `timeout_s` counts from now; None is the gateway's own limit. With
-    `stream=False` each output comes as a single, last delta. `trace` is the W3C
+    `stream=False` outputs come in larger pieces, for an answer that is given whole.
+    `trace` is the W3C
     trace context that came with it (`infra.telemetry.trace_context`), and `on_trace`
     is called, once at most, with the `traceresponse` that the client should get.
     """

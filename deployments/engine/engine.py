@@ -90,7 +90,7 @@ class Engine:
                 return
             async for output in self._llm.generate(
                 tokens_input(call.token_ids, cache_salt=call.cache_salt),
-                to_sampling_params(call.sampling, self._defaults, stream=call.stream),
+                to_sampling_params(call.sampling, self._defaults),
                 call.request_id,
                 **self._options(call),
             ):

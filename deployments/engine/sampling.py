@@ -25,9 +25,7 @@ _SAME = (
 )
 
 
-def to_sampling_params(
-    sampling: Sampling, model_defaults: dict[str, Any], *, stream: bool
-) -> SamplingParams:
+def to_sampling_params(sampling: Sampling, model_defaults: dict[str, Any]) -> SamplingParams:
     """vLLM's parameters; what is None here comes from `model_defaults`.
 
     `max_tokens` must be set. Raises ValueError (vLLM's) for values out of range.
@@ -45,7 +43,7 @@ def to_sampling_params(
         bad_words=list(sampling.bad_words) or None,
         structured_outputs=_structured(sampling.structured_output),
         include_stop_str_in_output=sampling.include_stop,
-        output_kind=RequestOutputKind.DELTA if stream else RequestOutputKind.FINAL_ONLY,
+        output_kind=RequestOutputKind.DELTA,
         skip_clone=True,
     )
 

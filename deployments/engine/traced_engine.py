@@ -52,16 +52,15 @@ class TracedEngine:
             outcome, error_kind = "failed", error.kind
             raise
         finally:
-            self._add_stages(span, call, progress)
+            self._add_stages(span, progress)
             span.set_attributes(self._attributes(call, progress, outcome))
             if error_kind is not None:
                 span.set_attribute("error.type", error_kind)
                 span.set_status(StatusCode.ERROR, error_kind)
             span.end()
 
-    def _add_stages(self, span: Span, call: Call, progress: "_Progress") -> None:
-        """Where outputs come whole, nobody sees when the first token came."""
-        if not call.stream or not progress.num_output_tokens:
+    def _add_stages(self, span: Span, progress: "_Progress") -> None:
+        if not progress.num_output_tokens:
             return
         self._add_stage(span, "prefill", progress.started_ns, progress.first_ns)
         self._add_stage(span, "decode", progress.first_ns, progress.last_ns)

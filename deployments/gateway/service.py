@@ -40,7 +40,8 @@ class Generation(Protocol):
         ...
 
     def deltas(self) -> AsyncGenerator[Delta, None]:
-        """Pieces of the outputs as the engine makes them; see `Delta`."""
+        """Pieces of the outputs as the engine makes them; see `Delta`, and
+        `deployments.gateway.whole` for those who want them whole."""
         ...
 
 

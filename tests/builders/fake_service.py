@@ -114,7 +114,6 @@ class FakeGeneration:
         self.queue_s = 0.0
         self.has_begun = False
         self._service = service
-        self._stream = call.stream
         self._call = call
 
     async def deltas(self) -> AsyncGenerator[Delta, None]:
@@ -122,12 +121,8 @@ class FakeGeneration:
         self._service.open_ids.append(self.request_id)
         self.has_begun = True
         try:
-            if self._stream:
-                async for delta in self._played():
-                    yield delta
-            else:
-                for delta in _merged([d async for d in self._played()]):
-                    yield delta
+            async for delta in self._played():
+                yield delta
         except (asyncio.CancelledError, GeneratorExit):
             self._service.note_aborted(self.request_id)
             raise
@@ -262,22 +257,3 @@ class FakeService:
             raise self.refusal
         self.model(call.model)
         return FakeGeneration(self, call, num_prompt_tokens)
-
-
-def _merged(deltas: Sequence[Delta]) -> list[Delta]:
-    """One delta for each output, in order of completion."""
-    by_index: dict[int, Delta] = {}
-    for delta in deltas:
-        before = by_index.pop(delta.index, None)
-        by_index[delta.index] = delta if before is None else _joined(before, delta)
-    return list(by_index.values())
-
-
-def _joined(first: Delta, second: Delta) -> Delta:
-    both = (first.logprobs or ()) + (second.logprobs or ())
-    return msgspec.structs.replace(
-        second,
-        text=first.text + second.text,
-        token_ids=first.token_ids + second.token_ids,
-        logprobs=both or None,
-    )

@@ -12,6 +12,7 @@ import msgspec
 
 from deployments.gateway.kserve.request import InferRequest
 from deployments.gateway.service import Generation, InferenceService
+from deployments.gateway.whole import whole_outputs
 from deployments.types import CallOptions, Delta, TokenLogprob, TokenLogprobs
 from infra.errors import CoterieError
 
@@ -70,10 +71,10 @@ async def _answer(
         ),
     )
     reply = InferReply(request, generation)
+    if not request.stream:
+        yield reply.response(await whole_outputs(generation))
+        return
     async with aclosing(generation.deltas()) as deltas:
-        if not request.stream:
-            yield reply.response([delta async for delta in deltas])
-            return
         async for delta in deltas:
             yield reply.response([delta])
 

@@ -14,7 +14,8 @@ from deployments.gateway.rpc.answer import (
 )
 from deployments.gateway.service import Generation, InferenceService
 from deployments.gateway.usage import UsageCounter
-from deployments.types import Delta, Embedding, Pooling
+from deployments.gateway.whole import whole_outputs
+from deployments.types import Embedding, Pooling
 from infra.errors import InvalidArgumentError
 
 
@@ -154,15 +155,13 @@ class GrpcDoor(pb_grpc.InferenceServicer):
 
 async def _collect(generation: Generation, num_outputs: int) -> pb.OutputResponse:
     counter = UsageCounter(generation.num_prompt_tokens, num_outputs)
-    outputs: list[Delta] = []
-    async with aclosing(generation.deltas()) as deltas:
-        async for delta in deltas:
-            counter.add(delta)
-            outputs.append(delta)
+    outputs = await whole_outputs(generation)
+    for delta in outputs:
+        counter.add(delta)
     return pb.OutputResponse(
         request_id=generation.request_id,
         model=generation.model,
-        outputs=[messages.to_output(d) for d in sorted(outputs, key=lambda d: d.index)],
+        outputs=[messages.to_output(delta) for delta in outputs],
         usage=messages.to_usage(counter.usage),
     )
 

@@ -16,9 +16,9 @@ PARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-0"
 SAMPLED, UNSAMPLED = {"traceparent": PARENT + "1"}, {"traceparent": PARENT + "0"}
 
 
-def call(first: int = 1, *, trace: dict[str, str] | None = None, stream: bool = True) -> Call:
+def call(first: int = 1, *, trace: dict[str, str] | None = None) -> Call:
     sampling = Sampling(max_tokens=3)
-    return Call("r", [first, 2], sampling, adapter="noisy", stream=stream, trace=trace)
+    return Call("r", [first, 2], sampling, adapter="noisy", trace=trace)
 
 
 async def spans_of(calling: Call, *, num_taken: int = 3) -> list[ReceivedSpan]:
@@ -63,11 +63,6 @@ async def test_a_call_that_is_left_is_aborted() -> None:
     span = (await spans_of(call(trace=SAMPLED), num_taken=1))[-1]
     assert span.attributes["coterie.outcome"] == "aborted"
     assert span.attributes["gen_ai.usage.output_tokens"] == 1
-
-
-async def test_whole_outputs_have_no_stages() -> None:
-    (span,) = await spans_of(call(trace=SAMPLED, stream=False))
-    assert span.name == "engine m"
 
 
 async def test_a_refused_call_has_its_error() -> None:

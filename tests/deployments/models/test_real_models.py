@@ -170,7 +170,7 @@ def test_smollm2_is_sampled_as_its_authors_recommend_unless_a_request_says_other
 
     def chosen(**given: float) -> tuple[float, float]:
         sampling = Sampling(max_tokens=1, **given)  # type: ignore[arg-type]
-        params = to_sampling_params(sampling, defaults, stream=True)
+        params = to_sampling_params(sampling, defaults)
         return params.temperature, params.top_p
 
     assert chosen() == (0.2, 0.9)
