@@ -80,9 +80,9 @@ class OutputFile:
             self._num_bytes = num_before + len(line)
 
     def close(self) -> None:
-        """Bring it to the disk, and let others have it."""
-        os.fsync(self._file.fileno())
-        self._file.close()
+        """Bring it to the disk, and let others have it. Raises ConfigError."""
+        with self._told(), self._file:
+            os.fsync(self._file.fileno())
 
     def __enter__(self) -> Self:
         return self

@@ -1,16 +1,17 @@
 """How far a batch is, on a terminal; and what came of it."""
 
 import time
+from collections.abc import Iterable
 from dataclasses import asdict
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
+from rich.console import RenderableType
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
     ProgressColumn,
-    Task,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -24,24 +25,18 @@ from coterie.batch.waiting import Waiting
 from coterie.cli import console
 
 
-class _Course(ProgressColumn):
-    """Throughput, and what is waited for: drawn anew also while no outcome comes."""
+class _Bar(Progress):
+    """With a line for what is waited for, drawn anew also while no outcome comes."""
 
-    def __init__(self, tally: Tally, concurrency: Concurrency, waiting: Waiting) -> None:
-        super().__init__()
-        self._tally = tally
-        self._concurrency = concurrency
+    def __init__(self, waiting: Waiting, *columns: ProgressColumn, **options: Any) -> None:
         self._waiting = waiting
+        super().__init__(*columns, **options)
 
-    def render(self, task: Task) -> Text:
-        """See `ProgressColumn.render`."""
-        tally, text = self._tally, Text(overflow="ellipsis", no_wrap=True)
-        if tally.num_failed:
-            text.append(f"{tally.num_failed} failed ", style="red")
-        text.append(f"{tally.tokens_per_s:.0f} tokens/s, {self._concurrency.limit} at a time")
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """See `Progress.get_renderables`."""
+        yield from super().get_renderables()
         if waiting := str(self._waiting):
-            text.append(f"; {waiting}", style="yellow")
-        return text
+            yield Text(waiting, style="yellow", overflow="ellipsis", no_wrap=True)
 
 
 class BatchProgress:
@@ -49,15 +44,17 @@ class BatchProgress:
 
     def __init__(self, tally: Tally, concurrency: Concurrency, waiting: Waiting) -> None:
         self._tally = tally
+        self._concurrency = concurrency
         self._started_s = time.monotonic()
         stderr = console.err()
-        self._bar = Progress(
+        self._bar = _Bar(
+            waiting,
             BarColumn(),
             MofNCompleteColumn(),
+            TextColumn("{task.description}"),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
-            _Course(tally, concurrency, waiting),
             console=stderr,
             transient=True,
             disable=not stderr.is_terminal,
@@ -71,7 +68,13 @@ class BatchProgress:
         tally = self._tally
         tally.add(outcome)
         tally.duration_s = time.monotonic() - self._started_s
-        self._bar.update(self._task, advance=1)
+        if not self._bar.disable:
+            self._bar.update(self._task, advance=1, description=self._course())
+
+    def _course(self) -> str:
+        tally = self._tally
+        failed = f"[red]{tally.num_failed} failed[/] " if tally.num_failed else ""
+        return f"{failed}{tally.tokens_per_s:.0f} tokens/s, {self._concurrency.limit} at a time"
 
     def __enter__(self) -> Self:
         self._bar.start()
