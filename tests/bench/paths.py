@@ -14,6 +14,7 @@ import json
 import os
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import TYPE_CHECKING
 
 from coterie import AsyncClient
 from deployments.engine.environment import engine_environment
@@ -24,6 +25,9 @@ from deployments.types import Call, Sampling
 from tests.bench.event_client import EventClient
 from tests.bench.rounds import Stream
 from tests.builders.cluster import STATE_DIR
+
+if TYPE_CHECKING:
+    from deployments.engine.engine import Engine
 
 GATEWAY_PATHS = ("gateway", "gateway-http")
 SERVE_LLM_PATHS = ("serve-llm", "serve-llm-direct")
@@ -40,8 +44,8 @@ def open_path(name: str, address: str, model: str) -> AbstractAsyncContextManage
 
 
 @asynccontextmanager
-async def direct(section: ModelSection) -> AsyncIterator[Stream]:
-    """Streams of a bare engine in this process, which ends with the block."""
+async def bare_engine(section: ModelSection) -> AsyncIterator["Engine"]:
+    """An engine in this process, which ends with the block."""
     path = resolve_model(section.model, STATE_DIR).path
     os.environ.update(engine_environment(STATE_DIR))
     from deployments.engine.engine import Engine  # noqa: PLC0415  (needs the environment)
@@ -50,16 +54,23 @@ async def direct(section: ModelSection) -> AsyncIterator[Stream]:
     os.environ.update(plan_thread_environment(section, sorted(os.sched_getaffinity(0))))
     args = plan_engine_args(section, "cpu", path, executor)
     engine = await asyncio.to_thread(Engine.start, args, {})
-
-    async def stream(name: str, prompt: list[int], num_tokens: int) -> AsyncIterator[int]:
-        sampling = Sampling(temperature=0.0, max_tokens=num_tokens, ignore_eos=True)
-        async for delta, _ in engine.run(Call(name, prompt, sampling)):
-            yield len(delta.token_ids)
-
     try:
-        yield stream
+        yield engine
     finally:
         engine.shutdown()
+
+
+@asynccontextmanager
+async def direct(section: ModelSection) -> AsyncIterator[Stream]:
+    """Streams of a bare engine in this process, which ends with the block."""
+    async with bare_engine(section) as engine:
+
+        async def stream(name: str, prompt: list[int], num_tokens: int) -> AsyncIterator[int]:
+            sampling = Sampling(temperature=0.0, max_tokens=num_tokens, ignore_eos=True)
+            async for delta, _ in engine.run(Call(name, prompt, sampling)):
+                yield len(delta.token_ids)
+
+        yield stream
 
 
 @asynccontextmanager
