@@ -10,6 +10,7 @@ import msgspec
 from infra.errors import ConfigError
 from infra.telemetry.usage_record import UsageRecord, decode_record
 
+_FILES = "usage-*.jsonl"
 GROUP_KEYS = ("tenant", "model", "adapter", "priority", "outcome", "door", "day")
 
 
@@ -45,8 +46,8 @@ def sum_usage(
 ) -> Totals:
     """Sums of the records that ended in [since_s, until_s), grouped by `keys`.
 
-    Raises ConfigError where the directory cannot be read or a key is none of
-    `GROUP_KEYS`.
+    Raises ConfigError where the directory or one of its files cannot be read, or a key
+    is none of `GROUP_KEYS`: a sum that leaves something out is no sum.
     """
     if unknown := [key for key in keys if key not in GROUP_KEYS]:
         raise ConfigError(
@@ -57,7 +58,7 @@ def sum_usage(
     for line in _lines(directory):
         try:
             record = decode_record(line)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError):
             totals.num_unreadable_lines += 1
             continue
         if record.record_id in seen or not since_s <= record.ended_s < until_s:
@@ -83,6 +84,11 @@ def _lines(directory: Path) -> Iterator[bytes]:
         raise ConfigError(
             f"there is no directory {directory}; name the one of telemetry.usage_dir"
         )
-    for path in sorted(directory.glob("usage-*.jsonl")):
-        with path.open("rb") as file:
-            yield from (line for line in file if line.strip())
+    path = directory
+    try:
+        # Other than `glob`, this complains of a directory that cannot be read.
+        for path in sorted(path for path in directory.iterdir() if path.match(_FILES)):
+            with path.open("rb") as file:
+                yield from (line for line in file if line.strip())
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error

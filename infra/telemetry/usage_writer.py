@@ -2,7 +2,8 @@
 
 The request path only appends to a list. The thread writes once a second and makes
 sure that what it wrote is on the disk, so that a process that is killed loses the
-records of at most that second, and one that is ended in order loses none.
+records of at most that second, and one that is ended in order loses none unless the
+disk takes nothing; what is lost is counted and logged.
 
 Each writer has files of its own: `usage-DAY-WRITER-NUMBER.jsonl`, days in UTC.
 """
@@ -15,18 +16,24 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
+from msgspec import MsgspecError
+
 from infra.errors import ConfigError
 from infra.telemetry.usage_record import UsageRecord, encode_record
 
 log = logging.getLogger(__name__)
 
 FLUSH_PERIOD_S = 1.0
+CLOSE_TIMEOUT_S = 5.0
 # What is kept while the disk takes nothing: some 30 MB.
 MAX_PENDING_RECORDS = 100_000
 
 
 class UsageWriter:
-    """Takes records from any thread; `close` writes what is left."""
+    """Takes records from any thread; `close` writes what is left.
+
+    Raises ConfigError for a directory that cannot be written to.
+    """
 
     def __init__(
         self,
@@ -44,11 +51,13 @@ class UsageWriter:
         self._number = 0
         self._path: Path | None = None
         self._pending: list[UsageRecord] = []
+        self._taken: list[UsageRecord] = []  # on their way to the disk
         self._swap = threading.Lock()
         self._write = threading.Lock()
         self._is_closing = threading.Event()
+        self._is_closed = False
         self.num_lost = 0
-        self._make_directory()
+        self._begin()
         self._thread = threading.Thread(target=self._run, name="usage-writer", daemon=True)
         self._thread.start()
 
@@ -57,7 +66,7 @@ class UsageWriter:
         memory while the disk takes nothing are lost, counted in `num_lost`.
         """
         with self._swap:
-            if len(self._pending) >= MAX_PENDING_RECORDS:
+            if self._is_closed or len(self._pending) >= MAX_PENDING_RECORDS:
                 self.num_lost += 1
             else:
                 self._pending.append(record)
@@ -66,21 +75,33 @@ class UsageWriter:
         """Write what has been taken so far. Raises OSError; nothing is lost then."""
         with self._write:
             with self._swap:
-                taken, self._pending = self._pending, []
-            if not taken:
-                return
+                self._taken, self._pending = self._pending, []
+            lines = self._encode_taken()
             try:
-                self._append_lines(b"".join(map(encode_record, taken)))
+                if lines:
+                    self._append_lines(lines)
             except OSError:
                 with self._swap:
-                    self._pending = taken + self._pending
+                    self._pending = self._taken + self._pending
                 raise
+            finally:
+                with self._swap:
+                    self._taken = []
 
-    def close(self) -> None:
-        """Write what is left and end the thread."""
+    def close(self, timeout_s: float = CLOSE_TIMEOUT_S) -> None:
+        """Write what is left and end the thread.
+
+        What the disk has not taken after `timeout_s` is lost, counted and logged.
+        """
         self._is_closing.set()
-        self._thread.join()
-        self._try_flush()
+        self._thread.join(timeout_s)
+        with self._swap:
+            self._is_closed = True
+            num_left = len(self._taken) + len(self._pending)
+            self._pending = []
+            self.num_lost += num_left
+        if num_left:
+            log.error("%d usage records are lost: the disk did not take them", num_left)
 
     def check_invariants(self) -> None:
         """No more is kept than may be, and no file was begun without a name."""
@@ -90,6 +111,23 @@ class UsageWriter:
     def _run(self) -> None:
         while not self._is_closing.wait(self._flush_period_s):
             self._try_flush()
+        self._try_flush()
+
+    def _encode_taken(self) -> bytes:
+        """Lines of the records that are on their way; one that has none is lost alone."""
+        good: list[UsageRecord] = []
+        lines: list[bytes] = []
+        for record in self._taken:
+            try:
+                lines.append(encode_record(record))
+            except (ValueError, TypeError, OverflowError, MsgspecError) as error:
+                log.error("usage record %s is lost: %s", record.record_id, error)
+            else:
+                good.append(record)
+        with self._swap:
+            self.num_lost += len(self._taken) - len(good)
+            self._taken = good
+        return b"".join(lines)
 
     def _try_flush(self) -> None:
         try:
@@ -124,9 +162,11 @@ class UsageWriter:
             return False
         return not path.exists() or path.stat().st_size < self._max_file_bytes
 
-    def _make_directory(self) -> None:
+    def _begin(self) -> None:
+        """Make the directory and the first file, so that records find them."""
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
+            self._append_lines(b"")
         except OSError as error:
             raise ConfigError(f"telemetry.usage_dir: {error}") from error
 

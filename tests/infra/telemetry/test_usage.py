@@ -1,8 +1,10 @@
 """Usage records: written, rotated, kept through failures, summed up."""
 
+import errno
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -59,7 +61,7 @@ def test_a_record_is_written_soon_and_the_rest_at_the_end(tmp_path: Path) -> Non
 
 
 def test_a_full_file_and_a_new_day_begin_another(tmp_path: Path) -> None:
-    moments = iter([NOV_20_S, NOV_20_S, NOV_20_S, NOV_21_S])
+    moments = iter([NOV_20_S] * 4 + [NOV_21_S])
     writer = UsageWriter(tmp_path, 300, flush_period_s=60, now_s=lambda: next(moments))
     for number in range(4):
         writer.append(record(str(number)))
@@ -93,6 +95,85 @@ def test_what_the_disk_refuses_is_kept_and_written_later(
     writer.append(record("2"))
     writer.close()
     assert [r.record_id for r in records_in(tmp_path)] == ["1", "2"]
+
+
+def test_a_directory_that_takes_no_file_is_refused_at_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = os.open
+
+    def read_only(path: Any, flags: int, *mode: int) -> int:
+        if str(path).startswith(str(tmp_path)) and flags & os.O_CREAT:
+            raise OSError(errno.EROFS, "Read-only file system")
+        return opened(path, flags, *mode)
+
+    monkeypatch.setattr(os, "open", read_only)
+    with pytest.raises(ConfigError, match=r"telemetry\.usage_dir: .*Read-only"):
+        UsageWriter(tmp_path, 4096)
+
+
+def test_records_that_the_disk_refuses_to_the_end_are_counted_as_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    writer = UsageWriter(tmp_path, 4096, flush_period_s=60)
+    monkeypatch.setattr(os, "fsync", _refuse)
+    writer.append(record("1"))
+    writer.append(record("2"))
+    writer.close()
+    assert (writer.num_lost, records_in(tmp_path)) == (2, [])
+    assert "2 usage records are lost" in caplog.text
+    writer.append(record("3"))
+    assert writer.num_lost == 3
+
+
+def _refuse(_: int) -> None:
+    raise OSError(errno.ENOSPC, "no space left")
+
+
+def test_a_disk_that_hangs_is_not_waited_for_longer_than_the_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    writer = UsageWriter(tmp_path, 4096, flush_period_s=60)
+    goes_on = threading.Event()
+    monkeypatch.setattr(os, "fsync", lambda _: goes_on.wait(30))
+    writer.append(record("1"))
+    writer.close(timeout_s=0.05)
+    assert writer.num_lost == 1
+    assert "1 usage records are lost" in caplog.text
+    goes_on.set()
+
+
+def test_a_record_that_cannot_be_written_is_lost_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    writer = UsageWriter(tmp_path, 4096, flush_period_s=60)
+    for given_record in (record("1"), record("2", model="\ud800"), record("3")):
+        writer.append(given_record)
+    writer.close()
+    writer.check_invariants()
+    assert [r.record_id for r in records_in(tmp_path)] == ["1", "3"]
+    assert writer.num_lost == 1
+    assert "usage record 2 is lost" in caplog.text
+
+
+@pytest.mark.parametrize("what", ["iterdir", "open"])
+def test_sums_that_would_leave_out_what_cannot_be_read_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    (tmp_path / "usage-x.jsonl").write_bytes(encode_record(record("1")))
+    monkeypatch.setattr(Path, what, _deny)
+    with pytest.raises(ConfigError, match="cannot be read: Permission denied"):
+        sum_usage(tmp_path, [])
+
+
+def _deny(*_: object) -> None:
+    raise PermissionError(errno.EACCES, "Permission denied")
+
+
+def test_a_line_that_is_no_text_counts_as_unreadable(tmp_path: Path) -> None:
+    line = encode_record(record("1")).replace(b'"a"', b'"\xff"')
+    (tmp_path / "usage-x.jsonl").write_bytes(line)
+    assert sum_usage(tmp_path, []).num_unreadable_lines == 1
 
 
 def test_a_killed_process_loses_no_flushed_record(tmp_path: Path) -> None:
