@@ -99,7 +99,9 @@ def check_task(section: ModelSection, name: str, *, is_embedding: bool) -> None:
         )
     if not is_embedding and section.task != "generate":
         raise UnknownMethodError(
-            f"{name} is served for embeddings alone; use /v1/embeddings", param="model"
+            f"{name} is served for embeddings alone; use /v1/embeddings over HTTP, or "
+            "coterie.v1.Inference/Embed over gRPC",
+            param="model",
         )
 
 

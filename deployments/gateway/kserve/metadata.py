@@ -24,7 +24,10 @@ def server_metadata() -> dict[str, Any]:
 
 
 def model_metadata(card: ModelCard) -> dict[str, Any]:
-    """The model's tensors; a length of -1 is the request's `n`."""
+    """The model's tensors; a length of -1 is the request's `n`. A model that embeds has
+    none: these doors only generate.
+    """
+    generates = card.task == "generate"
     return {
         "name": card.name,
         "versions": [VERSION],
@@ -32,9 +35,11 @@ def model_metadata(card: ModelCard) -> dict[str, Any]:
         "inputs": [
             {"name": name, "datatype": datatype, "shape": [1]}
             for name, datatype in INPUT_TYPES.items()
+            if generates
         ],
         "outputs": [
             {"name": name, "datatype": kind.datatype, "shape": [kind.num_values]}
             for name, kind in OUTPUT_TYPES.items()
+            if generates
         ],
     }

@@ -1,5 +1,6 @@
 """A KServe inference request, checked: what to generate and what to give back."""
 
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -63,7 +64,7 @@ def decode_request(request: pb.ModelInferRequest) -> InferRequest:
     asked = {tensor.name for tensor in request.outputs}
     for name in asked - OUTPUT_TYPES.keys():
         raise unknown_tensor("output", name, OUTPUT_TYPES)
-    params = {name: _param_value(param) for name, param in request.parameters.items()}
+    params = {name: _param_value(name, param) for name, param in request.parameters.items()}
     made = make_request(request.id, request.model_name, decode_inputs(request), params)
     if not asked:
         return made
@@ -173,7 +174,11 @@ def _priority(params: Mapping[str, Any]) -> Priority | None:
     return _PRIORITIES[number]
 
 
-def _param_value(param: pb.InferParameter) -> bool | float | str:
+def _param_value(name: str, param: pb.InferParameter) -> bool | float | str:
     choice = param.WhichOneof("parameter_choice")
     value: bool | float | str = getattr(param, choice) if choice else ""
+    if isinstance(value, float) and not math.isfinite(value):
+        short = name[:64]
+        # JSON, as which it goes on, would make null of it, and so a default.
+        raise InvalidArgumentError(f"the parameter {short} must be finite", param=short)
     return value

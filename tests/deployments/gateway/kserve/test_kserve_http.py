@@ -158,6 +158,12 @@ async def test_metadata_names_the_tensors(service: FakeService) -> None:
     assert (await ask(service, "GET", "/v2/models/none")).status_code == 404
 
 
+async def test_a_model_that_embeds_names_no_tensor_that_it_would_refuse() -> None:
+    service = FakeService(cards=[model_card(task="embed")])
+    found = (await ask(service, "GET", "/v2/models/tiny")).json()
+    assert (found["name"], found["inputs"], found["outputs"]) == ("tiny", [], [])
+
+
 @pytest.mark.parametrize(("num_ready_replicas", "status"), [(1, 200), (0, 503)])
 async def test_ready_is_told_by_status(num_ready_replicas: int, status: int) -> None:
     service = FakeService(cards=[model_card(num_ready_replicas=num_ready_replicas)])

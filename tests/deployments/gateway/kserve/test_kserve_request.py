@@ -1,6 +1,7 @@
 """KServe messages to requests: what is taken, what is refused, and with which words."""
 
 import json
+import math
 from typing import Any
 
 import pytest
@@ -111,6 +112,15 @@ def test_sampling_parameters_that_are_no_object_are_refused(text: bytes) -> None
 def test_parameters_of_other_kinds_of_models_are_refused(name: str) -> None:
     with pytest.raises(InvalidArgumentError, match=f"leave out the parameter {name}"):
         decode_request(with_params(**{name: 1}))
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+def test_a_number_that_is_not_finite_is_refused_and_not_taken_for_the_default(
+    number: float,
+) -> None:
+    with pytest.raises(InvalidArgumentError, match="temperature must be finite") as refused:
+        decode_request(with_params(temperature=number))
+    assert refused.value.param == "temperature"
 
 
 def test_a_wrong_timeout_is_refused() -> None:
