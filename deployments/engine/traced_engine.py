@@ -1,6 +1,6 @@
 """A `CallRunner` around another one: spans of the calls that are traced.
 
-    engine MODEL
+    text_completion MODEL      or `embeddings MODEL`
     ├── prefill      submission to the first output, queueing in the engine included
     └── decode       first output to the last
 
@@ -37,7 +37,8 @@ class TracedEngine:
         return self._traced(call)
 
     async def _traced(self, call: Call) -> AsyncGenerator[tuple[Delta, bool], None]:
-        span = self._tracing.span(f"engine {self._model}", SpanKind.SERVER, carrier=call.trace)
+        name = f"{_operation(call)} {self._model}"
+        span = self._tracing.span(name, SpanKind.SERVER, carrier=call.trace)
         carrier = self._tracing.carrier_of(span, call.trace)
         progress = _Progress()
         outcome, error_kind = "aborted", None
@@ -73,6 +74,7 @@ class TracedEngine:
         self, call: Call, progress: "_Progress", outcome: str
     ) -> dict[str, str | int]:
         found: dict[str, str | int] = {
+            "gen_ai.operation.name": _operation(call),
             "gen_ai.provider.name": "vllm",
             "gen_ai.request.model": self._model,
             "gen_ai.usage.input_tokens": len(call.token_ids),
@@ -84,6 +86,11 @@ class TracedEngine:
         if call.adapter is not None:
             found["coterie.adapter"] = call.adapter
         return found
+
+
+def _operation(call: Call) -> str:
+    """In the words of the GenAI conventions; a chat is a text like others by now."""
+    return "text_completion" if call.pooling is None else "embeddings"
 
 
 class _Progress:

@@ -50,9 +50,9 @@ class OtlpReceiver(trace_service_pb2_grpc.TraceServiceServicer):
             for scope in resource.scope_spans:
                 self.spans.extend(_received(service, span) for span in scope.spans)
 
-    def named(self, name: str) -> ReceivedSpan:
-        """The only span of this name."""
-        found = [span for span in self.spans if span.name == name]
+    def named(self, name: str, service: str = "") -> ReceivedSpan:
+        """The only span of this name, and of this service if one is given."""
+        found = [s for s in self.spans if s.name == name and service in ("", s.service)]
         assert len(found) == 1, f"{len(found)} spans {name!r} in {[s.name for s in self.spans]}"
         return found[0]
 

@@ -94,7 +94,7 @@ def _logs(deployment: str) -> list[str]:
 def test_one_trace_joins_gateway_and_engine_and_no_other_request_is_traced(told: Told) -> None:
     spans = told.receiver.spans
     gateway = told.receiver.named(f"chat {MODEL}")
-    engine = told.receiver.named(f"engine {MODEL}")
+    engine = told.receiver.named(f"text_completion {MODEL}")
     assert {span.trace_id for span in spans} == {TRACE_ID}
     assert (gateway.parent_id, engine.parent_id) == ("00f067aa0ba902b7", gateway.span_id)
     assert {span.service for span in spans} == {"coterie-gateway", "coterie-engine"}

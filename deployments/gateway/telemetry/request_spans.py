@@ -4,7 +4,7 @@
     ├── check                    fields, chat template
     │   └── tokenize
     ├── hold                     waiting for admission
-    └── engine MODEL             engine replica: see `deployments.engine.traced_engine`
+    └── text_completion MODEL    engine replica: see `deployments.engine.traced_engine`
         ├── prefill
         └── decode
 
@@ -26,6 +26,7 @@ from infra.telemetry.trace_context import TRACEPARENT
 from infra.telemetry.tracing import Tracing, as_current, child_span
 
 PROVIDER = "coterie"
+_WILDCARDS = frozenset({"0.0.0.0", "::", "[::]", ""})
 
 _SAMPLING_ATTRIBUTES = {
     "max_tokens": "gen_ai.request.max_tokens",
@@ -43,7 +44,8 @@ class RequestSpans:
 
     def __init__(self, tracing: Tracing, host: str, door_to_port: Mapping[Door, int]) -> None:
         self._tracing = tracing
-        self._host = host
+        # An address that stands for all of the machine's is nobody's.
+        self._address = None if host in _WILDCARDS else host
         self._door_to_port = door_to_port
 
     def on_start(self, observation: Observation) -> None:
@@ -111,12 +113,13 @@ class RequestSpans:
         found = {
             "gen_ai.operation.name": observation.operation,
             "gen_ai.provider.name": PROVIDER,
-            "server.address": self._host,
             "server.port": self._door_to_port[options.door],
             "coterie.door": options.door,
             "coterie.tenant": options.tenant,
             "coterie.priority": options.priority,
         }
+        if self._address is not None:
+            found["server.address"] = self._address
         if observation.operation == "embeddings":
             return found
         found |= {"gen_ai.output.type": "text", "gen_ai.request.stream": options.stream}

@@ -2,10 +2,11 @@
 
 from contextlib import aclosing
 
+import msgspec
 import pytest
 
 from deployments.engine.traced_engine import TracedEngine
-from deployments.types import Call, Delta, Sampling
+from deployments.types import Call, Delta, Pooling, Sampling
 from infra.errors import InvalidArgumentError
 from infra.telemetry.settings import TelemetrySection
 from infra.telemetry.tracing import Tracing
@@ -42,7 +43,9 @@ async def spans_of(calling: Call, *, num_taken: int = 3) -> list[ReceivedSpan]:
 async def test_a_sampled_call_has_a_span_with_what_it_did() -> None:
     *stages, span = await spans_of(call(trace=SAMPLED))
     assert [stage.name for stage in stages] == ["prefill", "decode"]
+    assert span.name == "text_completion m"
     assert span.attributes == {
+        "gen_ai.operation.name": "text_completion",
         "gen_ai.provider.name": "vllm",
         "gen_ai.request.model": "m",
         "gen_ai.usage.input_tokens": 2,
@@ -57,6 +60,13 @@ async def test_a_sampled_call_has_a_span_with_what_it_did() -> None:
 @pytest.mark.parametrize("trace", [None, UNSAMPLED])
 async def test_a_call_that_is_not_sampled_has_none(trace: dict[str, str] | None) -> None:
     assert await spans_of(call(trace=trace)) == []
+
+
+async def test_a_call_for_an_embedding_is_named_so() -> None:
+    calling = msgspec.structs.replace(call(trace=SAMPLED), pooling=Pooling())
+    span = (await spans_of(calling))[-1]
+    assert span.name == "embeddings m"
+    assert span.attributes["gen_ai.operation.name"] == "embeddings"
 
 
 async def test_a_call_that_is_left_is_aborted() -> None:

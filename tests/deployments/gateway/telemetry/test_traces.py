@@ -10,12 +10,15 @@ import pytest
 
 from coterie.v1 import inference_pb2 as pb
 from deployments.engine.traced_engine import TracedEngine
+from deployments.gateway.telemetry.observation import Observation
+from deployments.gateway.telemetry.request_spans import RequestSpans
 from deployments.kserve import grpc_service_pb2_grpc as kserve_grpc
+from deployments.types import CallOptions, Sampling
 from infra.errors import CapacityError, EngineError
 from infra.telemetry.settings import TelemetrySection
 from infra.telemetry.tracing import Tracing
 from tests.builders.fake_engine import FakeEngine
-from tests.builders.fake_service import FakeService, text_deltas
+from tests.builders.fake_service import FakeService, model_card, text_deltas
 from tests.builders.otlp_receiver import OtlpReceiver, receiving
 from tests.deployments.gateway.kserve.messages import infer_request
 from tests.deployments.gateway.telemetry.watched import (
@@ -53,19 +56,21 @@ async def test_one_trace_spans_client_gateway_link_and_engine() -> None:
             _, trailing = await gateway.generate(SAMPLED, sampling=sampling, request_id="r")
         tracing.close()
 
-    server, engine_span = receiver.named("text_completion tiny"), receiver.named("engine tiny")
+    name = "text_completion tiny"
+    server, engine_span = (
+        receiver.named(name, f"coterie-{part}") for part in ("gateway", "engine")
+    )
     assert {span.trace_id for span in receiver.spans} == {TRACE_ID}
-    assert {span.name: span.parent_id for span in receiver.spans} == {
-        "text_completion tiny": SPAN_ID,
-        "check": server.span_id,
-        "tokenize": receiver.named("check").span_id,
-        "hold": server.span_id,
-        "engine tiny": server.span_id,
-        "prefill": engine_span.span_id,
-        "decode": engine_span.span_id,
+    assert {(span.service, span.name): span.parent_id for span in receiver.spans} == {
+        ("coterie-gateway", name): SPAN_ID,
+        ("coterie-gateway", "check"): server.span_id,
+        ("coterie-gateway", "tokenize"): receiver.named("check").span_id,
+        ("coterie-gateway", "hold"): server.span_id,
+        ("coterie-engine", name): server.span_id,
+        ("coterie-engine", "prefill"): engine_span.span_id,
+        ("coterie-engine", "decode"): engine_span.span_id,
     }
     assert trailing["traceresponse"] == f"00-{TRACE_ID}-{server.span_id}-01"
-    assert (server.service, engine_span.service) == ("coterie-gateway", "coterie-engine")
     assert (server.kind, engine_span.kind) == ("server", "server")
     prefill, decode = receiver.named("prefill"), receiver.named("decode")
     assert engine_span.started_ns <= prefill.started_ns <= prefill.ended_ns
@@ -166,6 +171,37 @@ async def test_an_error_stands_in_the_span_and_its_id_in_the_answer(
     trailing = dict(failure.value.trailing_metadata())
     assert trailing["coterie-error"] == error
     assert trailing["traceresponse"] == f"00-{TRACE_ID}-{span.span_id}-01"
+
+
+@pytest.mark.parametrize(
+    ("host", "address"), [("0.0.0.0", None), ("::", None), ("10.1.2.3", "10.1.2.3")]
+)
+def test_an_address_of_all_interfaces_is_no_server_s_address(
+    host: str, address: str | None
+) -> None:
+    with receiving() as (receiver, endpoint):
+        section = TelemetrySection(otlp_endpoint=endpoint, trace_sampling_ratio=1.0)
+        tracing = Tracing.start(section, "gateway")
+        assert tracing is not None
+        spans = RequestSpans(tracing, host, {"grpc": 8080})
+        watched_one = Observation("chat", "tiny", Sampling(), CallOptions(), 0.0, 0.0)
+        spans.on_start(watched_one)
+        watched_one.outcome = "finished"
+        spans.on_end(watched_one)
+        tracing.close()
+    (span,) = receiver.spans
+    assert span.attributes.get("server.address") == address
+    assert span.attributes["server.port"] == 8080
+
+
+async def test_an_embedding_has_no_finish_reasons() -> None:
+    service = FakeService(cards=[model_card(task="embed")])
+    async with traced(service) as (gateway, receiver):
+        body = {"model": "tiny", "input": ["a", "b"]}
+        await gateway.http.post("/v1/embeddings", json=body, headers=dict([SAMPLED]))
+    attributes = receiver.named("embeddings tiny").attributes
+    assert "gen_ai.response.finish_reasons" not in attributes
+    assert attributes["gen_ai.usage.input_tokens"] == 2
 
 
 async def test_a_name_that_a_client_made_up_is_in_no_span() -> None:
