@@ -122,9 +122,9 @@ def _deploy(config: Config, stages: Stages) -> None:
 
 def _say_where(config: Config, stages: Stages, as_json: bool) -> None:
     gateway = config.gateway
-    grpc_at = f"{_reachable(gateway.host)}:{gateway.grpc_port}"
+    grpc_at = f"{reachable(gateway.host)}:{gateway.grpc_port}"
     scheme = "http" if gateway.tls is None else "https"
-    http_at = f"{scheme}://{_reachable(gateway.host)}:{gateway.http_port}/v1"
+    http_at = f"{scheme}://{reachable(gateway.host)}:{gateway.http_port}/v1"
     names = [model.name for model in config.models]
     if as_json:
         print_json(
@@ -150,20 +150,25 @@ def _options(gateway: GatewaySection, grpc_at: str) -> str:
     return options + (" --api-key KEY" if gateway.api_keys_file is not None else "")
 
 
-def _reachable(host: str) -> str:
-    return "localhost" if host in {"127.0.0.1", "0.0.0.0", "::", "::1"} else host
+def reachable(host: str) -> str:
+    """What a client on this machine writes for a host that a door listens on."""
+    bare = host.strip("[]")
+    if bare in {"127.0.0.1", "0.0.0.0", "::", "::1"}:
+        return "localhost"
+    return f"[{bare}]" if ":" in bare else bare
 
 
 def _check_ports(config: Config) -> None:
     """Replicas may share a port among themselves, but not with a stranger."""
     gateway = config.gateway
+    host = gateway.host.strip("[]")
     for key in ("grpc_port", "http_port"):
         port: int = getattr(gateway, key)
-        family: Any = socket.AF_INET6 if ":" in gateway.host else socket.AF_INET
+        family: Any = socket.AF_INET6 if ":" in host else socket.AF_INET
         with socket.socket(family) as probe:
             try:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                probe.bind((gateway.host, port))
+                probe.bind((host, port))
             except OSError as error:
                 raise ConfigError(
                     f"gateway.{key}: cannot listen on {gateway.host}:{port} "

@@ -330,3 +330,20 @@ def test_the_pace_is_told_from_the_first_chunk_on() -> None:
     assert pace.summary(Usage(7, 5, 2)) == (
         "7 prompt tokens (2 cached), 5 tokens, first after 0.50 s, 2.0 tokens/s"
     )
+
+
+@pytest.mark.parametrize(
+    ("host", "told"),
+    [
+        ("0.0.0.0", "localhost"),
+        ("[::1]", "localhost"),
+        ("10.0.0.1", "10.0.0.1"),
+        ("fd00::1", "[fd00::1]"),
+        ("[fd00::1]", "[fd00::1]"),
+        ("gateway.local", "gateway.local"),
+    ],
+)
+def test_up_tells_an_address_that_can_be_pasted(host: str, told: str) -> None:
+    from coterie.cli.up import reachable  # noqa: PLC0415  (imports the server's parts)
+
+    assert reachable(host) == told
