@@ -74,7 +74,8 @@ def read_yaml(text: str, source: str) -> Document:
 
     Raises:
         ConfigError: not YAML, a key twice in one mapping, a key that is no
-            text, or a value that contains itself. All such keys are named.
+            text, a value that contains itself, or hundreds of levels. All such
+            keys are named.
     """
     try:
         loader = _Loader(text)
@@ -87,6 +88,11 @@ def read_yaml(text: str, source: str) -> Document:
         return Document(source, loader.construct_document(root), lines)
     except yaml.YAMLError as error:
         raise ConfigError(f"{source}{_yaml_problem(error)}") from error
+    except ValueError as error:
+        # A number by its looks that is none: `0b_`.
+        raise ConfigError(f"{source}: not valid YAML: {error}; use quotes for text") from error
+    except RecursionError:
+        raise ConfigError(f"{source}: is nested too deeply; write it flatter") from None
 
 
 def format_path(path: KeyPath) -> str:

@@ -199,6 +199,9 @@ def _headers(path: Path | None) -> dict[str, str] | None:
         lines = path.expanduser().read_text(encoding="utf-8").splitlines()
     except OSError as error:
         raise ConfigError(f"telemetry.otlp_headers_file: {error}") from error
+    except UnicodeDecodeError:
+        # Without what it holds, which is secret.
+        raise ConfigError(f"telemetry.otlp_headers_file: {path} is not UTF-8 text") from None
     pairs = [line.partition("=") for line in lines if line.strip()]
     if any(not (name.strip() and sign) for name, sign, _ in pairs):
         raise ConfigError(f"telemetry.otlp_headers_file: {path} needs one name=value a line")

@@ -101,6 +101,22 @@ def test_a_scalar_is_what_it_looks_like(text: str, value: object) -> None:
     assert (data, type(data["a"])) == ({"a": value}, type(value))
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a: 0b_", "f.yaml: not valid YAML: .*; use quotes for text"),
+        ("a: 0x_", "f.yaml: not valid YAML: .*; use quotes for text"),
+        ("a: " + "[" * 5000 + "]" * 5000, "f.yaml: is nested too deeply"),
+        ("a: " + "{b: " * 5000 + "}" * 5000, "f.yaml: is nested too deeply"),
+    ],
+)
+def test_what_the_parser_itself_trips_over_is_the_operator_s_mistake(
+    text: str, words: str
+) -> None:
+    with pytest.raises(ConfigError, match=words):
+        read_yaml(text, "f.yaml")
+
+
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     missing, binary = tmp_path / "missing.yaml", tmp_path / "binary.yaml"
     binary.write_bytes(b"\xff\xfe")

@@ -39,7 +39,9 @@ _FINISH = {
 
 
 def to_sampling(given: pb.SamplingParameters, output: pb.OutputOptions) -> Sampling:
-    """Sampling of a request. Raises InvalidArgumentError for an empty structured_output."""
+    """Sampling of a request. Raises InvalidArgumentError for a structured_output that asks
+    for no form.
+    """
     has_skip = output.HasField("skip_special_tokens")
     return Sampling(
         **{name: getattr(given, name) for name in _OPTIONAL if given.HasField(name)},
@@ -62,6 +64,12 @@ def _to_form(given: pb.SamplingParameters) -> StructuredOutput:
             raise InvalidArgumentError(
                 "structured_output has no form; set json_schema, regex, grammar, "
                 "choice or json_object",
+                param="structured_output",
+            )
+        case "json_object" if not form.json_object:
+            raise InvalidArgumentError(
+                "structured_output.json_object is false; set it to true, or leave "
+                "structured_output out",
                 param="structured_output",
             )
         case "choice":

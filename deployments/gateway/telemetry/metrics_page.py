@@ -79,7 +79,20 @@ class MetricsPage:
             self._make_folder()
             # A replica that ended may have taken the folder away in between.
             with suppress(FileNotFoundError):
-                self._server = await asyncio.start_unix_server(self._answer_peer, self._socket)
+                self._server = await self._listen()
+
+    async def _listen(self) -> asyncio.Server:
+        """A server that listens before the others find its socket: one that refuses is
+        taken for a dead replica's. Raises FileNotFoundError without the folder.
+        """
+        hidden = self._socket.with_suffix(".new")
+        server = await asyncio.start_unix_server(self._answer_peer, hidden)
+        try:
+            hidden.rename(self._socket)
+        except FileNotFoundError:
+            server.close()
+            raise
+        return server
 
     async def stop(self) -> None:
         """Answer nobody any more; the last replica takes the folder away."""

@@ -1,5 +1,6 @@
 """Spans on their way to a real receiver; configuration and environment."""
 
+import traceback
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,17 @@ def span_names_exported(carrier: dict[str, str] | None, **section: object) -> li
         tracing.span("one", SpanKind.SERVER, carrier=carrier).end()
         tracing.close()
         return [span.name for span in receiver.spans]
+
+
+def test_a_headers_file_that_is_no_text_is_an_error_that_does_not_show_it(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "headers"
+    path.write_bytes(b"token=secret\xff")
+    section = TelemetrySection(otlp_endpoint="http://127.0.0.1:1", otlp_headers_file=path)
+    with pytest.raises(ConfigError, match=r"otlp_headers_file: .* is not UTF-8") as refused:
+        Tracing.start(section, "gateway")
+    assert "secret" not in "".join(traceback.format_exception(refused.value))
 
 
 def test_an_attribute_is_cut_to_256_characters() -> None:

@@ -1,6 +1,7 @@
 """What `/metrics` says after requests through real doors."""
 
 import asyncio
+import os
 import re
 import socket
 from pathlib import Path
@@ -171,6 +172,23 @@ async def test_what_a_killed_replica_left_is_in_nobody_s_way(tmp_path: Path) -> 
     left_by_a_killed_replica(folder)
     await page.stop()
     assert not folder.exists()
+
+
+async def test_a_replica_that_starts_is_not_taken_for_a_dead_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen_before_it_listens: list[Path] = []
+    listen = socket.socket.listen
+
+    def look(listener: socket.socket, *args: int) -> None:
+        seen_before_it_listens.extend(tmp_path.glob("*.sock"))
+        listen(listener, *args)
+
+    monkeypatch.setattr(socket.socket, "listen", look)
+    page = await started_page(tmp_path, "one")
+    assert seen_before_it_listens == []
+    assert os.listdir(tmp_path) == ["one.sock"]
+    await page.stop()
 
 
 async def test_a_port_of_its_own_takes_metrics_off_the_door() -> None:
