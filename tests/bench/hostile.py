@@ -272,6 +272,23 @@ async def staller(target: Target, dice: random.Random) -> str:
     return LEFT
 
 
+async def endless(target: Target, dice: random.Random) -> str:
+    """Sends a header, a trailer or the size of a chunk without end."""
+    chunked = b"POST /v1/completions HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n"
+    start = dice.choice([b"GET / HTTP/1.1\r\nx: ", chunked + b"0\r\nx: ", chunked + b"1;x="])
+    _, writer = await asyncio.open_connection(*target.http_address)
+    try:
+        writer.write(start)
+        for _ in range(200):
+            writer.write(b"a" * 65536)
+            await writer.drain()
+    except ConnectionError:
+        return LEFT
+    finally:
+        writer.transport.abort()
+    return "taken"
+
+
 @dataclass(frozen=True)
 class Kind:
     """A manner, how many clients behave so, and what may come of it."""
@@ -304,6 +321,7 @@ MANNERS: Mapping[str, Kind] = {
         _kind(limited, 2, SERVED, "overloaded"),
         _kind(idler, 2, LEFT),
         _kind(silent, 2, LEFT),
+        _kind(endless, 1, LEFT),
         _kind(staller, 2, LEFT, *_BUSY),
     )
 }
