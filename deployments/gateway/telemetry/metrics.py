@@ -258,5 +258,5 @@ class _Losses(Collector):
 
     def collect(self) -> Iterable[Metric]:
         """See `Collector`."""
-        words = "Usage records that found no room while the disk took nothing"
+        words = "Usage records that the disk did not take in time"
         yield CounterMetricFamily(LOST, words, self._num_lost())
