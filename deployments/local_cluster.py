@@ -60,10 +60,12 @@ class LocalCluster:
         """End all of its processes and remove its temporary files."""
         leader = self._process()
         if leader is not None and self.is_reachable:
-            members = [leader, *leader.children(recursive=True)]
-            leader.send_signal(signal.SIGTERM)
-            _, left = psutil.wait_procs(members, timeout=_STOP_TIMEOUT_S)
-            _kill(left)
+            # It may end by itself meanwhile.
+            with contextlib.suppress(psutil.NoSuchProcess):
+                members = [leader, *leader.children(recursive=True)]
+                leader.send_signal(signal.SIGTERM)
+                _, left = psutil.wait_procs(members, timeout=_STOP_TIMEOUT_S)
+                _kill(left)
         self.kill()
 
     def kill(self) -> None:
@@ -71,9 +73,10 @@ class LocalCluster:
         how to end the others."""
         leader = self._process()
         if leader is not None:
-            # While it is held it starts no more of them.
-            leader.suspend()
-            _kill([leader, *leader.children(recursive=True)])
+            with contextlib.suppress(psutil.NoSuchProcess):
+                # While it is held it starts no more of them.
+                leader.suspend()
+                _kill([leader, *leader.children(recursive=True)])
         _remove_tree(self.temp_dir)
         scratch.sweep()
 

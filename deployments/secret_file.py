@@ -16,10 +16,16 @@ def shared_secret(path: Path) -> str:
     The file appears whole, and of several processes that make it one wins. Raises
     ConfigError where it cannot be made, or what it holds is too short to be a secret.
     """
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _make(path)
-    return checked_secret(path.read_text(), str(path))
+    try:
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _make(path)
+        return checked_secret(path.read_text(), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"{path} cannot be made or read: {error}; put a secret of {MIN_SECRET_CHARS} "
+            "characters or more there"
+        ) from error
 
 
 def checked_secret(secret: str, where: str) -> str:
@@ -42,10 +48,5 @@ def _make(path: Path) -> None:
         # Unlike a rename, a link takes nobody's place.
         with contextlib.suppress(FileExistsError):
             os.link(name, path)
-    except OSError as error:
-        raise ConfigError(
-            f"{path} cannot be made: {error.strerror}; put a secret of {MIN_SECRET_CHARS} "
-            "characters or more there"
-        ) from error
     finally:
         Path(name).unlink()

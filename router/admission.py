@@ -154,7 +154,7 @@ class Admission:
         while (ticket := self._next(queue, now_s)) is not None:
             queue.remove(ticket)
             ticket.is_admitted = True
-            ticket.num_places = queue.places_of(ticket)
+            ticket.num_places = queue.places_for(ticket, self._room(queue, ticket))
             queue.take(ticket, 1)
             ticket.account.num_running += 1
             self._level = ticket.account.service
@@ -183,7 +183,8 @@ class Admission:
         return has_room and queue.fits(ticket)
 
     def _has_room(self, queue: ModelQueue, ticket: Ticket, now_s: float) -> bool:
-        return ticket.account.has_room(now_s) and self._is_in_share(queue, ticket)
+        has_share = queue.needed(ticket) <= self._room(queue, ticket)
+        return has_share and ticket.account.has_room(now_s)
 
     def _full_words(self, queue: ModelQueue, account: TenantAccount) -> str:
         """Why one more may not be held; empty where it may."""
@@ -193,20 +194,22 @@ class Admission:
             return "too many requests wait for this model"
         return ""
 
-    def _is_in_share(self, queue: ModelQueue, ticket: Ticket) -> bool:
-        """It takes no place that is kept for others."""
-        needed = queue.places_of(ticket)
-        if ticket.demand.priority == "low":
-            low_places = max(1, math.floor(self._section.low_priority_share * queue.num_places))
-            if queue.num_taken_low and queue.num_taken_low + needed > low_places:
-                return False
-        share = ticket.account.weight / self._tenants.total_weight
-        fair_places = max(1.0, share * queue.num_places)
+    def _room(self, queue: ModelQueue, ticket: Ticket) -> int:
+        """Places that it may take so that what is kept for others is left to them. Who
+        has none gets as many as it needs, whatever its share."""
+        needed, num_places = queue.needed(ticket), queue.num_places
         taken = queue.account_to_taken.get(ticket.account, 0)
-        if taken + needed <= fair_places or not taken:
-            return True
-        kept = math.ceil(self._section.reserved_share * queue.num_places)
-        return queue.num_taken + needed <= queue.num_places - kept
+        share = ticket.account.weight / self._tenants.total_weight
+        fair_left = max(1, math.floor(share * num_places)) - taken
+        kept = math.ceil(self._section.reserved_share * num_places)
+        room = max(fair_left, num_places - kept - queue.num_taken)
+        if not taken:
+            room = max(room, needed)
+        if ticket.demand.priority == "low":
+            low_places = max(1, math.floor(self._section.low_priority_share * num_places))
+            low_room = low_places - queue.num_taken_low
+            room = min(room, low_room if queue.num_taken_low else max(low_room, needed))
+        return room
 
     def _lift(self, account: TenantAccount) -> None:
         """No credit for the time in which it asked for nothing: level with the least

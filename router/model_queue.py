@@ -14,13 +14,18 @@ _NUM_ENDS = 64
 
 @dataclass(frozen=True)
 class Demand:
-    """What a request asks for; each of its outputs takes a place."""
+    """What a request asks for; each of its outputs takes a place.
+
+    One that `is_divisible` is many small pieces of work: it takes up to `num_outputs`
+    places, as many as it finds, and one will do.
+    """
 
     model: str
     tenant: TenantId
     priority: Priority
     num_prompt_tokens: int
     num_outputs: int
+    is_divisible: bool = False
 
 
 @dataclass(eq=False)
@@ -80,13 +85,20 @@ class ModelQueue:
         else:
             del self.account_to_taken[ticket.account]
 
-    def places_of(self, ticket: Ticket) -> int:
-        """How many it takes here."""
-        return min(ticket.demand.num_outputs, self.num_places)
+    def needed(self, ticket: Ticket) -> int:
+        """How many it takes here at least."""
+        demand = ticket.demand
+        return min(1 if demand.is_divisible else demand.num_outputs, self.num_places)
+
+    def places_for(self, ticket: Ticket, room: int) -> int:
+        """How many it takes of `room` places and those that are free."""
+        if not ticket.demand.is_divisible:
+            return self.needed(ticket)
+        return min(ticket.demand.num_outputs, room, self.num_places - self.num_taken)
 
     def fits(self, ticket: Ticket) -> bool:
-        """So many are free."""
-        return 0 < self.places_of(ticket) <= self.num_places - self.num_taken
+        """What it needs is free."""
+        return 0 < self.needed(ticket) <= self.num_places - self.num_taken
 
     def retry_after_s(self, now_s: float) -> float:
         """When what waits now may have been served, by the latest rate of service."""

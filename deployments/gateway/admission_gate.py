@@ -22,6 +22,11 @@ class Admitted:
         self._ticket = ticket
         self._clock = clock
 
+    @property
+    def num_places(self) -> int:
+        """Places that it has."""
+        return self._ticket.num_places
+
     def count_outputs(self, num_tokens: int) -> None:
         """So many output tokens more."""
         self._admission.count_outputs(self._ticket, num_tokens, self._clock())
@@ -138,7 +143,8 @@ class AdmissionGate:
     def _look_again_when_paid(self) -> None:
         """Nothing else happens when a tenant has worked off what it owes."""
         if self._timer is not None:
-            return
+            self._timer.cancel()
+            self._timer = None
         in_s = self._admission.room_in_s(self._clock())
         if in_s is not None:
             self._timer = asyncio.get_running_loop().call_later(in_s, self._look_again)

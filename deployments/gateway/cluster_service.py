@@ -79,14 +79,14 @@ class ClusterGeneration:
         async with self._admission(self._timeout_s) as admitted:
             self.queue_s = time.monotonic() - asked_s
             left_s = self._timeout_s - self.queue_s
-            async with aclosing(self._served.run(call, left_s, self._begin)) as deltas:
+            async with aclosing(self._served.run(call, left_s, self._set_begun)) as deltas:
                 async for delta in deltas:
                     if admitted is not None:
                         admitted.count_outputs(len(delta.token_ids))
                     yield delta
 
-    def _begin(self) -> None:
-        self.has_begun = True
+    def _set_begun(self, has_begun: bool) -> None:
+        self.has_begun = has_begun
 
 
 class ClusterService:
@@ -156,10 +156,7 @@ class ClusterService:
             ClusterGeneration(name, served, call, timeout_s, lambda _: nullcontext())
             for call in calls
         ]
-        num_places = min(len(calls), MAX_AT_A_TIME)
-        return EmbeddingGeneration(
-            parts, timeout_s, self._admitting(served, calls, options, num_places)
-        )
+        return EmbeddingGeneration(parts, timeout_s, self._admitting(served, calls, options))
 
     async def tokenize(
         self, model: str, text: str, *, add_special_tokens: bool = True
@@ -214,18 +211,21 @@ class ClusterService:
     ) -> ClusterGeneration:
         _, served, _ = self._find(name)
         call = self._call(name, token_ids, sampling, options)
-        admission = self._admitting(served, [call], options, call.sampling.n)
+        admission = self._admitting(served, [call], options)
         return ClusterGeneration(name, served, call, self._timeout_s(options), admission)
 
     def _admitting(
-        self, served: ServedModel, calls: Sequence[Call], options: CallOptions, num_places: int
+        self, served: ServedModel, calls: Sequence[Call], options: CallOptions
     ) -> Admitting:
+        num_outputs = sum(call.sampling.n for call in calls)
+        is_divisible = calls[0].pooling is not None
         demand = Demand(
             model=served.section.name,
             tenant=options.tenant,
             priority=options.priority,
             num_prompt_tokens=sum(len(call.token_ids) for call in calls),
-            num_outputs=num_places,
+            num_outputs=min(num_outputs, MAX_AT_A_TIME) if is_divisible else num_outputs,
+            is_divisible=is_divisible,
         )
         return partial(self._gate.admitted, demand)
 

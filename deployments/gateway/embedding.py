@@ -25,14 +25,15 @@ MAX_PROMPTS = 2048
 """As in OpenAI's interface."""
 
 MAX_AT_A_TIME = 32
-"""Prompts under way at a time: so many as an engine can well work on."""
+"""Prompts under way at a time, at most: so many as an engine can well work on."""
 
 
 class EmbeddingGeneration:
     """A `Generation` of the embeddings of `generations`' prompts, in their order.
 
-    They are admitted as one request, so that none is worked on in vain. One that
-    fails fails all; leaving aborts all; all together have `timeout_s`.
+    They are admitted as one request, so that none is worked on in vain, and so many are
+    under way at a time as it has places. One that fails fails all; leaving aborts all;
+    all together have `timeout_s`.
     """
 
     def __init__(
@@ -62,10 +63,14 @@ class EmbeddingGeneration:
         left = iter(enumerate(self._generations))
         asked_s = time.monotonic()
         try:
-            async with asyncio.timeout(self._timeout_s), self._admission(self._timeout_s):
+            async with (
+                asyncio.timeout(self._timeout_s),
+                self._admission(self._timeout_s) as admitted,
+            ):
                 self.queue_s = time.monotonic() - asked_s
+                num_lanes = MAX_AT_A_TIME if admitted is None else admitted.num_places
                 async with asyncio.TaskGroup() as group:
-                    for _ in range(min(MAX_AT_A_TIME, len(self._generations))):
+                    for _ in range(min(num_lanes, len(self._generations))):
                         group.create_task(_lane(left, found))
         except TimeoutError as error:
             raise DeadlineError(f"not finished within {self._timeout_s:g} s") from error

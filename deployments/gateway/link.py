@@ -26,6 +26,9 @@ log = logging.getLogger(__name__)
 
 _RECONNECT_S = 0.5
 
+OnBegun = Callable[[bool], None]
+"""Told whether an engine has the call."""
+
 
 class Inbox:
     """Entries of one call, from the link to whoever iterates the call."""
@@ -84,17 +87,18 @@ class Link:
         await self._is_up.wait()
 
     async def run(
-        self, call: Call, timeout_s: float, on_open: Callable[[], None] = lambda: None
+        self, call: Call, timeout_s: float, on_begun: OnBegun = lambda _: None
     ) -> AsyncGenerator[Delta, None]:
         """Deltas of the call until its last. Closing early aborts it.
 
-        `on_open` is called when the call is on its way to the engine.
+        `on_begun` is told when the call is on its way to the engine, and if that turns
+        it away.
 
         Raises what the engine raised, EngineError where the link breaks,
         DeadlineError after `timeout_s`.
         """
         seq, inbox = self._open(call)
-        on_open()
+        on_begun(True)
         timer = asyncio.get_running_loop().call_later(
             timeout_s, inbox.put, DeadlineError(f"not finished within {timeout_s:g} s")
         )
@@ -106,7 +110,10 @@ class Link:
                     raise entry
                 is_finished = entry.is_last
                 if entry.failure is not None:
-                    raise _to_error(entry.failure)
+                    error = _to_error(entry.failure)
+                    if isinstance(error, NoReplicaError):
+                        on_begun(False)
+                    raise error
                 yield delta_of(entry)
         finally:
             timer.cancel()

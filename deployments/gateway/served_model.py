@@ -9,7 +9,7 @@ from contextlib import aclosing
 from functools import partial
 from typing import Any
 
-from deployments.gateway.link import Link
+from deployments.gateway.link import Link, OnBegun
 from deployments.gateway.tokenizer import Tokenizer
 from deployments.settings import ModelSection
 from deployments.types import Call, Delta, ModelCard
@@ -91,7 +91,7 @@ class ServedModel:
         self._note_change()
 
     async def run(
-        self, call: Call, timeout_s: float, on_open: Callable[[], None] = lambda: None
+        self, call: Call, timeout_s: float, on_begun: OnBegun = lambda _: None
     ) -> AsyncGenerator[Delta, None]:
         """Choose a replica and give the call's deltas; see `Link.run`.
 
@@ -109,7 +109,7 @@ class ServedModel:
                 replica_id = reservation.decision.replica_id
                 try:
                     link = self._links[replica_id]
-                    async with aclosing(link.run(call, left_s, on_open)) as deltas:
+                    async with aclosing(link.run(call, left_s, on_begun)) as deltas:
                         async for delta in deltas:
                             reservation.on_first_output()
                             yield delta

@@ -45,6 +45,13 @@ def test_a_disk_that_fails_while_a_secret_is_written_leaves_none(
     assert shared_secret(tmp_path / "secret")
 
 
+@pytest.mark.parametrize("folder", ["file/below", "file"])
+def test_where_no_secret_can_be_made_the_operator_is_told(tmp_path: Path, folder: str) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match="cannot be made or read"):
+        shared_secret(tmp_path / folder / "secret")
+
+
 @pytest.mark.parametrize("held", ["", "short", " " * 40])
 def test_an_empty_or_short_link_token_is_the_operator_s_mistake(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held: str

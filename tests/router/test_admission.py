@@ -27,10 +27,10 @@ class Desk:
     name_to_ticket: dict[str, Ticket] = field(default_factory=dict)
 
     def ask(
-        self, name: str, tenant: str = "a", priority: Priority = "normal", **changes: int
+        self, name: str, tenant: str = "a", priority: Priority = "normal", **changes: Any
     ) -> bool:
         """Whether it begins at once."""
-        sizes = {"num_prompt_tokens": 10, "num_outputs": 1} | changes
+        sizes: dict[str, Any] = {"num_prompt_tokens": 10, "num_outputs": 1} | changes
         demand = Demand(MODEL, TenantId(tenant), priority, **sizes)
         ticket, admitted = self.admission.offer(demand, self.now_s)
         self.name_to_ticket[name] = ticket
@@ -302,6 +302,32 @@ def test_several_outputs_are_not_passed_by_lower_priorities_of_their_tenant() ->
     d.ask("two", priority="high", num_outputs=2)
     d.ask("normal")
     assert [d.end("0"), d.end("1")] == [[], ["two"]]
+
+
+def places_of(d: Desk, name: str) -> int:
+    return d.name_to_ticket[name].num_places
+
+
+def test_what_is_divisible_takes_what_is_free_and_leaves_what_is_kept() -> None:
+    d = desk(10, low_priority_share=0.4, reserved_share=0.2)
+    assert d.ask("batch", num_outputs=32, is_divisible=True)
+    assert places_of(d, "batch") == 8
+    assert d.ask("other", "b", num_outputs=32, is_divisible=True)
+    assert places_of(d, "other") == 2
+    assert d.end("batch") == []
+    assert d.ask("low", priority="low", num_outputs=32, is_divisible=True)
+    assert places_of(d, "low") == 4
+    assert not d.ask("low too", priority="low", num_outputs=32, is_divisible=True)
+    assert d.ask("small", num_outputs=2, is_divisible=True)
+    assert places_of(d, "small") == 2
+
+
+def test_what_is_divisible_does_not_wait_for_many_places() -> None:
+    d = desk(4)
+    assert [d.ask(f"{n}") for n in range(4)] == [True] * 4
+    assert not d.ask("batch", "b", num_outputs=32, is_divisible=True)
+    assert d.end("0") == ["batch"]
+    assert places_of(d, "batch") == 1
 
 
 def test_a_full_queue_is_found_before_any_work() -> None:

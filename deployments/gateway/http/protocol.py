@@ -35,7 +35,6 @@ class LimitedHttpProtocol(HttpToolsProtocol):
     _num_head_bytes = 0
     _is_in_head = True
     _is_in_request = False
-    _has_resumed = False
     _num_unsent_bytes = 0
     _reading: "_Timer"
     _writing: "_Timer"
@@ -45,7 +44,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         self._reading = _Timer(self.loop, self.client_timeout_s, self._end_slow_sender)
         self._writing = _Timer(self.loop, self.client_timeout_s, self._end_slow_reader)
-        self._reading.start()
+        self._reading.restart()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See `asyncio.Protocol`."""
@@ -56,12 +55,8 @@ class LimitedHttpProtocol(HttpToolsProtocol):
     def pause_writing(self) -> None:
         """See `asyncio.Protocol`."""
         super().pause_writing()
+        # Not the first pause of this answer, perhaps: then the client has taken some.
         self._watch_reader()
-
-    def resume_writing(self) -> None:
-        """See `asyncio.Protocol`."""
-        super().resume_writing()
-        self._has_resumed = True
 
     def data_received(self, data: bytes) -> None:
         """See `asyncio.Protocol`."""
@@ -77,8 +72,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         """Called by the parser at the first byte of a request."""
         super().on_message_begin()
         self._is_in_request = True
-        self._reading.stop()
-        self._reading.start()
+        self._reading.restart()
 
     def on_headers_complete(self) -> None:
         """Called by the parser."""
@@ -102,6 +96,9 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         """Called when an answer has been written, if not yet sent."""
         super().on_response_complete()
         self._watch_reader()
+        if self._is_in_request:
+            # Of a request that came before its turn the rest was not read until now.
+            self._reading.restart()
 
     def _is_idle(self) -> bool:
         return self.cycle is not None and self.cycle.response_complete and not self.pipeline
@@ -120,7 +117,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         )
         if is_answering:
             # What is read meanwhile is of the next request; its time has not begun.
-            self._reading.start()
+            self._reading.restart()
         elif not self.transport.is_closing():
             self._refuse(_TOO_SLOW)
 
@@ -132,15 +129,14 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self._watch_reader()
 
     def _watch_reader(self) -> None:
-        """Written bytes wait for the client to take them."""
+        """Whatever bytes now wait for the client, it must take some of them in time."""
         self._num_unsent_bytes = self.transport.get_write_buffer_size()
         if self._num_unsent_bytes:
-            self._has_resumed = False
-            self._writing.start()
+            self._writing.restart()
 
     def _end_slow_reader(self) -> None:
         num_unsent_bytes = self.transport.get_write_buffer_size()
-        if self._has_resumed or num_unsent_bytes < self._num_unsent_bytes:
+        if num_unsent_bytes < self._num_unsent_bytes:
             self._watch_reader()
         elif num_unsent_bytes:
             # A mere close would wait for the client to take what is left.
@@ -148,7 +144,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
 
 
 class _Timer:
-    """Calls `act` once it has run for `after_s`; started again, it runs on."""
+    """Calls `act` once it has run for `after_s`."""
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, after_s: float, act: Callable[[], None]
@@ -158,9 +154,9 @@ class _Timer:
         self._act = act
         self._handle: asyncio.TimerHandle | None = None
 
-    def start(self) -> None:
-        if self._handle is None:
-            self._handle = self._loop.call_later(self._after_s, self._end)
+    def restart(self) -> None:
+        self.stop()
+        self._handle = self._loop.call_later(self._after_s, self._end)
 
     def stop(self) -> None:
         if self._handle is not None:

@@ -99,5 +99,6 @@ async def abort(context: Context, error: CoterieError) -> NoReturn:
         async with asyncio.timeout(_ABORT_WITHIN_S):
             await context.abort(code, message, trailing_metadata=metadata)
     except TimeoutError:
-        # It follows what the client has not taken yet; gRPC keeps it until then.
-        raise grpc.aio.AbortError from None
+        # It follows what the client has not taken yet; gRPC keeps it until then, and
+        # takes no other end of the handler quietly.
+        raise asyncio.CancelledError from None

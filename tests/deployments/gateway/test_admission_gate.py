@@ -148,6 +148,21 @@ async def test_what_waits_begins_when_its_tenant_owes_nothing_more() -> None:
     assert await asyncio.wait_for(waiting, 5) >= 0.1
 
 
+async def test_a_short_debt_does_not_wait_for_a_long_one() -> None:
+    limits: Any = {"tokens_per_minute": 6000, "max_concurrent_requests": 1}
+    g = gate(4, *(TenantSection(name=n, **limits) for n in "ab"), max_queue_s=30)
+    waiting = {}
+    for name, num_outputs in (("a", 60_000), ("b", 6010)):
+        demand = Demand("m", TenantId(name), "normal", 10, 1)
+        async with g.admitted(demand, 5) as admitted:
+            waiting[name] = asyncio.create_task(_begin(g, demand))
+            await asyncio.sleep(0)
+            admitted.count_outputs(num_outputs)
+    assert await asyncio.wait_for(waiting["b"], 5) < 4
+    waiting["a"].cancel()
+    await asyncio.gather(waiting["a"], return_exceptions=True)
+
+
 async def _begin(g: AdmissionGate, demand: Demand) -> float:
     """Seconds that it waited."""
     since_s = asyncio.get_running_loop().time()

@@ -2,13 +2,18 @@
 
 import asyncio
 import contextlib
+import logging
 import socket
 from pathlib import Path
+from typing import cast
 
 import grpc
 import pytest
+import uvicorn
 
 from coterie.v1 import inference_pb2, inference_pb2_grpc
+from deployments.gateway.http.protocol import limited_http_protocol
+from deployments.gateway.rpc import answer
 from deployments.kserve import grpc_service_pb2_grpc
 from tests.builders.doors import opened
 from tests.builders.fake_service import FakeService, text_deltas
@@ -156,7 +161,10 @@ async def test_a_connection_serves_on_after_a_refused_body() -> None:
     assert [part[:3] for part in found.split(b"HTTP/1.1 ")[1:]] == [b"413", b"200"]
 
 
-async def test_a_stream_that_nobody_reads_ends_over_grpc() -> None:
+async def test_a_stream_that_nobody_reads_ends_over_grpc(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(answer, "_ABORT_WITHIN_S", SOON_S)
     service = FakeService(MUCH)
     async with (
         opened(service, client_timeout_s=SOON_S) as (_, address, _),
@@ -167,7 +175,9 @@ async def test_a_stream_that_nobody_reads_ends_over_grpc() -> None:
         )
         assert (await call.read()).text
         await service.wait_aborted(PATIENCE_S)
-        # One that reads on after all is told.
+        # Nothing of ours has failed, and one that reads on after all is told.
+        await asyncio.sleep(2 * SOON_S)
+        assert not [r for r in caplog.records if r.levelno >= logging.ERROR]
         with pytest.raises(grpc.aio.AioRpcError, match=TAKES_NOTHING) as ended:
             while await call.read():
                 pass
@@ -225,4 +235,60 @@ async def test_a_client_that_reads_steadily_gets_the_whole_of_a_large_answer() -
             num_bytes += len(got)
             await asyncio.sleep(0.015)
         assert num_bytes > length
+        writer.close()
+
+
+class Transport:
+    """As much of one as counts what waits to be sent."""
+
+    num_unsent_bytes = 0
+    is_aborted = False
+
+    def get_write_buffer_size(self) -> int:
+        return self.num_unsent_bytes
+
+    def abort(self) -> None:
+        self.is_aborted = True
+
+    def is_closing(self) -> bool:
+        return False
+
+    def get_extra_info(self, _: str) -> None:
+        return None
+
+
+async def test_a_client_that_reads_in_bursts_is_not_taken_for_one_that_reads_nothing() -> None:
+    config = uvicorn.Config(lambda: None, http=limited_http_protocol(SOON_S))
+    protocol = limited_http_protocol(SOON_S)(config, uvicorn.server.ServerState(), {})
+    transport = Transport()
+    protocol.connection_made(cast(asyncio.Transport, transport))
+    protocol._reading.stop()
+    for _ in range(12):
+        transport.num_unsent_bytes = 70_000
+        protocol.pause_writing()
+        await asyncio.sleep(SOON_S / 4)
+        transport.num_unsent_bytes = 10_000
+        protocol.resume_writing()
+    assert not transport.is_aborted
+    transport.num_unsent_bytes = 70_000
+    protocol.pause_writing()
+    await asyncio.sleep(2 * SOON_S)
+    assert transport.is_aborted
+
+
+async def test_a_request_that_came_before_its_turn_has_all_its_time_then() -> None:
+    engine = asyncio.Event()
+    service = FakeService([engine, *text_deltas("ok")])
+    async with opened(service, client_timeout_s=1) as (_, _, http):
+        reader, writer = await asyncio.open_connection(*http.split(":"))
+        writer.write(REQUEST + REQUEST[:-1])
+        asyncio.get_running_loop().call_later(1.7, engine.set)
+        await asyncio.sleep(2.3)
+        writer.write(REQUEST[-1:])
+        found = b""
+        async with asyncio.timeout(PATIENCE_S):
+            while found.count(b"HTTP/1.1 200 ") < 2:
+                got = await reader.read(2**16)
+                assert got, found
+                found += got
         writer.close()
