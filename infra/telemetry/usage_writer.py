@@ -89,9 +89,10 @@ class UsageWriter:
                     self._taken = []
 
     def close(self, timeout_s: float = CLOSE_TIMEOUT_S) -> None:
-        """Write what is left and end the thread.
+        """Write what is left, and what comes in meanwhile, and end the thread.
 
-        What the disk has not taken after `timeout_s` is lost, counted and logged.
+        What the disk has refused, or not taken after `timeout_s`, is lost, counted and
+        logged.
         """
         self._is_closing.set()
         self._thread.join(timeout_s)
@@ -111,7 +112,14 @@ class UsageWriter:
     def _run(self) -> None:
         while not self._is_closing.wait(self._flush_period_s):
             self._try_flush()
-        self._try_flush()
+        while self._try_flush() and not self._is_done():
+            pass
+
+    def _is_done(self) -> bool:
+        """Whether nothing is left; then nothing more is taken."""
+        with self._swap:
+            self._is_closed = self._is_closed or not self._pending
+            return self._is_closed
 
     def _encode_taken(self) -> bytes:
         """Lines of the records that are on their way; one that has none is lost alone."""
@@ -129,11 +137,14 @@ class UsageWriter:
             self._taken = good
         return b"".join(lines)
 
-    def _try_flush(self) -> None:
+    def _try_flush(self) -> bool:
+        """Whether the disk took all that there was."""
         try:
             self.flush()
         except OSError as error:
             log.error("usage records cannot be written, they are kept for now: %s", error)
+            return False
+        return True
 
     def _append_lines(self, lines: bytes) -> None:
         """All of them or, where it fails, none: what is half written is cut off."""

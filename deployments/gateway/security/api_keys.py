@@ -33,8 +33,11 @@ KEY_PREFIX = "ct-"
 
 _NUM_RANDOM_BYTES = 32
 _DIGEST = re.compile("[0-9a-f]{64}")
-# Shorter than a key, since a message may have cut it.
-_LIKE_A_KEY = re.compile(r"ct-[A-Za-z0-9_-]{20,}")
+# Of a key's length, about: many a team's name begins with "ct-", or has it in a word.
+_KEY = re.compile(r"(?<![A-Za-z0-9])ct-[A-Za-z0-9_-]{40,}")
+# Shorter than a key, since a message may have cut it; a whole one may follow a letter
+# there, as in the text of a line break: "\nct-".
+_LIKE_A_KEY = re.compile(r"(?<![A-Za-z0-9])ct-[A-Za-z0-9_-]{20,}|ct-[A-Za-z0-9_-]{40,}")
 _MAX_KEY_CHARS = 256
 _ID_CHARS = 12
 
@@ -82,7 +85,7 @@ def _digest(given: str) -> str:
 
 def _no_key(given: str) -> str:
     """No key, else ValueError: what stands here is logged and shown."""
-    if _LIKE_A_KEY.search(given):
+    if _KEY.search(given):
         raise ValueError("is a key, and would be seen; put its SHA-256 under sha256")
     return given
 

@@ -8,7 +8,7 @@ from typing import NamedTuple, get_args
 from deployments.gateway.caller import STRANGER, Caller, set_caller
 from deployments.gateway.security.api_keys import Grant
 from deployments.gateway.security.key_file import KeyFile
-from infra.errors import CoterieError, InvalidArgumentError, UnauthenticatedError
+from infra.errors import InvalidArgumentError, UnauthenticatedError
 from router.types import ANONYMOUS, Priority
 
 AUTHORIZATION = "authorization"
@@ -57,10 +57,12 @@ class Guard:
         set_caller(caller, partial(self._check, self._keys, grant))
 
     def enter_open(self, given: Credentials) -> None:
-        """The same for what needs no key: who has no valid one is a stranger."""
+        """The same for what needs no key and has no priority: who has no valid key is a
+        stranger. Raises nothing.
+        """
         try:
-            self.enter(given)
-        except CoterieError:
+            self.enter(given._replace(priority=None))
+        except UnauthenticatedError:
             set_caller(STRANGER)
 
     def _grant(self, keys: KeyFile, given: Credentials) -> Grant:

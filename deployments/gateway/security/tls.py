@@ -137,6 +137,7 @@ def _http_context(pems: _Pems, section: TlsSection) -> ssl.SSLContext:
     if pems.client_ca is not None:
         context.verify_mode = ssl.CERT_REQUIRED
         _trust(context, pems.client_ca, section)
+        _resume_nothing(context)
     return context
 
 
@@ -148,6 +149,13 @@ def _trust(context: ssl.SSLContext, client_ca: bytes, section: TlsSection) -> No
         raise ConfigError(
             f"gateway.tls.client_ca_file: {section.client_ca_file} holds no certificate in PEM"
         ) from error
+
+
+def _resume_nothing(context: ssl.SSLContext) -> None:
+    """A resumed session shows no certificate: whoever had got in once would get in after
+    its authority was taken away."""
+    context.num_tickets = 0  # TLS 1.3
+    context.options |= ssl.OP_NO_TICKET  # TLS 1.2
 
 
 @contextmanager

@@ -126,6 +126,19 @@ def test_records_that_the_disk_refuses_to_the_end_are_counted_as_lost(
     assert writer.num_lost == 3
 
 
+def test_records_that_come_while_the_last_are_written_are_written_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = UsageWriter(tmp_path, 4096, flush_period_s=60)
+    late = [record("3"), record("2")]
+    monkeypatch.setattr(os, "fsync", lambda _: writer.append(late.pop()) if late else None)
+    writer.append(record("1"))
+    writer.close()
+    writer.append(record("4"))
+    assert [r.record_id for r in records_in(tmp_path)] == ["1", "2", "3"]
+    assert writer.num_lost == 1
+
+
 def _refuse(_: int) -> None:
     raise OSError(errno.ENOSPC, "no space left")
 

@@ -7,7 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployments.gateway.security.api_keys import KeyEntry, KeyRing, new_key, sha256_of
+from deployments.gateway.security.api_keys import (
+    KeyEntry,
+    KeyRing,
+    new_key,
+    sha256_of,
+    without_keys,
+)
 from infra.errors import ConfigError, UnauthenticatedError
 
 NOW = datetime(2027, 1, 1, tzinfo=UTC)
@@ -69,3 +75,37 @@ def test_an_error_tells_nothing_of_the_key() -> None:
     with pytest.raises(UnauthenticatedError) as failed:
         KeyRing([]).grant_of(key, NOW.timestamp())
     assert key not in repr(failed.value)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "product-recommendations-team",
+        "project-manager-of-north-america",
+        "ct-scanner-team-of-the-clinic",
+    ],
+)
+def test_a_name_with_the_prefix_of_keys_in_it_is_no_key(name: str) -> None:
+    assert entry(new_key(), name, label=name).tenant == name
+
+
+@pytest.mark.parametrize("name", ["product-recommendations-team", "act-of-a-long-long-tenant"])
+def test_a_message_shows_a_name_that_has_the_prefix_of_keys_in_a_word(name: str) -> None:
+    assert without_keys(f"no tenant {name}") == f"no tenant {name}"
+
+
+@pytest.mark.parametrize("before", ["", "acme-", "acme.", "for "])
+def test_a_key_is_neither_a_tenant_nor_part_of_a_label(before: str) -> None:
+    key = new_key()
+    with pytest.raises(ValueError, match="is a key, and would be seen"):
+        entry(key, label=before + key)
+    with pytest.raises(ValueError, match="is a key, and would be seen"):
+        entry(key, "acme." + key)
+
+
+@pytest.mark.parametrize("before", ["", "'", "\\n", "key="])
+@pytest.mark.parametrize("num_chars", [46, 24])
+def test_a_message_shows_no_key_and_not_most_of_one(before: str, num_chars: int) -> None:
+    if before == "\\n" and num_chars < 46:
+        pytest.skip("the letter of a cut text's line break hides where a cut key begins")
+    assert without_keys(f"{before}{new_key()[:num_chars]}") == f"{before}ct-..."

@@ -80,6 +80,13 @@ async def test_a_tenant_s_key_opens_the_health_of_models(stub: Any, keys: Keys) 
     assert await first_status(stub, MODEL, metadata) == RESPONSE.SERVING
 
 
+async def test_a_priority_that_does_not_exist_makes_no_stranger_of_a_tenant(
+    stub: Any, keys: Keys
+) -> None:
+    metadata = (*with_key(keys.tenant), ("x-priority", "urgent"))
+    assert (await stub.Check(about(MODEL), metadata=metadata)).status == RESPONSE.SERVING
+
+
 async def test_a_watch_whose_key_is_revoked_knows_the_model_no_more(
     stub: Any, keys: Keys, door: HealthDoor, file: KeyFile
 ) -> None:

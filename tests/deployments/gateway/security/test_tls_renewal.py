@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -111,6 +112,47 @@ async def test_an_authority_for_clients_that_was_taken_away_lets_nobody_in(
         files.refresh()
         assert await gets_in(port, authority, new_client)
         assert not await gets_in(port, authority, old_client)
+
+
+class ReturningClient:
+    """Resumes its session, wherever the server lets it."""
+
+    def __init__(self, authority: Authority, pair: Pair, version: ssl.TLSVersion) -> None:
+        self._context = ssl.create_default_context(cafile=authority.file)
+        self._context.load_cert_chain(pair.certificate, pair.key)
+        self._context.maximum_version = version
+        self._session: ssl.SSLSession | None = None
+
+    def gets_in(self, port: int) -> bool:
+        try:
+            with (
+                socket.create_connection(("127.0.0.1", port), timeout=10) as plain,
+                self._context.wrap_socket(
+                    plain, server_hostname="localhost", session=self._session
+                ) as secure,
+            ):
+                greeting = secure.recv(16)
+                self._session = secure.session
+        except (ssl.SSLError, ConnectionError):
+            return False
+        return greeting == b"hello"
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+async def test_nobody_of_a_removed_authority_gets_in_by_resuming_a_session(
+    section: TlsSection, authority: Authority, tmp_path: Path, version: ssl.TLSVersion
+) -> None:
+    (tmp_path / "next").mkdir()
+    trusted = tmp_path / "clients.pem"
+    shutil.copy(authority.file, trusted)
+    files = TlsFiles(section.model_copy(update={"client_ca_file": trusted}))
+    client = ReturningClient(authority, authority.issue("client"), version)
+    async with listening(files) as port:
+        assert await asyncio.to_thread(client.gets_in, port)
+        assert await asyncio.to_thread(client.gets_in, port)
+        shutil.copy(Authority(tmp_path / "next", "next").file, trusted)
+        files.refresh()
+        assert not await asyncio.to_thread(client.gets_in, port)
 
 
 async def test_what_is_served_is_what_was_checked_though_the_files_change_in_between(
