@@ -5,16 +5,20 @@ Connections that are open keep what they began with; new ones get the new certif
 The files are read once for both doors, and what was read is what is checked and what
 is loaded. A context that is in use is never changed, since connections are made of it
 while the files are looked at on a thread: each reading makes a context of its own, and
-a handshake is pointed at the newest one as it begins.
+a connection is made of the newest one.
+
+A session that is resumed shows no certificate. Each context keeps its own sessions, so
+that nobody resumes one from before a change: whoever had got in would get in still after
+the authority for clients was taken away.
 """
 
 import logging
 import os
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, Self
 
 import grpc
 
@@ -55,8 +59,7 @@ class TlsFiles:
         pems = _read(section)
         self._in_effect = _load(pems, section)
         self._grpc_given = self._in_effect.grpc
-        self.http_context = _http_context(pems, section)
-        self.http_context.sni_callback = self._point_at_newest
+        self.http_context: ssl.SSLContext = _NewestContext(lambda: self._in_effect.http)
 
     def grpc_credentials(self) -> grpc.ServerCredentials:
         """For one server, which asks for changes at each new connection."""
@@ -91,11 +94,23 @@ class TlsFiles:
         self._grpc_given = newest
         return newest
 
-    def _point_at_newest(
-        self, handshake: ssl.SSLSocket | ssl.SSLObject, _name: str | None, _: ssl.SSLContext
-    ) -> None:
-        """OpenSSL calls it in each handshake, also for a client that names no server."""
-        handshake.context = self._in_effect.http
+
+class _NewestContext(ssl.SSLContext):
+    """Stands for a context that is replaced; for the servers of asyncio, which wrap BIOs.
+
+    To point a handshake at another context would be too late: by then the session is
+    found that the client resumes.
+    """
+
+    def __new__(cls, _newest: Callable[[], ssl.SSLContext]) -> Self:
+        return super().__new__(cls, ssl.PROTOCOL_TLS_SERVER)
+
+    def __init__(self, newest: Callable[[], ssl.SSLContext]) -> None:
+        self._newest = newest
+
+    def wrap_bio(self, *args: Any, **named: Any) -> ssl.SSLObject:
+        """As `SSLContext.wrap_bio`, of the newest one."""
+        return self._newest().wrap_bio(*args, **named)
 
 
 def _paths(section: TlsSection) -> list[Path]:
@@ -137,7 +152,7 @@ def _http_context(pems: _Pems, section: TlsSection) -> ssl.SSLContext:
     if pems.client_ca is not None:
         context.verify_mode = ssl.CERT_REQUIRED
         _trust(context, pems.client_ca, section)
-        _resume_nothing(context)
+        _give_no_tickets(context)
     return context
 
 
@@ -151,11 +166,11 @@ def _trust(context: ssl.SSLContext, client_ca: bytes, section: TlsSection) -> No
         ) from error
 
 
-def _resume_nothing(context: ssl.SSLContext) -> None:
-    """A resumed session shows no certificate: whoever had got in once would get in after
-    its authority was taken away."""
-    context.num_tickets = 0  # TLS 1.3
-    context.options |= ssl.OP_NO_TICKET  # TLS 1.2
+def _give_no_tickets(context: ssl.SSLContext) -> None:
+    """Give clients no tickets, so that each shows its certificate each time. (TLS 1.2 has
+    sessions without tickets too; those end with their context.)"""
+    context.num_tickets = 0
+    context.options |= ssl.OP_NO_TICKET
 
 
 @contextmanager
