@@ -103,9 +103,11 @@ def test_a_key_is_neither_a_tenant_nor_part_of_a_label(before: str) -> None:
         entry(key, "acme." + key)
 
 
-@pytest.mark.parametrize("before", ["", "'", "\\n", "key="])
+@pytest.mark.parametrize("before", ["", "'", "key="])
 @pytest.mark.parametrize("num_chars", [46, 24])
 def test_a_message_shows_no_key_and_not_most_of_one(before: str, num_chars: int) -> None:
-    if before == "\\n" and num_chars < 46:
-        pytest.skip("the letter of a cut text's line break hides where a cut key begins")
     assert without_keys(f"{before}{new_key()[:num_chars]}") == f"{before}ct-..."
+
+
+def test_a_message_shows_no_key_after_the_letter_of_a_line_break() -> None:
+    assert without_keys(repr("\n" + new_key())) == r"'\nct-...'"
