@@ -42,9 +42,19 @@ class Retry:
         """
         if attempt > self.max_retries:
             return None
-        own_s = min(_FIRST_S * 2.0 ** min(attempt - 1, 16), _MAX_S) * (1 - _SPREAD * chance)
+        own_s = _wait_s(attempt) * (1 - _SPREAD * chance)
         advised_s = (retry_after_s or 0.0) * (1 + _SPREAD * chance)
         return max(own_s, advised_s)
+
+    def lasts_s(self, at_most_s: float) -> float:
+        """Seconds that the waits of one request take at most without advice, counted up to
+        `at_most_s`."""
+        lasted_s = 0.0
+        for attempt in range(1, self.max_retries + 1):
+            lasted_s += _wait_s(attempt)
+            if lasted_s >= at_most_s:
+                return at_most_s
+        return lasted_s
 
 
 class Attempts:
@@ -68,6 +78,10 @@ class Attempts:
             return None
         advised_s = found.retry_after_s if isinstance(found, Answer) else None
         return self._retry.delay_s(self._num_failed, advised_s, chance)
+
+
+def _wait_s(attempt: int) -> float:
+    return min(_FIRST_S * 2.0 ** min(attempt - 1, 16), _MAX_S)
 
 
 def parse_retry_after(value: str | None, now_s: float) -> float | None:

@@ -3,8 +3,9 @@
 In memory are the requests under way alone: the next one is read when there is room.
 
 A batch ends early where no one seems to be there any more: after 20 attempts in a row
-without an answer, once one of them is not made again or the silence has lasted a minute.
-A server that starts anew takes less, and loses all that was under way at once.
+without an answer, once the silence has outlasted the patience. That is as long as the
+retries of a request take, and at most a minute before the first answer of the run, ten
+after it: a server that starts anew may take minutes to load its model.
 """
 
 import asyncio
@@ -24,7 +25,8 @@ from coterie.hints import hinted
 from coterie.model_list import unknown_key
 
 _MAX_UNANSWERED = 20
-_PATIENCE_S = 60.0
+_PATIENCE_AT_FIRST_S = 60.0
+_PATIENCE_S = 600.0
 
 Clock = Callable[[], float]
 OnOutcome = Callable[[Outcome], None]
@@ -74,6 +76,7 @@ class _Run:
         self._num_unanswered = 0
         """Attempts in a row."""
         self._silent_since_s = 0.0
+        self._patience_s = means.retry.lasts_s(at_most_s=_PATIENCE_AT_FIRST_S)
         self._has_changed = asyncio.Event()
 
     async def send_all(self, requests: Iterator[BatchRequest]) -> None:
@@ -89,7 +92,7 @@ class _Run:
         answer = found if isinstance(found, Answer) else None
         fault = None if isinstance(found, Answer) else found
         self._on_outcome(Outcome(request.custom_id, answer, fault))
-        self._check_is_anyone_there(found, is_last=True)
+        self._check_is_anyone_there(found)
         self._num_begun -= 1
         self._has_changed.set()
 
@@ -103,23 +106,24 @@ class _Run:
             delay_s = attempts.next_delay_s(found, means.chance())
             if delay_s is None:
                 return found
-            self._check_is_anyone_there(found, is_last=False)
+            self._check_is_anyone_there(found)
             with means.waiting.counted(found):
                 await asyncio.sleep(delay_s)
 
     def _count_unanswered(self, found: Answer | Fault) -> None:
         if isinstance(found, Answer):
             self._num_unanswered = 0
+            self._patience_s = self._means.retry.lasts_s(at_most_s=_PATIENCE_S)
             return
         if not self._num_unanswered:
             self._silent_since_s = self._means.clock()
         self._num_unanswered += 1
 
-    def _check_is_anyone_there(self, found: Answer | Fault, *, is_last: bool) -> None:
+    def _check_is_anyone_there(self, found: Answer | Fault) -> None:
         """Raises UnavailableError where a request without an answer is one too many."""
         if isinstance(found, Answer) or self._num_unanswered < _MAX_UNANSWERED:
             return
-        if is_last or self._means.clock() - self._silent_since_s >= _PATIENCE_S:
+        if self._means.clock() - self._silent_since_s >= self._patience_s:
             told = UnavailableError(
                 f"{self._num_unanswered} attempts in a row got no answer; the last: {found}"
             )

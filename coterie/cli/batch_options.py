@@ -68,7 +68,9 @@ _OPTIONS = (
         show_default=True,
         metavar="N",
         help="How often a request is sent again that the server had no room for, or that "
-        "got no answer; once at most where the engine failed.",
+        "got no answer; once at most where the engine failed. A server that is silent for "
+        "as long as these retries take, at most 10 minutes (1 before its first answer), "
+        "ends the batch.",
     ),
     click.option("--json", "is_json", is_flag=True, help="Print the totals as JSON."),
 )

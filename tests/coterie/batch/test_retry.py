@@ -12,6 +12,15 @@ def test_the_waits_double_up_to_a_minute() -> None:
     assert waits == [0.5, 1, 2, 4, 8, 16, 32, 60, 60, None]
 
 
+@pytest.mark.parametrize(
+    ("max_retries", "lasts_s"), [(0, 0.0), (3, 3.5), (16, 600.0), (10**9, 600.0)]
+)
+def test_the_retries_of_a_request_last_as_long_as_its_waits(
+    max_retries: int, lasts_s: float
+) -> None:
+    assert Retry(max_retries).lasts_s(at_most_s=600.0) == lasts_s
+
+
 def test_without_retries_the_first_failure_counts() -> None:
     assert Retry(0).delay_s(1, None, 0.5) is None
 

@@ -17,6 +17,7 @@ OK = Answer(200, "id", {"usage": {"total_tokens": 7}})
 FULL = Answer(429, "id", {"error": {"code": "overloaded"}}, retry_after_s=0.001)
 POISONED = Answer(503, "id", {"error": {"code": "engine_failed"}}, retry_after_s=0.001)
 BAD = Answer(400, "id", {})
+GONE = UnavailableError("gone")
 
 
 class AtOnce(Retry):
@@ -45,11 +46,15 @@ class ScriptedSender:
             await asyncio.sleep(0.001)
         finally:
             self.num_open -= 1
-        step = self.script[min(self.attempts[request.custom_id], len(self.script) - 1)]
+        script = self.script_of(request)
+        step = script[min(self.attempts[request.custom_id], len(script) - 1)]
         self.attempts[request.custom_id] += 1
         if isinstance(step, CoterieError):
             raise step
         return step
+
+    def script_of(self, _: BatchRequest) -> tuple[Answer | CoterieError, ...]:
+        return self.script
 
     async def close(self) -> None:
         assert not self.num_open
@@ -142,15 +147,65 @@ async def test_where_no_one_answers_the_batch_ends_early() -> None:
     assert len(sender.attempts) < 40
 
 
-async def test_where_no_one_answers_for_a_minute_the_retries_are_not_waited_for() -> None:
-    times = iter(range(0, 10_000, 5))
-    sender, outcomes = ScriptedSender(UnavailableError("gone")), list[Outcome]()
+class ServerWithClock(ScriptedSender):
+    """Each attempt takes 5 s of its clock."""
+
+    def __init__(self, *script: Answer | CoterieError) -> None:
+        super().__init__(*script)
+        self.now_s = 0.0
+
+    async def send(self, request: BatchRequest) -> Answer:
+        self.now_s += 5
+        return await super().send(request)
+
+    async def silence_s(self, max_retries: int = 16) -> float:
+        """How long a batch of many bears it; no request has an outcome before."""
+        means = Means(self, Concurrency(50), AtOnce(max_retries), clock=lambda: self.now_s)
+        with pytest.raises(UnavailableError, match="attempts in a row got no answer"):
+            await run_batch(requests(1000), means, lambda _: None)
+        return self.now_s
+
+
+async def test_a_server_that_never_answers_is_borne_for_a_minute() -> None:
+    assert 60 <= await ServerWithClock(GONE).silence_s(max_retries=1000) <= 130
+
+
+async def test_a_server_that_has_answered_is_waited_for_for_ten_minutes() -> None:
+    sender = ServerWithClock(FULL, GONE)
+    assert 600 <= await sender.silence_s(max_retries=1000) <= 660
+
+
+async def test_a_silence_is_borne_no_longer_than_the_retries_last() -> None:
+    assert await ServerWithClock(FULL, GONE).silence_s(max_retries=5) <= 150
+
+
+class RestsBeforeTheLast(AtOnce):
+    """Waits a moment before the last attempt of a request."""
+
+    def delay_s(self, attempt: int, retry_after_s: float | None, chance: float) -> float | None:
+        if attempt == self.max_retries:
+            return 0.2
+        return super().delay_s(attempt, retry_after_s, chance)
+
+
+class NoRoomForTheFirst(ScriptedSender):
+    """Has no room for r0 until its last attempt, and says nothing to others before that."""
+
+    def script_of(self, request: BatchRequest) -> tuple[Answer | CoterieError, ...]:
+        if request.custom_id == "r0":
+            return (*[FULL] * 16, GONE)
+        return (GONE,) if self.attempts["r0"] < 17 else (OK,)
+
+
+async def test_a_request_whose_retries_went_for_want_of_room_ends_no_batch() -> None:
+    outcomes: list[Outcome] = []
     means = Means(
-        sender, Concurrency(50), AtOnce(1000), clock=lambda: next(times), chance=lambda: 0.5
+        NoRoomForTheFirst(), Concurrency(50), RestsBeforeTheLast(16), clock=lambda: 0.0
     )
-    with pytest.raises(UnavailableError, match="attempts in a row got no answer"):
-        await run_batch(requests(1000), means, outcomes.append)
-    assert (outcomes, sender.attempts.total() <= 40) == ([], True)
+    await run_batch(requests(300), means, outcomes.append)
+    (first,) = (outcome for outcome in outcomes if outcome.custom_id == "r0")
+    assert first.fault == Fault("unavailable", "gone")
+    assert (len(outcomes), outcomes[-1].answer) == (300, OK)
 
 
 async def test_a_server_that_is_away_for_a_moment_loses_all_at_once_and_ends_nothing() -> None:
