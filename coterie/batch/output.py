@@ -46,11 +46,15 @@ class OutputFile:
     def check_belongs(self, ids: Container[Digest]) -> None:
         """Raises ConfigError where it has results, and none of them is of these requests."""
         groups = (self.served, self.failed, self.unfinished)
-        if any(groups) and not any(digest in ids for digest in chain(*groups)):
+        if any(groups) and not self.has_any_of(ids):
             raise ConfigError(
                 f"{self.path} has results of other requests, and is left as it is; "
                 "give a new file"
             )
+
+    def has_any_of(self, ids: Container[Digest]) -> bool:
+        """Whether it has a result of one of these requests."""
+        return any(digest in ids for digest in chain(self.served, self.failed, self.unfinished))
 
     def mend(self) -> None:
         """Take out what is sent again. Raises ConfigError where it cannot be written."""

@@ -257,6 +257,19 @@ def test_an_output_of_other_requests_is_refused_and_not_touched(
     assert "results of other requests" in result.stderr
 
 
+async def test_a_request_that_failed_is_mended_under_another_name(
+    tmp_path: Path, out: Path
+) -> None:
+    service = ChoosyService(text_deltas("one"))
+    source, errors = tmp_path / "in.jsonl", tmp_path / "errors.jsonl"
+    write_lines(source, [line("a", "good"), line("b", "bad")])
+    assert (await batch_on(service, source, out, "--errors", errors)).exit_code == 1
+    write_lines(source, [line("a", "good"), line("b-mended", "good")])
+    result = await batch_on(service, source, out, "--errors", errors)
+    assert result.exit_code == 0, result.stderr
+    assert (ids_in(out), ids_in(errors)) == (["a", "b-mended"], ["b"])
+
+
 def test_a_wrong_input_leaves_the_output_as_it_was(tmp_path: Path, out: Path) -> None:
     write_lines(out, [result_line("a", 429)])
     before = out.read_bytes()
