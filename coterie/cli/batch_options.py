@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from coterie.cli.gathering import gathering
+from coterie.cli.security_options import security_for
 from coterie.http_server import HttpServer
 from coterie.security import Security
 
@@ -25,7 +26,7 @@ class BatchOptions:
 
     def server(self, security: Security) -> HttpServer:
         """The server. Raises as `HttpServer` does."""
-        return HttpServer(self.url, security, self.timeout_s)
+        return HttpServer(self.url, security_for(self.url, security), self.timeout_s)
 
 
 _OPTIONS = (

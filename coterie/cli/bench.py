@@ -25,6 +25,7 @@ from coterie.cli import console
 from coterie.cli.bench_options import BenchOptions, bench_options
 from coterie.cli.bench_report import show, show_failures, show_lateness
 from coterie.cli.client_options import ClientOptions, client_options
+from coterie.cli.security_options import security_for
 
 _DEFAULT_CONCURRENCY = 8
 _DEFAULT_NUM_REQUESTS = 100
@@ -106,8 +107,9 @@ def _driver(options: BenchOptions, where: ClientOptions) -> Driver:
         is_chat=options.is_chat,
         ignore_eos=ignore_eos,
     )
-    if options.url:
-        return OpenAIHttpDriver(options.url, manner, where.security)
+    if options.url is not None:
+        security = security_for(options.url, where.security)
+        return OpenAIHttpDriver(options.url, manner, security)
     if options.api == "kserve":
         return KServeDriver(where.address, manner, where.security)
     return NativeDriver(where.address, manner, where.security)

@@ -48,7 +48,7 @@ class BenchOptions:
     def __post_init__(self) -> None:
         if self.api == "openai" and self.url is None:
             # Not without --api: the variable is there for `coterie batch` too.
-            object.__setattr__(self, "url", os.environ.get(URL_VARIABLE))
+            object.__setattr__(self, "url", os.environ.get(URL_VARIABLE) or None)
         if (self.api == "openai") != (self.url is not None) and self.api is not None:
             raise click.UsageError(
                 f"--api openai and --url URL (or {URL_VARIABLE}) go together"

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from coterie.security import Security
 
@@ -50,6 +51,20 @@ _OPTIONS = (
         help="Private key of that certificate (PEM).",
     ),
 )
+
+
+_TLS_NAMES = ("tls", "ca_file", "client_certificate_file", "client_key_file")
+
+
+def security_for(url: str, security: Security) -> Security:
+    """What of it counts for this URL: a plain one takes no TLS from variables, which are
+    there for all clusters. Where the command line asks for TLS, all of it stays.
+    """
+    context = click.get_current_context()
+    asked = (context.get_parameter_source(name) for name in _TLS_NAMES)
+    if not url.startswith("http://") or ParameterSource.COMMANDLINE in asked:
+        return security
+    return Security(api_key=security.api_key)
 
 
 def security_options(command: Callable[..., None]) -> Callable[..., None]:

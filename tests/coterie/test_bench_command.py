@@ -192,6 +192,32 @@ async def test_the_url_of_the_environment_counts_where_openai_is_asked_for(
     assert (len(service.calls), len(generated(fake))) == (1, 1)
 
 
+@pytest.mark.parametrize("args", [("--api", "openai"), ("--api", "openai", "--url", "")])
+def test_an_empty_url_is_none_and_measures_no_other_server(
+    address: str, fake: FakeInference, monkeypatch: pytest.MonkeyPatch, args: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv("COTERIE_URL", "")
+    result = bench(*args, address=address)
+    assert (result.exit_code, generated(fake)) == (2, [])
+
+
+def test_an_empty_url_on_the_command_line_is_refused(address: str, fake: FakeInference) -> None:
+    result = bench("--url", "", address=address)
+    assert (result.exit_code, generated(fake)) == (2, [])
+    assert "must begin with http://" in result.stderr
+
+
+async def test_tls_of_the_environment_does_not_count_for_a_url_in_plain_text(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COTERIE_TLS", "1")
+    service = FakeService(text_deltas("one"))
+    async with serving(service) as url:
+        args = ("--url", f"{url}/v1", "--requests", "1", "--warmup", "0")
+        result = await asyncio.to_thread(bench, *args)
+    assert (result.exit_code, len(service.calls)) == (0, 1), result.output
+
+
 def test_the_certificates_count_for_a_url_too(tmp_path: Path) -> None:
     result = bench("--url", "http://localhost:1/v1", "--tls")
     assert result.exit_code == 2

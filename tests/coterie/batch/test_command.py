@@ -94,6 +94,18 @@ async def test_low_priority_and_the_key_go_along(tmp_path: Path, out: Path) -> N
     assert b"Authorization: Bearer secret" in head
 
 
+async def test_certificates_of_the_environment_do_not_count_for_a_url_in_plain_text(
+    tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("CA_FILE", "CLIENT_CERTIFICATE_FILE", "CLIENT_KEY_FILE"):
+        monkeypatch.setenv(f"COTERIE_{name}", __file__)
+    source = write_requests(tmp_path / "in.jsonl", 1)
+    result = await batch_on(FakeService(text_deltas("one")), source, out)
+    assert result.exit_code == 0, result.output
+    refused = batch(source, out, "--url", "http://localhost:1/v1", "--tls")
+    assert (refused.exit_code, "begin it with https://" in refused.stderr) == (2, True)
+
+
 async def test_a_second_run_sends_nothing_again(tmp_path: Path, out: Path) -> None:
     service = FakeService(text_deltas("one"))
     source = write_requests(tmp_path / "in.jsonl", 5)
