@@ -10,7 +10,7 @@ from coterie.batch.retry import parse_retry_after
 from coterie.batch.types import Answer, BatchRequest
 from coterie.errors import UnavailableError
 from coterie.http_server import HttpServer
-from coterie.model_list import ask_models
+from coterie.model_list import CONTACT_LIMIT_S, ask_models
 
 _HEADERS = {"x-priority": "low"}
 _REFUSAL_CHARACTERS = 1000
@@ -49,7 +49,8 @@ class HttpSender:
 
     async def check(self) -> None:
         """See `Sender.check`."""
-        await ask_models(self._server)
+        limit_s = min(self._server.timeout_s or CONTACT_LIMIT_S, CONTACT_LIMIT_S)
+        await ask_models(self._server, limit_s, is_named=True)
 
     async def send(self, request: BatchRequest) -> Answer:
         """See `Sender.send`."""

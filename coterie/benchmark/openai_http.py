@@ -10,7 +10,7 @@ from coterie.benchmark.types import Ask, Counts, Piece
 from coterie.errors import CoterieError, UnavailableError, UnknownModelError
 from coterie.hints import hinted
 from coterie.http_server import HttpServer
-from coterie.model_list import ask_models
+from coterie.model_list import CONTACT_LIMIT_S, ask_models
 from coterie.security import Security
 
 _REFUSAL_CHARACTERS = 300
@@ -32,7 +32,8 @@ class OpenAIHttpDriver:
 
     async def prepare(self) -> Alphabet:
         """See `Driver.prepare`. Without a model's name the only one is taken."""
-        found = await ask_models(self._server, self._manner.contact_timeout_s)
+        limit_s = self._manner.timeout_s or CONTACT_LIMIT_S
+        found = await ask_models(self._server, limit_s, is_named=bool(self._model))
         if not self._model:
             if found.names is None:
                 raise _refusal(found.status, found.text)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from coterie import http_server
+from coterie import http_server, model_list
 from coterie.errors import CoterieError, UnauthenticatedError, UnavailableError
 from coterie.hints import hint_in
 from coterie.http_server import HttpServer
@@ -38,9 +38,11 @@ async def answering(
         yield server.sockets[0].getsockname()[1]
 
 
-async def asked(server: HttpServer, timeout_s: float = 5.0) -> ModelList:
+async def asked(
+    server: HttpServer, timeout_s: float = 5.0, *, is_named: bool = False
+) -> ModelList:
     try:
-        return await ask_models(server, timeout_s)
+        return await ask_models(server, timeout_s, is_named=is_named)
     finally:
         await server.session.close()
 
@@ -64,7 +66,7 @@ async def test_models_are_told_and_a_server_that_keeps_them_to_itself_is_let_be(
     status: int, body: str, names: tuple[str, ...] | None
 ) -> None:
     async with answering(status, body) as port:
-        found = await asked(HttpServer(f"http://127.0.0.1:{port}/v1"))
+        found = await asked(HttpServer(f"http://127.0.0.1:{port}/v1"), is_named=True)
     assert found == ModelList(names, status, body)
 
 
@@ -79,6 +81,60 @@ async def test_something_that_is_no_such_server_is_told_with_a_guess(
         error = await failure_of(HttpServer(url))
     assert isinstance(error, UnavailableError)
     assert str(error) == f"no OpenAI interface at {url}; does it lack /v1?"
+
+
+@asynccontextmanager
+async def answering_in_turn(*answers: tuple[int, str] | None) -> AsyncIterator[str]:
+    """URL of a server that gives each request the next answer; None is silence."""
+    left = iter(answers)
+    is_over = asyncio.Event()
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        answer = next(left)
+        if answer is None:
+            await is_over.wait()
+        else:
+            status, body = answer
+            head = f"HTTP/1.1 {status} X\r\nContent-Length: {len(body)}\r\n"
+            writer.write(f"{head}Connection: close\r\n\r\n{body}".encode())
+            await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(talk, "127.0.0.1", 0)
+    async with server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        is_over.set()
+
+
+NONE = (404, '{"error": {"message": "no such route"}}')
+LIST = (200, '[{"id": "a"}]')
+
+
+async def test_where_the_model_is_named_a_missing_v1_is_told_by_the_list_behind_it() -> None:
+    async with answering_in_turn(NONE, LIST) as url:
+        with pytest.raises(UnavailableError, match="does it lack /v1"):
+            await asked(HttpServer(url), is_named=True)
+
+
+@pytest.mark.parametrize("path", ["", "/v1"])
+async def test_where_the_model_is_named_a_server_may_be_without_the_list(
+    path: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with answering_in_turn(NONE, NONE) as url:
+        found = await asked(HttpServer(url + path), is_named=True)
+    assert found == ModelList(None, *NONE)
+    assert "has no list of models; the model is taken as named" in caplog.text
+
+
+@pytest.mark.parametrize("first", [None, (503, "busy"), (429, "busy")])
+async def test_a_busy_server_is_asked_again(
+    first: tuple[int, str] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model_list, "CONTACT_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(model_list, "_FIRST_WAIT_S", 0.001)
+    async with answering_in_turn(first, first, LIST) as url:
+        assert (await asked(HttpServer(f"{url}/v1"))).names == ("a",)
 
 
 async def test_another_key_is_wanted() -> None:
