@@ -54,9 +54,8 @@ _MAX_GROWTH = 0.03
 # oneDNN keeps 1,024 compiled primitives, one for each shape of a step, and takes minutes
 # to meet them all; with few of them a leak in the engine core can be told from that.
 _ENVIRONMENT = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "16"}
-# Ray opens and closes a connection of its own now and then, and a pool of threads starts
-# another when it first needs it.
-_SLACK = {"num_threads": 1, "num_door_sockets": 0, "num_tasks": 0, "num_fds": 2}
+# Ray opens and closes a connection of its own now and then.
+_SLACK = {"num_threads": 0, "num_door_sockets": 0, "num_tasks": 0, "num_fds": 2}
 
 
 @dataclass(frozen=True)
