@@ -30,6 +30,7 @@ import psutil
 from coterie import AsyncClient
 from tests.bench.hostile import CLIENT_TIMEOUT_S, MANNERS, Kind, Target, outcome_of
 from tests.builders.cluster import RunningCluster
+from tests.builders.engine_processes import engine_core_of
 from tests.builders.keys import write_keys
 
 MODEL = "smollm2-135m-instruct"
@@ -90,11 +91,7 @@ def count(cluster: RunningCluster) -> list[Count]:
     states = cluster.status()
     (gateway,) = states["gateway"]["details"]
     (engine,) = states[f"engine-{MODEL}"]["details"]
-    (core,) = [
-        p
-        for p in psutil.Process(engine["pid"]).children(recursive=True)
-        if "EngineCore" in p.name()
-    ]
+    core = engine_core_of(engine["pid"])
     held = sum(gateway["num_held"].values()) + sum(gateway["num_running"].values())
     return [
         _count("gateway", gateway["pid"], cluster, gateway["num_tasks"], held),

@@ -11,6 +11,7 @@ import pytest
 
 from coterie import AsyncClient, EngineError, NoReplicaError, UnavailableError
 from tests.builders.cluster import RunningCluster
+from tests.builders.engine_processes import engine_core_of, spawned_by
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
@@ -58,18 +59,9 @@ def replicas(cluster: RunningCluster, deployment: str) -> list[psutil.Process]:
     return [psutil.Process(detail["pid"]) for detail in details]
 
 
-def engine_cores_of(replica: psutil.Process) -> list[psutil.Process]:
-    return [p for p in replica.children(recursive=True) if "EngineCore" in p.name()]
-
-
-def engine_core_of(replica: psutil.Process) -> psutil.Process:
-    (core,) = engine_cores_of(replica)
-    return core
-
-
 def engine_core_counts(cluster: RunningCluster) -> list[int]:
     """Of each replica that answers."""
-    return [len(engine_cores_of(each)) for each in replicas(cluster, f"engine-{MODEL}")]
+    return [len(spawned_by(each)) for each in replicas(cluster, f"engine-{MODEL}")]
 
 
 def is_gone(process: psutil.Process) -> bool:
@@ -153,7 +145,7 @@ async def test_a_stuck_engine_core_is_noticed_and_nothing_of_it_stays(
     cluster: RunningCluster,
 ) -> None:
     replica = replicas(cluster, f"engine-{MODEL}")[0]
-    core = engine_core_of(replica)
+    core = engine_core_of(replica.pid)
     async with clients(cluster, 8) as several:
         streams = [asyncio.create_task(count_tokens(client, 400)) for client in several]
         await asyncio.sleep(3)
@@ -210,6 +202,6 @@ async def test_an_engine_replica_that_is_killed_leaves_no_engine_process(
     cluster: RunningCluster,
 ) -> None:
     (replica,) = replicas(cluster, f"engine-{MODEL}")
-    core = engine_core_of(replica)
+    core = engine_core_of(replica.pid)
     replica.send_signal(signal.SIGKILL)
     until(lambda: is_gone(core), 30)

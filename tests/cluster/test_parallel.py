@@ -6,6 +6,7 @@ import pytest
 
 from coterie import Client
 from tests.builders.cluster import RunningCluster
+from tests.builders.engine_processes import engine_core_of, spawned_by
 from tests.builders.gemma import gemma_gguf
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
@@ -56,12 +57,15 @@ def test_however_a_model_is_split_it_gives_the_same_greedy_text(
 def test_each_rank_is_a_process_of_its_own_bound_to_its_own_core(
     cluster: RunningCluster,
 ) -> None:
-    # The unsplit model's only rank lives in its engine core.
-    ranks = [p for p in cluster.processes() if "Worker" in p.name()]
-    rank_to_cores = {p.name()[-3:]: set(p.cpu_affinity()) for p in ranks}
-    assert sorted(rank_to_cores) == ["PP0", "PP1", "TP0", "TP1"]
-    for kind in ("PP", "TP"):
-        assert rank_to_cores[f"{kind}0"].isdisjoint(rank_to_cores[f"{kind}1"])
+    states = cluster.status()
+    ranks = {
+        model: spawned_by(engine_core_of(states[f"engine-{model}"]["details"][0]["pid"]))
+        for model in ("whole", "split", "staged")
+    }
+    assert ranks["whole"] == [], "its only rank lives in its engine core"
+    for model in ("split", "staged"):
+        first, second = (set(rank.cpu_affinity()) for rank in ranks[model])
+        assert first.isdisjoint(second)
     with Client(cluster.address) as client:
         assert {model.name for model in client.models()} == {
             "whole",
