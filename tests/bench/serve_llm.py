@@ -86,14 +86,19 @@ def direct_environment(folder: Path) -> Mapping[str, str]:
     }
 
 
-def serve_model(address: str, config: Mapping[str, Any]) -> str:
+def serve_model(address: str, config: dict[str, Any], *, is_prefix_aware: bool) -> str:
     """Deploy it to the Ray cluster at this address; the URL where it answers."""
     # Both read the environment when they are imported.
     import ray  # noqa: PLC0415
     from ray import serve  # noqa: PLC0415
-    from ray.serve.config import HTTPOptions  # noqa: PLC0415
+    from ray.serve.config import HTTPOptions, RequestRouterConfig  # noqa: PLC0415
     from ray.serve.llm import LLMConfig, build_openai_app  # noqa: PLC0415
 
+    if is_prefix_aware:
+        from ray.serve.llm.request_router import PrefixCacheAffinityRouter  # noqa: PLC0415
+
+        router = RequestRouterConfig(request_router_class=PrefixCacheAffinityRouter)
+        config["deployment_config"]["request_router_config"] = router
     (port,) = local_cluster.free_ports(1)
     ray.init(address=address, log_to_driver=False)
     # Ray has put a handler of its own in place, which aborts the program.
@@ -140,6 +145,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--section", required=True, help="the model's section, as JSON")
     parser.add_argument("--state-dir", type=Path, required=True, help="where models are kept")
     parser.add_argument("--direct", action="store_true", help="HAProxy, direct streaming")
+    parser.add_argument(
+        "--prefix-aware", action="store_true", help="route by PrefixCacheAffinityRouter"
+    )
     return parser.parse_args()
 
 
@@ -159,7 +167,8 @@ def main() -> None:
         cluster = local_cluster.start(section)
         try:
             model = ModelSection.model_validate_json(arguments.section)
-            url = serve_model(cluster.address, llm_config(model, arguments.state_dir))
+            config = llm_config(model, arguments.state_dir)
+            url = serve_model(cluster.address, config, is_prefix_aware=arguments.prefix_aware)
             signal.alarm(0)
             print(json.dumps({"url": url}), flush=True)
             sys.stdin.read()

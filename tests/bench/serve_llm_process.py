@@ -24,12 +24,19 @@ class RunningServeLLM:
     """
 
     def __init__(
-        self, python: Path, section: ModelSection, state_dir: Path, *, is_direct: bool
+        self,
+        python: Path,
+        section: ModelSection,
+        state_dir: Path,
+        *,
+        is_direct: bool,
+        is_prefix_aware: bool = False,
     ) -> None:
         self._command = [str(python), "-m", "tests.bench.serve_llm"]
         self._command += ["--section", section.model_dump_json(exclude_defaults=True)]
         self._command += ["--state-dir", str(state_dir)]
         self._command += ["--direct"] if is_direct else []
+        self._command += ["--prefix-aware"] if is_prefix_aware else []
         self.url = ""
 
     def __enter__(self) -> Self:
