@@ -1,5 +1,7 @@
 """The made-up conversations, and the most that could be cached of them."""
 
+import itertools
+
 from tests.bench.conversations import Shape, Turn, conversations, most_cached_symbols
 
 SHAPE = Shape(
@@ -20,7 +22,7 @@ def test_each_turn_begins_with_all_that_was_said_before() -> None:
     found = conversations(SHAPE, 100, seed=1)
     assert [[len(prompt) for prompt in each] for each in found] == [[11, 16, 21]] * 4
     for prompts in found:
-        for earlier, later in zip(prompts, prompts[1:], strict=False):
+        for earlier, later in itertools.pairwise(prompts):
             assert later[: len(earlier)] == earlier
 
 
