@@ -185,13 +185,6 @@ class IndexStore:
                 if held:
                     yield unpack([k for k, _ in held]), as_masks([v for _, v in held])
 
-    async def last_index(self) -> int:
-        """Index of the stream's latest entry; 0 where there is none."""
-        key = self._namespace.stream_key
-        command = Command(key, ("XREVRANGE", key, "+", "-", "COUNT", 1))
-        (found,) = await self._link.call_each([command])
-        return _index_of(found[0][0]) if found else 0
-
     async def entries_after(self, index: int, wait_s: float) -> list[Entry]:
         """Entries of the stream that follow the one with this index, at most 256.
 

@@ -311,7 +311,7 @@ LIBRARY_TEXT = "\n".join(
 """What FUNCTION LOAD takes."""
 
 REQUIRED_COMMANDS = (
-    "fcall function|load mget scan hgetall xread xrevrange info cluster|slots cluster|shards "
+    "fcall function|load mget scan hgetall xread info cluster|slots cluster|shards "
     "ping get set mset del hget hset hdel hexists hincrby xadd time"
 )
 """What an ACL user must be allowed, on keys `{ci*`."""

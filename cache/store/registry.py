@@ -24,6 +24,9 @@ class Registry:
     last_number: int = 0
     """Number of the latest epoch that has begun."""
 
+    last_index: int = 0
+    """Index of the stream's latest entry; all above is as of this entry."""
+
     ended: Mapping[EpochBit, int] | None = None
     """Bits that may be left in entries, and the numbers of their epochs."""
 
@@ -51,6 +54,7 @@ def parse_registry(fields: Mapping[bytes, bytes]) -> Registry:
         epochs=tuple(sorted(epochs, key=lambda epoch: epoch.bit)),
         bit_to_seq=_numbers(fields, b"q"),
         last_number=int(fields[b"n"]),
+        last_index=int(fields[b"x"]),
         ended=_numbers(fields, b"d"),
         has_orphans=b"o" in fields,
     )

@@ -74,11 +74,9 @@ class ServerLink:
         command = ("SCAN", cursor, "MATCH", pattern, "COUNT", count)
         with _store_errors():
             client = await self._client()
-            if isinstance(client, Redis):
-                next_cursor, keys = await client.execute_command(*command)
-            else:
-                target = _target(client, node)
-                next_cursor, keys = await client.execute_command(*command, target_nodes=target)
+            run: Any = client.execute_command
+            place = {} if isinstance(client, Redis) else {"target_nodes": _target(client, node)}
+            next_cursor, keys = await run(*command, **place)
         return str(next_cursor).encode(), keys
 
     async def close(self) -> None:
