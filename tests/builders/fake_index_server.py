@@ -1,7 +1,7 @@
 """A server of the index in memory: the functions of `cache/store/library.py`, in Python.
 
-It has one node, and lets others run between any two commands. Its time is `now_s`; it is away while `is_away`, and forgets what a test
-tells it to forget.
+It has one node, and lets others run between any two commands. Its time is `now_s`; it is
+away while `is_away`, and forgets what a test tells it to forget.
 """
 
 import asyncio
