@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from random import Random
 
 from router.charge import Charge
+from router.filter import has_room
 from router.pick import pick
 from router.policies import FALLBACKS
 from router.replica_account import ReplicaAccount
@@ -128,6 +129,12 @@ class Ledger:
         return pick(
             candidates, request, self._section.cost, self._random, policy, applied=applied
         )
+
+    def has_room(self, request: RoutedRequest, prefixes: Prefixes, now_s: float) -> bool:
+        """Some ready replica's KV cache can hold the request, or may; true also where
+        none is ready, as that is another matter."""
+        ready = [c for c in self.candidates(request, prefixes, now_s) if c.state == "ready"]
+        return not ready or any(has_room(c, request) for c in ready)
 
     def check_invariants(self) -> None:
         """Each account's sum is that of its open reservations; nothing is below zero."""

@@ -96,6 +96,11 @@ class AdmissionSection(Section):
     max_queue_s: Annotated[float, Field(gt=0)] = 30.0
     """Longest time that a request waits before it is turned away."""
 
+    hold_for_kv_room: bool = True
+    """Let a request wait, for at most `max_queue_s`, while no engine replica's KV cache
+    can hold its prompt and expected output beside what is there. Never the only one that
+    runs at its gateway, nor where the room is not known."""
+
     low_priority_share: Share = 0.75
     """Share of a model's places that requests of low priority may take; the rest
     stays free, so that other requests begin at once."""

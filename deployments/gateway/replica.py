@@ -58,6 +58,7 @@ class Gateway:
         ]
         for served in self._served:
             served.on_change(partial(_set_places, self._gate, served))
+            served.on_report(partial(self._gate.look_again, served.section.name))
             _follow(served, engines[served.section.name])
         tenants = [tenant["name"] for tenant in sections["tenants"]]
         telemetry = TelemetrySection.model_validate(sections["telemetry"])

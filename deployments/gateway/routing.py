@@ -64,6 +64,15 @@ class Routing:
         """The link to it has changed: what it last told holds no more."""
         self._ledger.forget_report(replica_id)
 
+    def has_room(self, call: Call) -> bool:
+        """Some replica's KV cache can hold the call at this moment, or may; see
+        `Ledger.has_room`. Its prefix is looked up only where that decides."""
+        request, now_s = self._request(call, {}), self._clock()
+        if self._ledger.has_room(request, {}, now_s):
+            return True
+        prefixes = self._prefixes_of(call)
+        return prefixes is not None and self._ledger.has_room(request, prefixes, now_s)
+
     @contextmanager
     def reserve(self, call: Call) -> Iterator[RoutedCall]:
         """Decide where the call goes, and charge its replica until the block is left.

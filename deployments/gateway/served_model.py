@@ -50,6 +50,7 @@ class ServedModel:
         self._replica_wait_s = router.replica_wait_s
         self.routing = Routing(section.name, router, prefixes or NoPrefixIndex())
         self._on_change: list[Callable[[], None]] = []
+        self._on_report: list[Callable[[], None]] = []
         self._has_changed = asyncio.Event()
 
     @property
@@ -65,6 +66,10 @@ class ServedModel:
     def on_change(self, listener: Callable[[], None]) -> None:
         """Call `listener` whenever a replica has become ready or is ready no more."""
         self._on_change.append(listener)
+
+    def on_report(self, listener: Callable[[], None]) -> None:
+        """Call `listener` whenever a replica has told its load: often."""
+        self._on_report.append(listener)
 
     async def wait_ready(self) -> None:
         """Wait until an engine replica is ready."""
@@ -150,6 +155,8 @@ class ServedModel:
         self.routing.take_report(replica_id, report)
         if report.is_draining:
             self._put_aside(replica_id, "draining")
+        for listener in self._on_report:
+            listener()
 
     def _note_change(self) -> None:
         self.routing.set_replicas({r: self._state_of(r) for r in self._links})

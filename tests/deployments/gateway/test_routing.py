@@ -225,3 +225,34 @@ def test_calls_are_found_by_the_id_of_their_request() -> None:
         assert call_id != new_call_id(request_id)
         assert request_id_of(call_id) == request_id
     assert request_id_of("plain") == "plain"
+
+
+async def test_room_is_what_the_replicas_report_and_a_known_prefix_takes_none() -> None:
+    call = Call("r-00000000", PROMPT, Sampling(max_tokens=60))
+    async with Fleet(kv=KvRoom(150, 1000)) as fleet:
+        model = await fleet.gateway("cost", FixedPrefixes({}))
+        # Engines without calls have all their room, whatever they last said.
+        assert model.routing.has_room(call)
+        runs = [start(model, f"r{n}") for n in range(2)]
+        await fleet.until_open(2)
+        await asyncio.sleep(0.1)
+        # 150 free, 100 of a prompt that waits, 160 needed.
+        assert not model.routing.has_room(call)
+        knowing = await fleet.gateway("cost", FixedPrefixes({"e1": 96}))
+        await asyncio.sleep(0.1)
+        assert not knowing.routing.has_room(call)
+        assert knowing.routing.has_room(Call("s-00000000", PROMPT, Sampling(max_tokens=40)))
+        await fleet.finish(*runs)
+
+
+async def test_news_of_a_replica_s_load_reaches_who_listens() -> None:
+    async with Fleet() as fleet:
+        model = await fleet.gateway()
+        heard: list[None] = []
+        model.on_report(lambda: heard.append(None))
+        run = start(model, "r")
+        await fleet.until_open(1)
+        await fleet.finish(run)
+        async with asyncio.timeout(5):
+            while not heard:
+                await asyncio.sleep(0.005)
