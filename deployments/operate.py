@@ -115,6 +115,19 @@ def deployment_states(app_name: str, *, with_details: bool = False) -> list[Depl
     return [_state(app_name, each, with_details) for each in found.deployments.values()]
 
 
+def explain(app_name: str, request_id: str) -> list[dict[str, Any]]:
+    """Why each call of a request went where it did, by any gateway, in their order:
+    `router.explanation.Explanation`, as builtins. Empty where no gateway knows it.
+
+    Raises ConfigError where the application is not deployed.
+    """
+    if _application(app_name) is None:
+        raise ConfigError(f"the application {app_name} is not deployed")
+    answers = _ask(app_name, GATEWAY, "explain", request_id)
+    calls = [call for answer in answers if isinstance(answer, list) for call in answer]
+    return sorted(calls, key=lambda call: call["decided_at_s"])
+
+
 def remove(section: ClusterSection) -> None:
     """Take the application away, if it is there; open streams get their drain time."""
     if section.app_name in serve.status().applications:
@@ -152,14 +165,21 @@ def _state(app_name: str, found: DeploymentDetails, with_details: bool) -> Deplo
 
 def _ask_status(app_name: str, deployment: str) -> list[dict[str, Any]]:
     """What each replica says of itself; one that does not answer is left out."""
+    answers = _ask(app_name, deployment, "status")
+    return [answer for answer in answers if isinstance(answer, dict)]
+
+
+def _ask(app_name: str, deployment: str, method: str, *args: str) -> list[Any]:
+    """Each replica's answer, or what it raised."""
     handle = serve.get_deployment_handle(deployment, app_name)
     try:
-        answers = handle.broadcast("status").results(timeout_s=10, return_exceptions=True)
+        response = handle.broadcast(method, *args)
+        found: list[Any] = response.results(timeout_s=10, return_exceptions=True)
+        return found
     finally:
         # Its router has a thread of its own, which would end the whole process if it
         # asked Ray for something after Ray's shutdown.
         handle.shutdown()
-    return [answer for answer in answers if isinstance(answer, dict)]
 
 
 def _wait_answering(models: list[ModelSection], section: ClusterSection) -> None:

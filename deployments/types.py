@@ -13,7 +13,7 @@ from typing import Any, Literal, NewType
 
 import msgspec
 
-from router.types import ANONYMOUS, Priority, TenantId
+from router.types import ANONYMOUS, Priority, SessionKey, TenantId
 
 RequestId = NewType("RequestId", str)
 Task = Literal["generate", "embed"]
@@ -68,6 +68,7 @@ class CallOptions(msgspec.Struct, frozen=True):
 
     `timeout_s` counts from now; None is the gateway's own limit. With
     `stream=False` outputs come in larger pieces, for an answer that is given whole.
+    `session` is the client's name for a conversation; its requests prefer one replica.
     `trace` is the W3C
     trace context that came with it (`infra.telemetry.trace_context`), and `on_trace`
     is called, once at most, with the `traceresponse` that the client should get.
@@ -81,6 +82,7 @@ class CallOptions(msgspec.Struct, frozen=True):
     door: Door = "grpc"
     trace: dict[str, str] | None = None
     on_trace: Callable[[str], None] | None = None
+    session: str | None = None
 
 
 class Pooling(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -107,6 +109,7 @@ class Call(msgspec.Struct, frozen=True, omit_defaults=True):
     """Prefixes are shared only between calls of the same salt."""
     trace: dict[str, str] | None = None
     pooling: Pooling | None = None
+    session: SessionKey | None = None
 
 
 class TokenLogprob(msgspec.Struct, frozen=True, array_like=True):

@@ -2,19 +2,23 @@
 
 Each pair shares one long-lived connection, the *link* (see `peer`). The
 gateway numbers its calls on the link with `seq`; up go submissions and aborts,
-down come *frames*: everything one engine step produced for this gateway.
+down come *frames*: everything one engine step produced for this gateway; and now and
+then a *report* of the engine replica's load (`router.types.LoadReport`). A frame is an
+array and a report a map, by which they are told apart.
 """
 
 import msgspec
 
 from deployments.types import Call, Delta, Embedding
+from router.types import LoadReport
 
 
 class Submit(msgspec.Struct, frozen=True, array_like=True, tag=1):
-    """Start this call."""
+    """Start this call; `num_prefill_tokens` of its prompt are expected not to be cached."""
 
     seq: int
     call: Call
+    num_prefill_tokens: int
 
 
 class Abort(msgspec.Struct, frozen=True, array_like=True, tag=2):
@@ -50,7 +54,7 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
 
 _encoder = msgspec.msgpack.Encoder()
 _uplink_decoder = msgspec.msgpack.Decoder(Submit | Abort)
-_frame_decoder = msgspec.msgpack.Decoder(list[Entry])
+_downlink_decoder = msgspec.msgpack.Decoder(list[Entry] | LoadReport)
 _embedding_decoder = msgspec.msgpack.Decoder(Embedding)
 
 
@@ -68,8 +72,8 @@ def delta_of(entry: Entry) -> Delta:
     return entry.delta
 
 
-def encode(message: Submit | Abort | list[Entry]) -> bytes:
-    """Bytes of an uplink message or of a frame."""
+def encode(message: Submit | Abort | list[Entry] | LoadReport) -> bytes:
+    """Bytes of a message either way."""
     return _encoder.encode(message)
 
 
@@ -79,6 +83,7 @@ def decode_uplink(data: bytes) -> Submit | Abort:
     return message
 
 
-def decode_frame(data: bytes) -> list[Entry]:
+def decode_downlink(data: bytes) -> list[Entry] | LoadReport:
     """Inverse of `encode`; raises msgspec.ValidationError for anything else."""
-    return _frame_decoder.decode(data)
+    message: list[Entry] | LoadReport = _downlink_decoder.decode(data)
+    return message

@@ -1,8 +1,9 @@
 """Who may begin now: places, priorities, and fair sharing between tenants.
 
 A model has *places*: as many sequences as its ready engine replicas work on in
-one step. A request that finds no place is *held*. When one becomes free, the
-next to *admit* is chosen:
+one step. A request that finds no place is *held*, and so is one that no replica's KV
+cache can hold at the moment: sent there, it would wait or make others be preempted.
+When there is a place and room, the next to *admit* is chosen:
 
 1. by priority: high before normal before low; low takes no more than its share
    of the places, so that idle capacity is filled and others still begin at once;
@@ -59,6 +60,10 @@ class Admission:
     def admit(self, now_s: float) -> list[Ticket]:
         """Time has passed; returns who is admitted by that."""
         return list(chain.from_iterable(self._admit(model, now_s) for model in self._queues))
+
+    def look_again(self, model: str, now_s: float) -> list[Ticket]:
+        """Replicas of the model may have more room; returns who is admitted by that."""
+        return self._admit(model, now_s) if self._queue(model).num_held else []
 
     def room_in_s(self, now_s: float) -> float | None:
         """Until the first tenant with held requests owes nothing more; None where
@@ -164,7 +169,7 @@ class Admission:
 
     def _next(self, queue: ModelQueue, now_s: float) -> Ticket | None:
         """Who is to begin, if anybody may. The first in line is not passed by for
-        want of places by one that needs fewer."""
+        want of places or room by one that needs less."""
         passed: set[TenantAccount] = set()
         for priority in PRIORITIES:
             heads = [
@@ -173,14 +178,19 @@ class Admission:
             ready = [t for t in heads if self._has_room(queue, t, now_s)]
             if ready:
                 first = min(ready, key=lambda t: (t.account.service, t.number))
-                return first if queue.fits(first) else None
+                return first if self._fits(queue, first) else None
             passed.update(t.account for t in heads)
         return None
 
     def _may_begin(self, queue: ModelQueue, ticket: Ticket, now_s: float) -> bool:
         """It would be admitted at once: nobody waits before it."""
         has_room = not queue.num_held and self._has_room(queue, ticket, now_s)
-        return has_room and queue.fits(ticket)
+        return has_room and self._fits(queue, ticket)
+
+    def _fits(self, queue: ModelQueue, ticket: Ticket) -> bool:
+        if not queue.fits(ticket):
+            return False
+        return not self._section.hold_for_kv_room or queue.has_room(ticket)
 
     def _has_room(self, queue: ModelQueue, ticket: Ticket, now_s: float) -> bool:
         has_share = queue.needed(ticket) <= self._room(queue, ticket)

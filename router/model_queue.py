@@ -1,6 +1,7 @@
 """The places of one model, and who waits for them; `router.admission` decides."""
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from infra.errors import CapacityError
@@ -17,7 +18,8 @@ class Demand:
     """What a request asks for; each of its outputs takes a place.
 
     One that `is_divisible` is many small pieces of work: it takes up to `num_outputs`
-    places, as many as it finds, and one will do.
+    places, as many as it finds, and one will do. `has_room` says whether some engine
+    replica's KV cache can hold it at this moment, as far as that is known.
     """
 
     model: str
@@ -26,6 +28,7 @@ class Demand:
     num_prompt_tokens: int
     num_outputs: int
     is_divisible: bool = False
+    has_room: Callable[[], bool] | None = None
 
 
 @dataclass(eq=False)
@@ -97,8 +100,14 @@ class ModelQueue:
         return min(ticket.demand.num_outputs, room, self.num_places - self.num_taken)
 
     def fits(self, ticket: Ticket) -> bool:
-        """What it needs is free."""
+        """The places that it needs are free."""
         return 0 < self.needed(ticket) <= self.num_places - self.num_taken
+
+    def has_room(self, ticket: Ticket) -> bool:
+        """Some KV cache can hold it; where nothing runs it is sent all the same, so that
+        none waits for room that only others can make."""
+        can_hold = ticket.demand.has_room
+        return not self.num_taken or can_hold is None or can_hold()
 
     def retry_after_s(self, now_s: float) -> float:
         """When what waits now may have been served, by the latest rate of service."""

@@ -16,6 +16,9 @@ SECTIONS = {
         "status": LazyCommand(
             "coterie.cli.status:status_command", "Show what runs, and how it is."
         ),
+        "explain": LazyCommand(
+            "coterie.cli.explain:explain_command", "Show why a request went where it did."
+        ),
         "config": LazyCommand(
             "coterie.cli.config:config_command", "Check and show the configuration."
         ),

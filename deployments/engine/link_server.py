@@ -6,6 +6,8 @@ loop. As the engine sets all its sequences going at the end of a step,
 everything of one step goes out as one frame.
 
 A link that ends, however it ends, aborts its calls: no gateway, no blocks held.
+
+What the calls ask of the engine is counted, and told to all gateways (`load_book`).
 """
 
 import asyncio
@@ -14,10 +16,13 @@ from collections.abc import AsyncGenerator, Coroutine
 from typing import Any, Protocol
 
 from deployments.deltas import Coalescer
+from deployments.engine.load_book import LoadBook, Stats, no_stats
 from deployments.peer import PeerConnection
 from deployments.types import Call, Delta
 from deployments.wire import Abort, Entry, Failure, Submit, decode_uplink, encode, entry_of
 from infra.errors import CoterieError, NoReplicaError
+from router.charge import LoadSum
+from router.types import LoadReport
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +45,9 @@ class CallRunner(Protocol):
 class LinkServer:
     """Listens for gateways; see the module's docstring."""
 
-    def __init__(self, engine: CallRunner, token: str) -> None:
+    def __init__(self, engine: CallRunner, token: str, stats: Stats = no_stats) -> None:
+        """`stats` gives what the engine counts itself; it is asked for each report."""
+        self.load = LoadBook(stats)
         self._engine = engine
         self._token = token
         self._calls: set[asyncio.Task[None]] = set()
@@ -62,7 +69,8 @@ class LinkServer:
 
     async def drain(self, timeout_s: float) -> None:
         """Refuse new calls, and let the open ones run on for at most `timeout_s`."""
-        self._is_draining = True
+        self._is_draining = self.load.is_draining = True
+        self.load.note_change()
         if self._calls:
             await asyncio.wait(self._calls, timeout=timeout_s)
 
@@ -74,6 +82,10 @@ class LinkServer:
             link.connection.close()
         while self._calls:
             await asyncio.wait(self._calls)
+
+    def check_invariants(self) -> None:
+        """Those of the load."""
+        self.load.check_invariants()
 
     def start_call(self, run: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Count the call among the open ones until it is done."""
@@ -106,15 +118,18 @@ class _Link:
         self._server = server
         self._calls: dict[int, asyncio.Task[None]] = {}
         self._outbox: list[Entry] = []
+        self._load_part = LoadSum()
 
     def opened(self) -> None:
-        """Nothing is due before the gateway's first call."""
+        """Tell the gateway of the load that is there already."""
+        self._load_part = self._server.load.join(self._report)
 
     def received(self, data: bytes) -> None:
         """Start or abort a call. Raises msgspec.ValidationError for nonsense."""
         match decode_uplink(data):
-            case Submit(seq, call):
-                task = self._calls[seq] = self._server.start_call(self._run(seq, call))
+            case Submit(seq, call, num_prefill_tokens):
+                run = self._run(seq, call, num_prefill_tokens)
+                task = self._calls[seq] = self._server.start_call(run)
                 task.add_done_callback(lambda _: self._calls.pop(seq, None))
             case Abort(seq):
                 if seq in self._calls:
@@ -123,13 +138,19 @@ class _Link:
     def ended(self) -> None:
         """The gateway is gone: abort all that it wanted."""
         self._server.discard(self)
+        self._server.load.leave(self._report)
         for task in self._calls.values():
             task.cancel()
 
-    async def _run(self, seq: int, call: Call) -> None:
+    async def _run(self, seq: int, call: Call, num_prefill_tokens: int) -> None:
         coalescer = Coalescer(0 if call.stream else _NUM_TOKENS_TOGETHER)
+        load = self._server.load
+        charge = load.begin(self._load_part, call, num_prefill_tokens)
         try:
             async for delta, is_last in self._server.deltas_of(call):
+                is_finished = delta.finish_reason is not None
+                charge.on_output(delta.index, len(delta.token_ids), is_finished=is_finished)
+                load.note_change()
                 due = coalescer.add(delta, is_last=is_last)
                 if due is not None:
                     self._put(entry_of(seq, due, is_last))
@@ -138,6 +159,11 @@ class _Link:
         except Exception as error:  # the boundary of the call: the gateway must hear
             log.exception("call %s failed", call.request_id)
             self._put(_failed(seq, CoterieError(f"internal error: {type(error).__name__}")))
+        finally:
+            load.end(charge)
+
+    def _report(self, report: LoadReport) -> None:
+        self.connection.send(encode(report))
 
     def _put(self, entry: Entry) -> None:
         if not self._outbox:

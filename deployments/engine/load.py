@@ -5,6 +5,9 @@ from typing import Any
 import msgspec
 from vllm.v1.metrics.loggers import StatLoggerBase
 
+from deployments.engine.load_book import EngineStats
+from router.types import KvRoom
+
 
 class EngineLoad(msgspec.Struct):
     """As of the engine's last step.
@@ -16,6 +19,13 @@ class EngineLoad(msgspec.Struct):
     num_running: int = 0
     num_waiting: int = 0
     kv_usage: float = 0.0
+
+    def stats(self, num_kv_tokens: int) -> EngineStats:
+        """For the reports to gateways; the KV cache holds `num_kv_tokens` in all, 0 where
+        that is not known."""
+        num_free = round((1 - self.kv_usage) * num_kv_tokens)
+        kv = KvRoom(num_free, num_kv_tokens) if num_kv_tokens else None
+        return EngineStats(self.num_running, self.num_waiting, kv)
 
 
 class LoadLogger(StatLoggerBase):  # type: ignore[misc]  # vLLM is untyped here

@@ -14,6 +14,7 @@ import ray
 
 from deployments.engine.environment import engine_environment, join_ray_cluster
 from deployments.engine.link_server import CallRunner, LinkServer
+from deployments.engine.load_book import EngineStats
 from deployments.engine.plan import Device, plan_engine_args, plan_thread_environment
 from deployments.engine.scratch import Scratch
 from deployments.replica_logging import ServeLog
@@ -70,7 +71,7 @@ class EngineReplica:
             TelemetrySection(**tracing, trace_sampling_ratio=1.0),
             "engine",
         )
-        self._server = LinkServer(self._traced_engine(host), link["token"])
+        self._server = LinkServer(self._traced_engine(host), link["token"], self._stats)
         self._address = f"{host}:{await self._server.start(host)}"
         self._startup_s["total"] = time.monotonic() - started
         log.info("engine of %s ready: %s", self._section.name, self._startup_s)
@@ -82,6 +83,11 @@ class EngineReplica:
         from deployments.engine.traced_engine import TracedEngine  # noqa: PLC0415
 
         return TracedEngine(self._engine, self._tracing, self._section.name, host)
+
+    def _stats(self) -> EngineStats:
+        info = self._engine.info
+        found: EngineStats = self._engine.load.stats(info.num_kv_blocks * info.block_size)
+        return found
 
     def _load(self, device: Device, executor: str, state_dir: str) -> Any:
         section = self._section

@@ -62,6 +62,10 @@ class AdmissionGate:
             if ticket.demand.model == model:
                 event.set()
 
+    def look_again(self, model: str) -> None:
+        """Replicas of the model have told their load, and may have more room."""
+        self._wake(self._admission.look_again(model, self._clock()))
+
     def check(self, model: str, tenant: TenantId) -> None:
         """Raises CapacityError where the request would surely be turned away."""
         self._admission.check(model, tenant, self._clock())
@@ -147,8 +151,8 @@ class AdmissionGate:
             self._timer = None
         in_s = self._admission.room_in_s(self._clock())
         if in_s is not None:
-            self._timer = asyncio.get_running_loop().call_later(in_s, self._look_again)
+            self._timer = asyncio.get_running_loop().call_later(in_s, self._look_when_paid)
 
-    def _look_again(self) -> None:
+    def _look_when_paid(self) -> None:
         self._timer = None
         self._wake(self._admission.admit(self._clock()))

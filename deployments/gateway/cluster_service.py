@@ -11,6 +11,7 @@ from typing import TypeVar
 import msgspec
 
 from deployments.gateway.admission_gate import AdmissionGate, Admitting
+from deployments.gateway.call_id import new_call_id
 from deployments.gateway.checks import (
     MAX_TOKEN_IDS,
     Limits,
@@ -45,6 +46,7 @@ from deployments.types import (
 )
 from infra.errors import DeadlineError, NoReplicaError, UnknownModelError
 from router.model_queue import Demand
+from router.sessions import session_key
 
 T = TypeVar("T")
 
@@ -74,7 +76,7 @@ class ClusterGeneration:
         """Pieces of the outputs; the first step of the iteration waits for admission."""
         asked_s = time.monotonic()
         # The client's id may come twice; the engine's must not.
-        unique = f"{self._call.request_id}-{uuid.uuid4().hex[:8]}"
+        unique = new_call_id(self._call.request_id)
         call = msgspec.structs.replace(self._call, request_id=unique)
         async with self._admission(self._timeout_s) as admitted:
             self.queue_s = time.monotonic() - asked_s
@@ -226,6 +228,7 @@ class ClusterService:
             num_prompt_tokens=sum(len(call.token_ids) for call in calls),
             num_outputs=min(num_outputs, MAX_AT_A_TIME) if is_divisible else num_outputs,
             is_divisible=is_divisible,
+            has_room=None if is_divisible else partial(served.routing.has_room, calls[0]),
         )
         return partial(self._gate.admitted, demand)
 
@@ -262,6 +265,7 @@ class ClusterService:
             stream=options.stream,
             trace=options.trace,
             pooling=pooling,
+            session=session_key(options.tenant, options.session) if options.session else None,
             cache_salt=self._gate.cache_salt(options.tenant),
         )
 

@@ -13,7 +13,7 @@ from typing import Self
 
 from deployments.peer import PeerConnection
 from deployments.types import Call, Delta
-from deployments.wire import Abort, Entry, Failure, Submit, decode_frame, delta_of, encode
+from deployments.wire import Abort, Entry, Failure, Submit, decode_downlink, delta_of, encode
 from infra.errors import (
     CoterieError,
     DeadlineError,
@@ -21,6 +21,7 @@ from infra.errors import (
     NoReplicaError,
     classes_by_kind,
 )
+from router.types import LoadReport
 
 log = logging.getLogger(__name__)
 
@@ -55,15 +56,21 @@ class Link:
     """The way to one engine replica, with the calls that ride on it.
 
     `opened`, `received` and `ended` are its connection's (`deployments.peer.Handler`).
-    `on_change` is called whenever the link has come up or gone down.
+    `on_change` is called whenever the link has come up or gone down, `on_report` with
+    what the replica says of its load.
     """
 
     def __init__(
-        self, address: str, token: str, on_change: Callable[[], None] = lambda: None
+        self,
+        address: str,
+        token: str,
+        on_change: Callable[[], None] = lambda: None,
+        on_report: Callable[[LoadReport], None] = lambda _: None,
     ) -> None:
         self.address = address
         self._token = token
         self._on_change = on_change
+        self._on_report = on_report
         self._is_up = asyncio.Event()
         self._next_seq = 0
         self._inboxes: dict[int, Inbox] = {}
@@ -87,17 +94,24 @@ class Link:
         await self._is_up.wait()
 
     async def run(
-        self, call: Call, timeout_s: float, on_begun: OnBegun = lambda _: None
+        self,
+        call: Call,
+        timeout_s: float,
+        on_begun: OnBegun = lambda _: None,
+        num_prefill_tokens: int | None = None,
     ) -> AsyncGenerator[Delta, None]:
         """Deltas of the call until its last. Closing early aborts it.
 
         `on_begun` is told when the call is on its way to the engine, and if that turns
-        it away.
+        it away. `num_prefill_tokens` of the prompt are expected not to be cached there;
+        None is all of them.
 
         Raises what the engine raised, EngineError where the link breaks,
         DeadlineError after `timeout_s`.
         """
-        seq, inbox = self._open(call)
+        if num_prefill_tokens is None:
+            num_prefill_tokens = len(call.token_ids)
+        seq, inbox = self._open(call, num_prefill_tokens)
         on_begun(True)
         timer = asyncio.get_running_loop().call_later(
             timeout_s, inbox.put, DeadlineError(f"not finished within {timeout_s:g} s")
@@ -140,12 +154,12 @@ class Link:
         assert all(0 <= seq < self._next_seq for seq in self._inboxes)
         assert self.is_up or not self._inboxes
 
-    def _open(self, call: Call) -> tuple[int, Inbox]:
+    def _open(self, call: Call, num_prefill_tokens: int) -> tuple[int, Inbox]:
         if not self.is_up:
             raise NoReplicaError("the engine replica is away; try again")
         seq, self._next_seq = self._next_seq, self._next_seq + 1
         # A call that cannot be put into bytes must leave nothing behind.
-        message = encode(Submit(seq, call))
+        message = encode(Submit(seq, call, num_prefill_tokens))
         inbox = self._inboxes[seq] = Inbox()
         self._send(message)
         return seq, inbox
@@ -180,8 +194,12 @@ class Link:
         self._on_change()
 
     def received(self, data: bytes) -> None:
-        """Hand a frame's entries to their calls."""
-        for entry in decode_frame(data):
+        """Hand a frame's entries to their calls, or a report on."""
+        message = decode_downlink(data)
+        if isinstance(message, LoadReport):
+            self._on_report(message)
+            return
+        for entry in message:
             # A call that was left early may still get a few entries.
             inbox = self._inboxes.get(entry.seq)
             if inbox is not None:

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
@@ -57,13 +58,16 @@ class Gateway:
         ]
         for served in self._served:
             served.on_change(partial(_set_places, self._gate, served))
+            served.on_report(partial(self._gate.look_again, served.section.name))
             _follow(served, engines[served.section.name])
         tenants = [tenant["name"] for tenant in sections["tenants"]]
         telemetry = TelemetrySection.model_validate(sections["telemetry"])
         app_name = serve.get_replica_context().app_name
         self._telemetry = GatewayTelemetry(telemetry, section, link["token"], app_name)
         service = self._telemetry.watch(
-            ClusterService(section, self._served, self._gate), self._num_held
+            ClusterService(section, self._served, self._gate),
+            self._num_held,
+            {served.section.name: served.routing.log for served in self._served},
         )
         self._doors = Doors(section, service, tenants, self._telemetry.door_page)
         for served in self._served:
@@ -90,6 +94,12 @@ class Gateway:
             "num_held": self._num_held(),
             "num_tasks": len(asyncio.all_tasks()),
         }
+
+    async def explain(self, request_id: str) -> list[dict[str, Any]]:
+        """Why the request went where it did: `Explanation`s as builtins, none where it is
+        not known here."""
+        calls = [e for s in self._served for e in s.routing.log.explain(request_id)]
+        return [msgspec.to_builtins(call) for call in calls]
 
     async def check_health(self) -> None:
         """Raises CoterieError where a door is gone; Serve then replaces us."""

@@ -10,13 +10,14 @@ from functools import partial
 from typing import Any
 
 from deployments.gateway.link import Link, OnBegun
+from deployments.gateway.routing import Routing
 from deployments.gateway.tokenizer import Tokenizer
 from deployments.settings import ModelSection
 from deployments.types import Call, Delta, ModelCard
 from infra.errors import DeadlineError, NoReplicaError
-from router.ledger import Ledger
+from router.prefix_lookup import NoPrefixIndex, PrefixLookup
 from router.settings import RouterSection
-from router.types import ReplicaId
+from router.types import LoadReport, ReplicaId, ReplicaState
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +25,8 @@ log = logging.getLogger(__name__)
 class ServedModel:
     """The links to a model's engine replicas, and which of them takes a call.
 
-    A replica is ready while its link stands and it has turned no call away over it.
+    A replica is ready while its link stands, it has turned no call away over it, and
+    does not drain.
     """
 
     def __init__(
@@ -33,7 +35,9 @@ class ServedModel:
         tokenizer: Tokenizer,
         link_token: str,
         router: RouterSection,
+        prefixes: PrefixLookup | None = None,
     ) -> None:
+        """`prefixes` is the model's prefix index; without it none is asked."""
         self.section = section
         self.tokenizer = tokenizer
         self.max_model_len = 0
@@ -41,11 +45,12 @@ class ServedModel:
         self._created_s = int(time.time())
         self._link_token = link_token
         self._links: dict[ReplicaId, Link] = {}
-        self._set_aside: set[ReplicaId] = set()
+        self._set_aside: dict[ReplicaId, ReplicaState] = {}
         self._leaving: dict[asyncio.Future[None], Link] = {}
         self._replica_wait_s = router.replica_wait_s
-        self._ledger = Ledger(router.policy)
+        self.routing = Routing(section.name, router, prefixes or NoPrefixIndex())
         self._on_change: list[Callable[[], None]] = []
+        self._on_report: list[Callable[[], None]] = []
         self._has_changed = asyncio.Event()
 
     @property
@@ -61,6 +66,10 @@ class ServedModel:
     def on_change(self, listener: Callable[[], None]) -> None:
         """Call `listener` whenever a replica has become ready or is ready no more."""
         self._on_change.append(listener)
+
+    def on_report(self, listener: Callable[[], None]) -> None:
+        """Call `listener` whenever a replica has told its load: often."""
+        self._on_report.append(listener)
 
     async def wait_ready(self) -> None:
         """Wait until an engine replica is ready."""
@@ -79,11 +88,12 @@ class ServedModel:
                     metadata["address"],
                     self._link_token,
                     partial(self._note_link, ReplicaId(replica_id)),
+                    partial(self._take_report, ReplicaId(replica_id)),
                 )
                 self.max_model_len = metadata["max_model_len"]
                 self.vocab_size = metadata["vocab_size"]
         for replica_id in [r for r in self._links if r not in replicas]:
-            self._set_aside.discard(replica_id)
+            self._set_aside.pop(replica_id, None)
             link = self._links.pop(replica_id)
             leaving = asyncio.ensure_future(link.close_when_idle())
             self._leaving[leaving] = link
@@ -105,17 +115,17 @@ class ServedModel:
             left_s = end_s - time.monotonic()
             if left_s <= 0:
                 raise DeadlineError(f"not begun within {timeout_s:g} s")
-            with self._ledger.reserve(len(call.token_ids), call.sampling.n) as reservation:
-                replica_id = reservation.decision.replica_id
+            with self.routing.reserve(call) as routed:
                 try:
-                    link = self._links[replica_id]
-                    async with aclosing(link.run(call, left_s, on_begun)) as deltas:
+                    link = self._links[routed.replica_id]
+                    run = link.run(call, left_s, on_begun, routed.num_prefill_tokens)
+                    async with aclosing(run) as deltas:
                         async for delta in deltas:
-                            reservation.on_first_output()
+                            routed.saw(delta)
                             yield delta
                     return
                 except NoReplicaError:
-                    self._put_aside(replica_id)
+                    self._put_aside(routed.replica_id, "set_aside")
 
     async def _wait_ready_within(self, timeout_s: float) -> None:
         with contextlib.suppress(TimeoutError):
@@ -123,21 +133,33 @@ class ServedModel:
                 await self.wait_ready()
 
     def _ready_replicas(self) -> list[ReplicaId]:
-        links = self._links.items()
-        return [r for r, link in links if link.is_up and r not in self._set_aside]
+        return [r for r in self._links if self._state_of(r) == "ready"]
 
-    def _put_aside(self, replica_id: ReplicaId) -> None:
+    def _state_of(self, replica_id: ReplicaId) -> ReplicaState:
+        if not self._links[replica_id].is_up:
+            return "away"
+        return self._set_aside.get(replica_id, "ready")
+
+    def _put_aside(self, replica_id: ReplicaId, state: ReplicaState) -> None:
         # It may have been taken off the list while it turned the call away.
-        if replica_id in self._links:
-            self._set_aside.add(replica_id)
+        if replica_id in self._links and self._set_aside.get(replica_id) != state:
+            self._set_aside[replica_id] = state
             self._note_change()
 
     def _note_link(self, replica_id: ReplicaId) -> None:
-        self._set_aside.discard(replica_id)
+        self._set_aside.pop(replica_id, None)
+        self.routing.forget_report(replica_id)
         self._note_change()
 
+    def _take_report(self, replica_id: ReplicaId, report: LoadReport) -> None:
+        self.routing.take_report(replica_id, report)
+        if report.is_draining:
+            self._put_aside(replica_id, "draining")
+        for listener in self._on_report:
+            listener()
+
     def _note_change(self) -> None:
-        self._ledger.set_replicas(self._ready_replicas())
+        self.routing.set_replicas({r: self._state_of(r) for r in self._links})
         self._has_changed.set()
         # Those who wait now are woken; those who come later wait for the next change.
         self._has_changed = asyncio.Event()
@@ -145,10 +167,9 @@ class ServedModel:
             listener()
 
     def check_invariants(self) -> None:
-        """Whoever may be chosen is ready, and only listed replicas are set aside."""
-        chosen_from = {each.replica_id for each in self._ledger.candidates()}
-        assert chosen_from == set(self._ready_replicas())
-        assert self._set_aside <= self._links.keys()
+        """Only listed replicas are set aside; reservations add up."""
+        self.routing.check_invariants()
+        assert self._set_aside.keys() <= self._links.keys()
 
     def cards(self) -> list[ModelCard]:
         """The model's card, then one for each adapter."""

@@ -18,6 +18,7 @@ from infra.tasks import end_all
 from infra.telemetry.trace_context import TRACE_RESPONSE, carrier_in
 
 REQUEST_ID_HEADER = "x-request-id"
+SESSION_HEADER = "x-session-id"
 TIMEOUT_HEADER = "x-request-timeout-s"
 _JSON = (b"content-type", b"application/json")
 _EVENTS = (
@@ -82,6 +83,7 @@ class Exchange:
             door="kserve_http" if self._path.startswith("/v2") else "openai",
             trace=carrier_in(self._headers.items()),
             on_trace=self._add_trace,
+            session=self._headers.get(SESSION_HEADER),
         )
 
     async def read_body(self, max_bytes: int) -> bytes:

@@ -22,7 +22,6 @@ IGNORED_FIELDS = frozenset(
     {
         "metadata",
         "prediction",
-        "prompt_cache_key",
         "prompt_cache_options",
         "prompt_cache_retention",
         "safety_identifier",
@@ -66,7 +65,7 @@ REFUSED_FIELDS: Mapping[str, Refusal] = {
     "repetition_detection": Refusal("it is not supported"),
     "priority": Refusal("send it as the header x-priority", (0,)),
     "request_id": Refusal("send it as the header x-request-id"),
-    "session_id": Refusal("it is not supported"),
+    "session_id": Refusal("send it as the header x-session-id"),
     "guided_decoding_backend": Refusal(_INTERNAL),
     "guided_whitespace_pattern": Refusal("it is not supported"),
     "documents": Refusal("put them into a message", ([],)),

@@ -44,7 +44,8 @@ class BodyPath(Generic[RequestT]):
             await exchange.fail(error, self._decoder.param_names)
 
     async def _decoded(self, exchange: Exchange, options: CallOptions, body: bytes) -> None:
-        await self._answer(exchange, options, self._decoder.decode(body))
+        request = self._decoder.decode(body)
+        await self._answer(exchange, request.in_session(options), request)
 
 
 class GenerationAnswer:

@@ -7,7 +7,7 @@ import msgspec
 
 from deployments.gateway.openai.forms import ResponseFormat, StructuredOutputs, to_form
 from deployments.gateway.openai.response import UsageIn
-from deployments.types import Sampling
+from deployments.types import CallOptions, Sampling
 from infra.errors import InvalidArgumentError
 
 # Bounds keep numbers printable; the real ranges are `checks`'.
@@ -28,6 +28,15 @@ class BodyRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """A request as a JSON body. `param_names` maps the service's names of fields to its."""
 
     param_names: ClassVar[Mapping[str, str]] = {}
+
+    prompt_cache_key: Any = None
+
+    def in_session(self, options: CallOptions) -> CallOptions:
+        """The options with the session that the body names, unless a header names one."""
+        key = self.prompt_cache_key
+        if options.session or not key or not isinstance(key, str):
+            return options
+        return msgspec.structs.replace(options, session=key)
 
 
 class GenerationRequest(BodyRequest, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -21,6 +21,7 @@ from infra.errors import CoterieError, DeadlineError
 from infra.telemetry.trace_context import TRACE_RESPONSE, carrier_in
 
 REQUEST_ID_KEY = "x-request-id"
+SESSION_KEY = "x-session-id"
 CLIENT_TIMEOUT_S = 60.0
 _ABORT_WITHIN_S = 5.0
 
@@ -52,6 +53,7 @@ def call_options(
         door=door,
         trace=carrier_in(metadata),
         on_trace=partial(_add_trace, context),
+        session=str(dict(metadata).get(SESSION_KEY, "")) or None,
     )
 
 

@@ -13,7 +13,7 @@ from deployments.gateway.security.http_guard import METRICS_PATH
 from deployments.gateway.service import InferenceService
 from deployments.gateway.telemetry.access_log import AccessLog
 from deployments.gateway.telemetry.billing import Billing
-from deployments.gateway.telemetry.metrics import GatewayMetrics, Held
+from deployments.gateway.telemetry.metrics import DecisionLogs, GatewayMetrics, Held
 from deployments.gateway.telemetry.metrics_page import MetricsPage, peer_folder
 from deployments.gateway.telemetry.observation import Observer
 from deployments.gateway.telemetry.observed_service import (
@@ -58,10 +58,15 @@ class GatewayTelemetry:
         """What the HTTP door answers at `/metrics`, if it does."""
         return None if self._section.metrics_port is not None else self._page
 
-    def watch(self, service: InferenceService, held: Held | None = None) -> InferenceService:
+    def watch(
+        self,
+        service: InferenceService,
+        held: Held | None = None,
+        logs: DecisionLogs | None = None,
+    ) -> InferenceService:
         """The service with all observers around it; call it once.
 
-        `held` counts the requests that wait, by model.
+        `held` counts the requests that wait, by model; `logs` have the router's decisions.
         """
         observers: list[Observer] = []
         around: Around = nothing_around
@@ -69,12 +74,15 @@ class GatewayTelemetry:
             # First, since the others read the trace's id; loaded only where needed.
             from deployments.gateway.telemetry.request_spans import RequestSpans  # noqa: PLC0415
 
-            spans = RequestSpans(self._tracing, self._gateway.host, self._door_to_port())
+            ports = self._door_to_port()
+            spans = RequestSpans(self._tracing, self._gateway.host, ports, logs or {})
             observers.append(spans)
             around = spans.around_check
         if self._section.metrics:
             metrics = GatewayMetrics(self._section.max_tenant_labels)
             metrics.add_states(service.models, held)
+            if logs is not None:
+                metrics.add_routing(logs)
             if self._usage is not None:
                 usage = self._usage
                 metrics.add_losses(lambda: usage.num_lost)

@@ -20,12 +20,17 @@ from typing import Any
 import msgspec
 from opentelemetry.trace import Span, SpanKind, StatusCode, format_trace_id
 
+from deployments.gateway.decision_log import DecisionLog
 from deployments.gateway.telemetry.observation import Observation
 from deployments.types import Door, Sampling
 from infra.telemetry.trace_context import TRACEPARENT
 from infra.telemetry.tracing import Tracing, as_current, child_span
+from router.explanation import Explanation
 
 PROVIDER = "coterie"
+# Of one request, and of one call.
+_MAX_ROUTES = 8
+_MAX_COSTS = 8
 _WILDCARDS = frozenset({"0.0.0.0", "::", "[::]", ""})
 
 _SAMPLING_ATTRIBUTES = {
@@ -42,8 +47,16 @@ _SAMPLING_ATTRIBUTES = {
 class RequestSpans:
     """Starts a span for each request, tells the client of it, and ends it."""
 
-    def __init__(self, tracing: Tracing, host: str, door_to_port: Mapping[Door, int]) -> None:
+    def __init__(
+        self,
+        tracing: Tracing,
+        host: str,
+        door_to_port: Mapping[Door, int],
+        logs: Mapping[str, DecisionLog],
+    ) -> None:
+        """`logs` have each model's routing decisions."""
         self._tracing = tracing
+        self._logs = logs
         # An address that stands for all of the machine's is nobody's.
         self._address = None if host in _WILDCARDS else host
         self._door_to_port = door_to_port
@@ -81,6 +94,7 @@ class RequestSpans:
         if observation.checked_s is None:
             _name_model(span, observation)
         self._add_hold(observation, span)
+        self._add_routes(observation, span)
         span.set_attributes(_response_attributes(observation))
         if observation.error is not None:
             span.set_attribute("error.type", observation.error)
@@ -107,6 +121,15 @@ class RequestSpans:
             "hold", SpanKind.INTERNAL, parent=span, started_ns=_wall_ns(observation, begun_s)
         )
         hold.end(_wall_ns(observation, begun_s + observation.queue_s))
+
+    def _add_routes(self, observation: Observation, span: Span) -> None:
+        """An event for each call, at the moment of its decision."""
+        for log in self._logs.values():
+            for call in log.explain(observation.request_id)[-_MAX_ROUTES:]:
+                # A client may have used the id before.
+                if call.decided_at_s >= observation.started_at_s:
+                    at_ns = int(call.decided_at_s * 1e9)
+                    span.add_event("route", _route_attributes(call), timestamp=at_ns)
 
     def _request_attributes(self, observation: Observation) -> dict[str, Any]:
         options = observation.options
@@ -155,6 +178,22 @@ def _response_attributes(observation: Observation) -> dict[str, Any]:
         found["gen_ai.response.finish_reasons"] = observation.finish_reasons
     if observation.ttft_s is not None:
         found["gen_ai.response.time_to_first_chunk"] = observation.ttft_s
+    return found
+
+
+def _route_attributes(call: Explanation) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "coterie.route.replica": call.replica_id,
+        "coterie.route.policy": call.policy,
+        "coterie.route.applied": call.applied,
+        "coterie.route.expected_cached_tokens": call.num_expected_cached_tokens,
+        "coterie.route.costs": [
+            f"{row.candidate.replica_id} {row.outcome} {row.cost:.0f}"
+            for row in call.rows[:_MAX_COSTS]
+        ],
+    }
+    if call.num_found_cached_tokens is not None:
+        found["coterie.route.found_cached_tokens"] = call.num_found_cached_tokens
     return found
 
 

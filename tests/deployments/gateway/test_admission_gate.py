@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -208,3 +209,34 @@ def test_tenants_do_not_share_prefixes_unless_they_are_told_to() -> None:
     )
     salts = [g.cache_salt(TenantId(name)) for name in ("a", "b", "c", "unlisted", ANONYMOUS)]
     assert salts == ["tenant a", "group x", "group x", "tenant unlisted", None]
+
+
+async def test_who_waits_for_room_is_woken_by_the_news_of_it() -> None:
+    made, room = gate(4), {"free": False}
+    tight = replace(DEMAND, has_room=lambda: room["free"])
+    begun = asyncio.Event()
+
+    async def run() -> None:
+        async with made.admitted(tight, 5.0):
+            begun.set()
+
+    async with made.admitted(DEMAND, 5.0):
+        waiting = asyncio.create_task(run())
+        await asyncio.sleep(0)
+        made.look_again("m")
+        await asyncio.sleep(0.01)
+        assert (begun.is_set(), made.num_held("m")) == (False, 1)
+        room["free"] = True
+        made.look_again("m")
+        await asyncio.wait_for(begun.wait(), 5)
+        await waiting
+    made.check_invariants()
+
+
+async def test_who_finds_no_room_for_too_long_is_turned_away() -> None:
+    made = gate(4, max_queue_s=0.02)
+    async with made.admitted(DEMAND, 5.0):
+        with pytest.raises(CapacityError):
+            async with made.admitted(replace(DEMAND, has_room=lambda: False), 5.0):
+                pass
+    made.check_invariants()

@@ -9,6 +9,7 @@ import pytest
 from deployments.engine.link_server import LinkServer
 from deployments.gateway.link import Link
 from deployments.types import Call, Delta, Sampling
+from deployments.wire import decode_downlink
 from infra.errors import (
     CoterieError,
     DeadlineError,
@@ -36,6 +37,7 @@ async def linked(engine: FakeEngine) -> AsyncIterator[tuple[LinkServer, Link]]:
         yield server, link
         link.check_invariants()
     await server.stop()
+    server.check_invariants()
     assert not engine.open_request_ids
 
 
@@ -96,7 +98,9 @@ async def test_everything_of_one_step_comes_as_one_frame() -> None:
         received = link.received
 
         def counted(data: bytes) -> None:
-            frames.append(len(data))
+            message = decode_downlink(data)
+            if isinstance(message, list):
+                frames.append(len(message))
             received(data)
 
         link.received = counted  # type: ignore[method-assign]
@@ -104,7 +108,7 @@ async def test_everything_of_one_step_comes_as_one_frame() -> None:
         await until(lambda: len(engine.open_request_ids) == 20)
         engine.step()
         await asyncio.gather(*runs)
-        assert len(frames) == 1
+        assert frames == [20]
 
 
 async def test_when_the_engine_replica_goes_its_calls_fail_and_the_link_is_down() -> None:

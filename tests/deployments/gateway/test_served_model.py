@@ -46,7 +46,7 @@ async def served_by(
     ports = [await server.start("127.0.0.1") for server in servers]
     tokenizer = cast(Tokenizer, SimpleNamespace(vocab_size=100, has_chat_template=False))
     section = ModelSection(name="m", model="some/model")
-    router = RouterSection(replica_wait_s=0.5)
+    router = RouterSection(policy="least_loaded", replica_wait_s=0.5)
     model = ServedModel(section, tokenizer, TOKEN, router)
     model.set_replicas(
         {

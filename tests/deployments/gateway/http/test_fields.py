@@ -9,7 +9,15 @@ from deployments.gateway.openai.fields import IGNORED_FIELDS, REFUSED_FIELDS
 from deployments.types import Sampling
 from infra.errors import InvalidArgumentError
 from tests.builders.fake_service import FakeService, text_deltas
-from tests.deployments.gateway.http.asking import SENDERS, complete, refusal_of, sampling_of
+from tests.deployments.gateway.http.asking import (
+    CHAT,
+    COMPLETIONS,
+    SENDERS,
+    complete,
+    post,
+    refusal_of,
+    sampling_of,
+)
 
 pytestmark = pytest.mark.asyncio
 
@@ -203,3 +211,27 @@ async def test_a_fields_order_and_the_harmless_ones_beside_it_do_not_matter() ->
     fields = json.loads(body)
     await complete(service, **fields)
     assert (service.last_call.prompt, service.last_call.sampling.top_k) == ("é\n", 3)
+
+
+@pytest.mark.parametrize("path", [CHAT, COMPLETIONS])
+async def test_the_key_of_a_prompt_s_cache_names_the_session_unless_a_header_does(
+    path: str,
+) -> None:
+    least = (
+        {"messages": [{"role": "user", "content": "hi"}]} if path == CHAT else {"prompt": "hi"}
+    )
+    headers = {"x-session-id": "from header"}
+    cases: list[tuple[dict[str, Any], dict[str, str], str | None]] = [
+        ({}, {}, None),
+        ({"user": "u"}, {}, None),
+        ({"prompt_cache_key": "k"}, {}, "k"),
+        ({"prompt_cache_key": None}, {}, None),
+        ({"prompt_cache_key": ["k"]}, {}, None),
+        ({"prompt_cache_key": "k"}, headers, "from header"),
+        ({}, headers, "from header"),
+    ]
+    for fields, sent, session in cases:
+        service = FakeService(text_deltas("ok"))
+        response = await post(service, path, least | fields, headers=sent)
+        assert response.status_code == 200
+        assert service.last_call.options.session == session

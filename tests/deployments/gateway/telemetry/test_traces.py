@@ -24,6 +24,7 @@ from tests.deployments.gateway.kserve.messages import infer_request
 from tests.deployments.gateway.telemetry.watched import (
     Watched,
     cluster_service,
+    logs_of,
     watched,
 )
 
@@ -50,7 +51,7 @@ async def test_one_trace_spans_client_gateway_link_and_engine() -> None:
         engine = TracedEngine(FakeEngine(), tracing, "tiny", "127.0.0.1")
         async with (
             cluster_service(engine) as service,
-            watched(service, otlp_endpoint=endpoint) as gateway,
+            watched(service, logs_of(service), otlp_endpoint=endpoint) as gateway,
         ):
             sampling = pb.SamplingParameters(max_tokens=3)
             _, trailing = await gateway.generate(SAMPLED, sampling=sampling, request_id="r")
@@ -76,6 +77,7 @@ async def test_one_trace_spans_client_gateway_link_and_engine() -> None:
     assert engine_span.started_ns <= prefill.started_ns <= prefill.ended_ns
     assert prefill.ended_ns == decode.started_ns <= decode.ended_ns <= engine_span.ended_ns
     assert engine_span.attributes["gen_ai.usage.output_tokens"] == 3
+    assert set(server.events) == {"route", "first_token"}
 
 
 async def test_the_gateways_span_has_the_genai_attributes() -> None:
@@ -183,7 +185,7 @@ def test_an_address_of_all_interfaces_is_no_server_s_address(
         section = TelemetrySection(otlp_endpoint=endpoint, trace_sampling_ratio=1.0)
         tracing = Tracing.start(section, "gateway")
         assert tracing is not None
-        spans = RequestSpans(tracing, host, {"grpc": 8080})
+        spans = RequestSpans(tracing, host, {"grpc": 8080}, {})
         watched_one = Observation("chat", "tiny", Sampling(), CallOptions(), 0.0, 0.0)
         spans.on_start(watched_one)
         watched_one.outcome = "finished"

@@ -18,6 +18,7 @@ from deployments.gateway.doors import Doors
 from deployments.gateway.served_model import ServedModel
 from deployments.gateway.service import InferenceService
 from deployments.gateway.telemetry.gateway_telemetry import GatewayTelemetry
+from deployments.gateway.telemetry.metrics import DecisionLogs
 from deployments.gateway.tokenizer import Tokenizer
 from deployments.local_cluster import free_ports
 from deployments.settings import GatewaySection, ModelSection
@@ -58,14 +59,16 @@ class Watched:
 
 
 @asynccontextmanager
-async def watched(service: InferenceService, **telemetry: Any) -> AsyncIterator[Watched]:
+async def watched(
+    service: InferenceService, logs: DecisionLogs | None = None, **telemetry: Any
+) -> AsyncIterator[Watched]:
     """The doors around `service`, on loopback; `telemetry` is the section's keys."""
     grpc_port, http_port = free_ports(2)
     section = GatewaySection(grpc_port=grpc_port, http_port=http_port, drain_timeout_s=5)
     observing = GatewayTelemetry(
         TelemetrySection.model_validate(telemetry), section, TOKEN, f"test-{grpc_port}"
     )
-    around = observing.watch(service)
+    around = observing.watch(service, logs=logs)
     doors = Doors(section, around, metrics_page=observing.door_page)
     await observing.start()
     await doors.open()
@@ -104,6 +107,12 @@ async def cluster_service(engine: CallRunner) -> AsyncIterator[ClusterService]:
     finally:
         await served.close()
         await server.stop()
+
+
+def logs_of(service: ClusterService) -> DecisionLogs:
+    """The router's decisions, by model."""
+    served = {model.section.name: model for model, _ in service._by_name.values()}
+    return {name: model.routing.log for name, model in served.items()}
 
 
 class _Utf8:
