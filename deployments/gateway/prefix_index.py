@@ -1,0 +1,110 @@
+"""The prefix index of one model, as a gateway asks it: a prompt in, replicas out.
+
+The layout of a model's cache comes with the first engine replica; then a mirror follows
+the store. While that cannot be trusted, the index says that it is away, and the router
+falls back (`router.policies.FALLBACKS`).
+"""
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from cache.block_hash import block_hashes, chain_seed
+from cache.mirror import Mirror
+from cache.mirror_view import MirrorView
+from cache.token_ids import token_array
+from cache.types import BlockGroup, ChainContext
+from cache.usable_prefix import usable_tokens
+from deployments.prefix_store import PrefixStore
+from router.types import ReplicaId, UsablePrefix
+
+log = logging.getLogger(__name__)
+
+# Caches change slowly: what was right some seconds ago is a better hint than none.
+_STALE_FOR_S = 10.0
+
+
+class PrefixIndex:
+    """A `router.prefix_lookup.PrefixLookup`. Belongs to one event loop."""
+
+    def __init__(self, store: PrefixStore, model: str) -> None:
+        """`model` is the model's reference, which chains start from."""
+        self._store = store
+        self._model = model
+        self._groups: tuple[BlockGroup, ...] = ()
+        self._mirror: Mirror | None = None
+        self._closing: set[asyncio.Task[None]] = set()
+
+    @property
+    def mirror(self) -> Mirror | None:
+        """The index in memory; None before the first engine replica is known."""
+        return self._mirror
+
+    def learn(self, replicas: Mapping[str, Mapping[str, Any]]) -> None:
+        """Take over how the running replicas cache; the last that tells it counts."""
+        told = [r["groups"] for r in replicas.values() if r.get("groups")]
+        if not told:
+            return
+        groups = msgspec.convert(told[-1], tuple[BlockGroup, ...])
+        if groups != self._groups:
+            self._groups = groups
+            self._follow()
+
+    def usable_prefixes(
+        self, token_ids: Sequence[int], adapter: str | None, cache_salt: str | None
+    ) -> Mapping[ReplicaId, UsablePrefix] | None:
+        """See `PrefixLookup.usable_prefixes`."""
+        mirror = self._mirror
+        if mirror is None or mirror.view is None or not _can_be_trusted(mirror):
+            return None
+        tokens = token_array(token_ids)
+        context = ChainContext(self._model, adapter, cache_salt)
+        hashes = [
+            block_hashes(tokens, group.block_size, chain_seed(context, i, group.block_size))
+            for i, group in enumerate(self._groups)
+        ]
+        view = mirror.view
+        usable = usable_tokens(self._groups, hashes, view.table, view.live_mask)
+        # The last token is always computed.
+        return _by_replica(view, np.minimum(usable, max(len(tokens) - 1, 0)))
+
+    async def close(self) -> None:
+        """Stop following."""
+        mirror, self._mirror = self._mirror, None
+        if mirror is not None:
+            await mirror.close()
+        await asyncio.gather(*self._closing)
+
+    def _follow(self) -> None:
+        if self._mirror is not None:
+            closing = asyncio.create_task(self._mirror.close())
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
+        self._mirror = Mirror(self._store.of_model(self._model, self._groups))
+        self._mirror.start()
+
+
+def _can_be_trusted(mirror: Mirror) -> bool:
+    return mirror.state == "current" or (
+        mirror.state == "stale" and mirror.state_s < _STALE_FOR_S
+    )
+
+
+def _by_replica(view: MirrorView, usable: Any) -> dict[ReplicaId, UsablePrefix]:
+    """Shape of usable: [num_bits]. Of a replica's ranks the one with the most counts."""
+    found: dict[ReplicaId, UsablePrefix] = {}
+    for bit in np.flatnonzero(usable).tolist():
+        holder = view.epochs()[bit].holder
+        replica_id, tokens = ReplicaId(holder.replica_id), int(usable[bit])
+        known = found.get(replica_id, UsablePrefix())
+        device, host = known.device_tokens, known.host_tokens
+        if holder.tier == "device":
+            device = max(device, tokens)
+        else:
+            host = max(host, tokens)
+        found[replica_id] = UsablePrefix(device, host)
+    return found
