@@ -8,6 +8,7 @@ from typing import Annotated
 
 from pydantic import Field, field_validator, model_validator
 
+from cache.settings import CacheSection
 from coterie.hints import hinting
 from deployments.settings import ClusterSection, GatewaySection, ModelSection
 from infra.errors import ConfigError
@@ -41,6 +42,9 @@ class Config(Section):
 
     router: RouterSection = RouterSection()
     """Which engine replica takes a request."""
+
+    cache: CacheSection = CacheSection()
+    """The index of who has which prefix cached, and the server that keeps it."""
 
     admission: AdmissionSection = AdmissionSection()
     """How many requests may wait, how long, and what is kept free for whom."""

@@ -12,6 +12,7 @@ from typing import Any
 from ray import serve
 from ray.serve.config import RequestRouterConfig
 
+from cache.settings import CacheSection
 from deployments.engine.plan import Device, plan_placement
 from deployments.engine.replica import EngineReplica
 from deployments.gateway.replica import Gateway
@@ -40,9 +41,11 @@ def build(args: dict[str, Any]) -> serve.Application:
     tenants = [TenantSection.model_validate(t) for t in args.get("tenants", [])]
     models = [ModelSection.model_validate(m) for m in args["models"]]
     telemetry = TelemetrySection.model_validate(args.get("telemetry", {}))
+    cache = CacheSection.model_validate(args.get("cache", {}))
     state_dir = cluster.state_dir.expanduser()
     link = {"token": link_token(state_dir), "state_dir": str(state_dir)}
-    engines = {model.name: _engine(model, link, telemetry) for model in models}
+    index = index_arguments(cache, cluster)
+    engines = {model.name: _engine(model, link, telemetry, index) for model in models}
     return (
         serve.deployment(Gateway)
         .options(
@@ -65,6 +68,7 @@ def build(args: dict[str, Any]) -> serve.Application:
             },
             link,
             engines,
+            index,
         )
     )
 
@@ -72,6 +76,21 @@ def build(args: dict[str, Any]) -> serve.Application:
 def engine_deployment(model_name: str) -> str:
     """Name of the Serve deployment that holds the model's engines."""
     return "engine-" + model_name.replace("/", "--")
+
+
+def index_arguments(cache: CacheSection, cluster: ClusterSection) -> dict[str, Any] | None:
+    """What `PrefixStore.from_arguments` takes; None where no index is kept: it is switched
+    off, or nobody has named a server for a cluster that is not of this machine."""
+    url = cache.url
+    if url is None and cluster.address is None:
+        url = metadata_server_url(cluster)
+    if not cache.enabled or url is None:
+        return None
+    return {
+        "cache": cache.model_dump(mode="json"),
+        "url": url,
+        "app_name": cluster.app_name,
+    }
 
 
 def link_token(state_dir: Path) -> str:
@@ -89,7 +108,10 @@ def link_token(state_dir: Path) -> str:
 
 
 def _engine(
-    model: ModelSection, link: dict[str, str], telemetry: TelemetrySection
+    model: ModelSection,
+    link: dict[str, str],
+    telemetry: TelemetrySection,
+    index: dict[str, Any] | None,
 ) -> serve.Application:
     device = _device(model)
     placement = plan_placement(model, device)
@@ -120,6 +142,7 @@ def _engine(
             placement.executor,
             link,
             telemetry.tracing_arguments(),
+            index,
         )
     )
 

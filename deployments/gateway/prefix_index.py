@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 
 # Caches change slowly: what was right some seconds ago is a better hint than none.
 _STALE_FOR_S = 10.0
+_POLL_S = 0.02
 
 
 class PrefixIndex:
@@ -71,6 +72,24 @@ class PrefixIndex:
         usable = usable_tokens(self._groups, hashes, view.table, view.live_mask)
         # The last token is always computed.
         return _by_replica(view, np.minimum(usable, max(len(tokens) - 1, 0)))
+
+    async def wait_current(self) -> None:
+        """Wait until the index can be asked, if the model has one."""
+        while self._mirror is not None and self._mirror.view is None:
+            await asyncio.sleep(_POLL_S)
+
+    def status(self) -> dict[str, Any]:
+        """What `coterie status` shows of it."""
+        mirror = self._mirror
+        if mirror is None:
+            return {"state": "empty"}
+        return {
+            "state": mirror.state,
+            "num_blocks": mirror.num_blocks,
+            "num_bytes": mirror.num_bytes,
+            "num_holders": len(mirror.live_holders()),
+            "lag_s": round(mirror.lag_s, 3),
+        }
 
     async def close(self) -> None:
         """Stop following."""

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -17,10 +17,12 @@ from deployments.gateway import replica_feed
 from deployments.gateway.admission_gate import AdmissionGate
 from deployments.gateway.cluster_service import ClusterService
 from deployments.gateway.doors import Doors
+from deployments.gateway.prefix_index import PrefixIndex
 from deployments.gateway.served_model import ServedModel
 from deployments.gateway.telemetry.gateway_telemetry import GatewayTelemetry
 from deployments.gateway.tokenizer import Tokenizer
 from deployments.models.resolve import resolve_model
+from deployments.prefix_store import PrefixStore
 from deployments.replica_logging import ServeLog
 from deployments.settings import GatewaySection, ModelSection
 from infra.telemetry.settings import TelemetrySection
@@ -46,20 +48,30 @@ class Gateway:
         sections: dict[str, Any],
         link: dict[str, str],
         engines: dict[str, DeploymentHandle[Any]],
+        index: dict[str, Any] | None = None,
     ) -> None:
         ServeLog()
         section = GatewaySection.model_validate(sections["gateway"])
         models = [ModelSection.model_validate(m) for m in sections["models"]]
         router = RouterSection.model_validate(sections["router"])
         self._gate = _gate(sections, router.replica_wait_s, section.num_replicas)
+        self._store = PrefixStore.from_arguments(index)
+        self._indexes = {} if self._store is None else _indexes(self._store, models)
         self._served = [
-            ServedModel(m, await asyncio.to_thread(_tokenizer, m, link), link["token"], router)
+            ServedModel(
+                m,
+                await asyncio.to_thread(_tokenizer, m, link),
+                link["token"],
+                router,
+                self._indexes.get(m.name),
+            )
             for m in models
         ]
         for served in self._served:
             served.on_change(partial(_set_places, self._gate, served))
             served.on_report(partial(self._gate.look_again, served.section.name))
-            _follow(served, engines[served.section.name])
+            index_of_model = self._indexes.get(served.section.name)
+            _follow(served, index_of_model, engines[served.section.name])
         tenants = [tenant["name"] for tenant in sections["tenants"]]
         telemetry = TelemetrySection.model_validate(sections["telemetry"])
         app_name = serve.get_replica_context().app_name
@@ -77,14 +89,16 @@ class Gateway:
         await self._doors.open()
 
     async def _wait_links(self) -> None:
-        """A gateway that takes another's place has links before it has clients."""
+        """A gateway that takes another's place has links, and knows what engines have
+        cached, before it has clients."""
         with suppress(TimeoutError):
             async with asyncio.timeout(_LINKS_WITHIN_S):
                 await asyncio.gather(*(served.wait_ready() for served in self._served))
+                await asyncio.gather(*(each.wait_current() for each in self._indexes.values()))
 
     async def status(self) -> dict[str, Any]:
-        """Process id and tasks; ready engine replicas, places taken and waiting
-        requests by model."""
+        """Process id and tasks; ready engine replicas, places taken, waiting requests and
+        the prefix index by model."""
         ready = {s.section.name: s.num_ready_replicas for s in self._served}
         running = {name: self._gate.num_taken(name) for name in ready}
         return {
@@ -92,6 +106,7 @@ class Gateway:
             "num_ready_replicas": ready,
             "num_running": running,
             "num_held": self._num_held(),
+            "prefix_index": {name: each.status() for name, each in self._indexes.items()},
             "num_tasks": len(asyncio.all_tasks()),
         }
 
@@ -112,6 +127,9 @@ class Gateway:
     async def __del__(self) -> None:
         await self._doors.close()
         await asyncio.gather(*(served.close() for served in self._served))
+        await asyncio.gather(*(each.close() for each in self._indexes.values()))
+        if self._store is not None:
+            await self._store.close()
         await self._telemetry.close()
 
 
@@ -133,12 +151,20 @@ def _tokenizer(model: ModelSection, link: dict[str, str]) -> Tokenizer:
     return Tokenizer.load(path, model.chat_template_file)
 
 
-def _follow(served: ServedModel, handle: DeploymentHandle[Any]) -> None:
+def _indexes(store: PrefixStore, models: Sequence[ModelSection]) -> dict[str, PrefixIndex]:
+    return {m.name: PrefixIndex(store, m.model) for m in models if m.task == "generate"}
+
+
+def _follow(
+    served: ServedModel, index: PrefixIndex | None, handle: DeploymentHandle[Any]
+) -> None:
     """Keep the model's replicas up to date, from Serve's pushes."""
     loop = asyncio.get_running_loop()
 
     def on_replicas(replicas: Mapping[str, replica_feed.Metadata]) -> None:
         loop.call_soon_threadsafe(served.set_replicas, replicas)
+        if index is not None:
+            loop.call_soon_threadsafe(index.learn, replicas)
 
     replica_feed.listen(handle.deployment_name, on_replicas)
     # A handle has no router until its first call.
