@@ -24,8 +24,8 @@ from cache.store.link import Command, EpochEndedError, Node, StoreError
 from infra.errors import ConfigError
 
 _ENDED = "EPOCHENDED"
-# Above it, a pipeline's answers take more room than its round trips take time.
-_MAX_PIPELINE = 256
+# Words of the commands of one pipeline: what a server does well within `timeout_s`.
+_MAX_PIPELINE_WORDS = 8192
 
 
 class ServerLink:
@@ -46,8 +46,7 @@ class ServerLink:
     async def call_each(self, commands: Sequence[Command]) -> list[Any]:
         """Run commands, pipelined; a missing function library is loaded once."""
         results: list[Any] = []
-        for start in range(0, len(commands), _MAX_PIPELINE):
-            some = commands[start : start + _MAX_PIPELINE]
+        for some in _pipelines(commands):
             answers = await self._run(some)
             if any(_is_missing_function(answer) for answer in answers):
                 await self._load_library()
@@ -178,6 +177,19 @@ def _as_store_error(error: Exception) -> StoreError:
     # A connection error's text names host and port, and never a password.
     text = str(error) or type(error).__name__
     return EpochEndedError(text) if text.startswith(_ENDED) else StoreError(text)
+
+
+def _pipelines(commands: Sequence[Command]) -> Iterator[list[Command]]:
+    some: list[Command] = []
+    num_words = 0
+    for command in commands:
+        num_words += len(command.parts)
+        if some and num_words > _MAX_PIPELINE_WORDS:
+            yield some
+            some, num_words = [], len(command.parts)
+        some.append(command)
+    if some:
+        yield some
 
 
 def _is_missing_function(answer: Any) -> bool:
