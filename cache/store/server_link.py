@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from ssl import TLSVersion
 from typing import Any
 
 from redis.asyncio import Redis
@@ -76,6 +77,9 @@ class ServerLink:
             run: Any = client.execute_command
             place = {} if isinstance(client, Redis) else {"target_nodes": _target(client, node)}
             next_cursor, keys = await run(*command, **place)
+        if isinstance(next_cursor, dict):
+            # What a clustered client makes of the answers of several nodes.
+            (next_cursor,) = next_cursor.values()
         return str(next_cursor).encode(), keys
 
     async def close(self) -> None:
@@ -198,7 +202,7 @@ def _is_missing_function(answer: Any) -> bool:
 
 def _advice(error: StoreError) -> str:
     cause = error.__cause__
-    if isinstance(cause, AuthenticationError):
+    if isinstance(cause, AuthenticationError) or "username-password" in str(cause):
         return "give cache.username and the right cache.password_file"
     if isinstance(cause, NoPermissionError):
         return f"allow its user, on keys {KEY_PATTERN}: {REQUIRED_COMMANDS}"
@@ -222,6 +226,9 @@ def _options(section: CacheSection, url: str) -> dict[str, Any]:
             "ssl_ca_certs": _text(section.ca_file),
             "ssl_certfile": _text(section.certificate_file),
             "ssl_keyfile": _text(section.key_file),
+            "ssl_cert_reqs": "required",
+            "ssl_check_hostname": True,
+            "ssl_min_version": TLSVersion.TLSv1_2,
         }
     return options
 

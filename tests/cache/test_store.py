@@ -231,7 +231,7 @@ async def test_functions_are_loaded_again_where_they_are_gone(bench: Bench) -> N
     assert await bench.masks() == [1] * len(CHAIN)
 
 
-async def test_entries_have_a_time_to_live_where_it_is_set(bench: Bench, server: Server) -> None:
+async def test_entries_live_as_long_as_it_is_set(bench: Bench, server: Server) -> None:
     epoch = await bench.store.begin_epoch(A)
     await bench.store_blocks(epoch, CHAIN[:2])
     assert [bench.client.ttl(key) for key in bench.entry_keys()] == [-1, -1]

@@ -200,7 +200,7 @@ def test_joined_changes_have_the_effect_of_one_after_the_other(
     expected = set(before)
     for stored, removed in changes:
         expected = (expected | stored) - removed
-    net = joined([Change(k, hashes_of(s - r), hashes_of(r)) for k, (s, r) in enumerate(changes)])
+    net = joined([Change(0, hashes_of(s - r), hashes_of(r)) for s, r in changes])
     stored, removed = set(net.stored.tolist()), set(net.removed.tolist())
     assert not stored & removed
     assert (before | stored) - removed == expected
