@@ -20,7 +20,7 @@ have, and it fills again.
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -30,7 +30,8 @@ from numpy.typing import NDArray
 from cache.mirror_view import MirrorView, MissedEntriesError
 from cache.store.index_store import IndexStore, StoreState
 from cache.store.link import StoreError
-from cache.types import EpochBit, Hashes, Holder
+from cache.types import BlockGroup, EpochBit, Hashes, Holder
+from cache.usable_prefix import usable_tokens
 from infra.tasks import end_all
 
 log = logging.getLogger(__name__)
@@ -68,9 +69,15 @@ class MirrorCounts:
 class Mirror:
     """Follows one namespace. Belongs to one event loop; `lookup` does no I/O."""
 
-    def __init__(self, store: IndexStore, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        store: IndexStore,
+        groups: Sequence[BlockGroup],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.counts = MirrorCounts()
         self._store = store
+        self._groups = tuple(groups)
         self._clock = clock
         self._view: MirrorView | None = None
         self._read_from: StoreState | None = None
@@ -104,15 +111,17 @@ class Mirror:
         """Whom the live bits stand for; some may be replicas that are gone."""
         return {} if self._view is None else self._view.holders()
 
-    def lookup(self, hashes: Hashes) -> NDArray[np.int32]:
-        """For each live bit, how many of the chain's leading blocks it has.
+    def lookup(self, hashes: Sequence[Hashes]) -> NDArray[np.int64]:
+        """For each live bit, how many of a prompt's tokens its holder has cached and can
+        use.
 
-        Shape: [64 * num_words]; 0 for other bits, and empty without an index.
+        `hashes` has for each group those of the prompt's full blocks. Shape:
+        [64 * num_words]; 0 for other bits, and empty without an index.
         """
         view = self._view
         if view is None:
-            return np.zeros(0, np.int32)
-        return view.table.leading_blocks(hashes, view.live_mask)
+            return np.zeros(0, np.int64)
+        return usable_tokens(self._groups, hashes, view.table, view.live_mask)
 
     @property
     def num_blocks(self) -> int:
@@ -156,17 +165,20 @@ class Mirror:
         while True:
             try:
                 await self.step(wait_s=POLL_S)
-                retry_s = _FIRST_RETRY_S
+                if self._state == "current":
+                    retry_s = _FIRST_RETRY_S
+                if not self._is_load_due:
+                    continue
             except StoreError as error:
                 level = logging.WARNING if retry_s == _FIRST_RETRY_S else logging.DEBUG
                 log.log(level, "the prefix index does not follow the store: %s", error)
-                await asyncio.sleep(retry_s)
-                retry_s = min(2 * retry_s, _LAST_RETRY_S)
             except Exception:
                 # The gateway serves on without an index that is current.
                 log.exception("the prefix index reads the store anew")
                 self._is_load_due = True
-                await asyncio.sleep(_LAST_RETRY_S)
+                retry_s = _LAST_RETRY_S
+            await asyncio.sleep(retry_s)
+            retry_s = min(2 * retry_s, _LAST_RETRY_S)
 
     async def step(self, wait_s: float) -> None:
         """Do what is due: a snapshot, a poll, the next entries of the stream, for the
@@ -230,6 +242,13 @@ class Mirror:
     async def _read_stream(self, wait_s: float) -> None:
         view = self._view
         assert view is not None
+        assert self._read_from is not None
+        if not self._read_from.incarnation:
+            # No epoch has begun, and what may be in the stream is of a lost registry.
+            await asyncio.sleep(wait_s)
+            self._caught_up_at = self._clock()
+            self._enter("current")
+            return
         is_behind = view.index < self._last_index
         entries = await self._store.entries_after(view.index, 0.001 if is_behind else wait_s)
         if is_behind and not entries:

@@ -1,5 +1,6 @@
 """This room's section of the configuration: the index of cached prefixes."""
 
+import re
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
@@ -25,10 +26,12 @@ def _server_url(url: str) -> str:
         raise ValueError("no URL; write redis://HOST:PORT, rediss:// or unix://") from None
     if parts.scheme not in _SCHEMES:
         raise ValueError("must begin with redis://, rediss:// (TLS) or unix://")
-    if has_secret or "password" in parts.query or "username" in parts.query:
+    if has_secret or "password" in parts.query:
         raise ValueError(
             "holds a user or a password; put them into username and password_file instead"
         )
+    if not re.fullmatch(r"(db=\d+)?", parts.query) or parts.fragment:
+        raise ValueError("has options; the keys beside it are for those")
     if not (parts.path if parts.scheme == "unix" else parts.hostname):
         raise ValueError("names no server; write redis://HOST:PORT or unix:///PATH")
     return url
@@ -42,8 +45,8 @@ class CacheSection(Section):
     their prefix."""
 
     url: Annotated[str, AfterValidator(_server_url)] | None = None
-    """The server: `redis://HOST:PORT`, `rediss://` for TLS, `unix:///PATH`; a path of
-    `/1` names database 1. Valkey, or Redis 7 and later, alone or clustered. Default: one
+    """The server: `redis://HOST:PORT`, `rediss://` for TLS, `unix:///PATH`; `?db=1` at
+    the end names a database. Valkey, or Redis 7 and later, alone or clustered. Default: one
     that `coterie up` starts for a local cluster."""
 
     username: str | None = None
@@ -53,7 +56,7 @@ class CacheSection(Section):
     """File whose first line is the password. It must be there on each node."""
 
     ca_file: FilePath | None = None
-    """Authorities of the server's certificate (PEM). Default: the system's."""
+    """Authorities of the server's certificate (PEM), beside the system's."""
 
     certificate_file: FilePath | None = None
     """Certificate that the server asks of its clients (PEM)."""

@@ -8,8 +8,9 @@ Worked example: epoch 1763700000000007 has bit 3. `mark` of two hashes writes
 """
 
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, pairwise, repeat
 from typing import Any
 
 import numpy as np
@@ -159,16 +160,13 @@ class IndexStore:
         [num_found, num_words].
         """
         found: list[bytes] = []
-        start = 0
-        while start < len(hashes):
-            step = _READ_CHUNKS[min(start.bit_length() // 2, len(_READ_CHUNKS) - 1)]
-            chunk = self._keys.pack(hashes[start : start + step])
+        for start, end in _read_chunks(len(hashes)):
+            chunk = self._keys.pack(hashes[start:end])
             (values,) = await self._link.call_each([Command(chunk[0], ("MGET", *chunk))])
             held = next((i for i, value in enumerate(values) if not value), len(values))
             found += values[:held]
             if held < len(values):
                 break
-            start += step
         return as_masks(found)
 
     async def snapshot(self) -> AsyncIterator[tuple[Hashes, Masks]]:
@@ -249,6 +247,15 @@ def by_slot(keys: Sequence[bytes], is_clustered: bool) -> list[list[int]]:
     ]
 
 
+def _read_chunks(num_hashes: int) -> Iterator[tuple[int, int]]:
+    start = 0
+    for size in chain(_READ_CHUNKS, repeat(_READ_CHUNKS[-1])):
+        if start >= num_hashes:
+            return
+        yield start, min(start + size, num_hashes)
+        start += size
+
+
 def _by_shard(change: Change) -> list[_Part]:
     """The change in parts that one call each can write, in the order of shards."""
     hashes = np.concatenate([change.stored, change.removed])
@@ -257,9 +264,9 @@ def _by_shard(change: Change) -> list[_Part]:
     order = np.lexsort((~is_stored, shards_of(hashes)))
     hashes, is_stored = hashes[order], is_stored[order]
     shards = shards_of(hashes)
-    starts = np.flatnonzero(np.diff(shards, prepend=-1))
+    bounds = [*np.flatnonzero(np.diff(shards, prepend=-1)), len(hashes)]
     parts = []
-    for start, end in zip(starts, [*starts[1:], len(hashes)], strict=True):
+    for start, end in pairwise(bounds):
         for first in range(start, end, _MAX_KEYS):
             part = slice(first, min(first + _MAX_KEYS, end))
             stored = is_stored[part]

@@ -239,7 +239,8 @@ class Publisher:
     async def _wait(self) -> None:
         due_s = self._renewed_at + self._store.section.lease_s * _RENEW_SHARE - self._clock()
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._is_wanted.wait(), max(due_s, 0) + 0.001)
+            async with asyncio.timeout(max(due_s, 0) + 0.001):
+                await self._is_wanted.wait()
 
     def _on_failure(self, error: StoreError, is_first: bool) -> None:
         self.counts.failures += 1

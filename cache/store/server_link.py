@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from ssl import TLSVersion
 from typing import Any
 
 from redis.asyncio import Redis
@@ -24,8 +25,8 @@ from cache.store.link import Command, EpochEndedError, Node, StoreError
 from infra.errors import ConfigError
 
 _ENDED = "EPOCHENDED"
-# Above it, a pipeline's answers take more room than its round trips take time.
-_MAX_PIPELINE = 256
+# Words of the commands of one pipeline: what a server does well within `timeout_s`.
+_MAX_PIPELINE_WORDS = 8192
 
 
 class ServerLink:
@@ -46,8 +47,7 @@ class ServerLink:
     async def call_each(self, commands: Sequence[Command]) -> list[Any]:
         """Run commands, pipelined; a missing function library is loaded once."""
         results: list[Any] = []
-        for start in range(0, len(commands), _MAX_PIPELINE):
-            some = commands[start : start + _MAX_PIPELINE]
+        for some in _pipelines(commands):
             answers = await self._run(some)
             if any(_is_missing_function(answer) for answer in answers):
                 await self._load_library()
@@ -77,6 +77,9 @@ class ServerLink:
             run: Any = client.execute_command
             place = {} if isinstance(client, Redis) else {"target_nodes": _target(client, node)}
             next_cursor, keys = await run(*command, **place)
+        if isinstance(next_cursor, dict):
+            # What a clustered client makes of the answers of several nodes.
+            (next_cursor,) = next_cursor.values()
         return str(next_cursor).encode(), keys
 
     async def close(self) -> None:
@@ -180,13 +183,26 @@ def _as_store_error(error: Exception) -> StoreError:
     return EpochEndedError(text) if text.startswith(_ENDED) else StoreError(text)
 
 
+def _pipelines(commands: Sequence[Command]) -> Iterator[list[Command]]:
+    some: list[Command] = []
+    num_words = 0
+    for command in commands:
+        num_words += len(command.parts)
+        if some and num_words > _MAX_PIPELINE_WORDS:
+            yield some
+            some, num_words = [], len(command.parts)
+        some.append(command)
+    if some:
+        yield some
+
+
 def _is_missing_function(answer: Any) -> bool:
     return isinstance(answer, ResponseError) and "Function not found" in str(answer)
 
 
 def _advice(error: StoreError) -> str:
     cause = error.__cause__
-    if isinstance(cause, AuthenticationError):
+    if isinstance(cause, AuthenticationError) or "username-password" in str(cause):
         return "give cache.username and the right cache.password_file"
     if isinstance(cause, NoPermissionError):
         return f"allow its user, on keys {KEY_PATTERN}: {REQUIRED_COMMANDS}"
@@ -210,6 +226,9 @@ def _options(section: CacheSection, url: str) -> dict[str, Any]:
             "ssl_ca_certs": _text(section.ca_file),
             "ssl_certfile": _text(section.certificate_file),
             "ssl_keyfile": _text(section.key_file),
+            "ssl_cert_reqs": "required",
+            "ssl_check_hostname": True,
+            "ssl_min_version": TLSVersion.TLSv1_2,
         }
     return options
 

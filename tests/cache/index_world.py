@@ -4,6 +4,7 @@ The twin of a holder is a set of the blocks it has; what the mirrors and the sto
 come to say of it must be just that.
 """
 
+import random
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -19,7 +20,8 @@ from cache.store.publisher import Publisher
 from cache.store.scrub import Scrubber
 from cache.types import BlockGroup, Change, Hashes, Holder
 
-NAMESPACE = Namespace.of("app", "model", [BlockGroup("full", 16)])
+GROUPS = [BlockGroup("full", 16)]
+NAMESPACE = Namespace.of("app", "model", GROUPS)
 SHARDS = (0, 0x7D, 0xFF)
 ALPHABET = tuple(shard << 56 | low for shard in SHARDS for low in (1, 2, 0x7B7D00))
 
@@ -72,7 +74,7 @@ class World:
         self.clock = Clock()
         self.link, self.section = link, section
         self.replicas: dict[str, FakeReplica] = {}
-        self.mirrors = [Mirror(self.store(), self.clock) for _ in range(num_mirrors)]
+        self.mirrors = [Mirror(self.store(), GROUPS, self.clock) for _ in range(num_mirrors)]
         self.scrubbers = [Scrubber(link, self.store()) for _ in range(2)]
 
     def store(self) -> IndexStore:
@@ -121,7 +123,8 @@ class World:
 
     async def scrub_all(self) -> None:
         for _ in range(2):
-            await until_idle(self.scrubbers[0].step)
+            for scrubber in self.scrubbers:
+                await until_idle(scrubber.step)
 
     def expected(self) -> dict[str, set[int]]:
         """The slow twin."""
@@ -132,10 +135,11 @@ class World:
         told: dict[str, set[int]] = {
             h.replica_id: set() for h in mirror.live_holders().values()
         }
-        for block in ALPHABET:
-            lengths = mirror.lookup(hashes_of([block]))
+        blocks = [] if mirror.view is None else mirror.view.table.blocks()[0].tolist()
+        for block in {*ALPHABET, *blocks}:
+            tokens = mirror.lookup([hashes_of([block])])
             for bit, holder in mirror.live_holders().items():
-                if lengths[bit]:
+                if tokens[bit]:
                     told[holder.replica_id].add(block)
         return told
 
@@ -163,6 +167,10 @@ async def until_idle(step: Callable[[], Awaitable[bool]]) -> None:
         if not await step():
             return
     raise AssertionError(f"{step} has no end")
+
+
+def some_of(choice: random.Random) -> set[int]:
+    return set(choice.sample(ALPHABET, choice.randrange(4)))
 
 
 def _bits_of(words: list[int]) -> list[int]:
