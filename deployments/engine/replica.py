@@ -14,7 +14,12 @@ import ray
 
 from deployments.engine.environment import engine_environment, join_ray_cluster
 from deployments.engine.link_server import CallRunner, LinkServer
-from deployments.engine.plan import Device, plan_engine_args, plan_thread_environment
+from deployments.engine.plan import (
+    Device,
+    plan_engine_args,
+    plan_kv_events,
+    plan_thread_environment,
+)
 from deployments.engine.scratch import Scratch
 from deployments.replica_logging import ServeLog
 from deployments.settings import ModelSection
@@ -64,6 +69,7 @@ class EngineReplica:
             )
         finally:
             serve_log.restore()
+        self._kv_events = await self._engine.follow_kv_events(self._section.model)
         host = ray.util.get_node_ip_address()
         self._tracing = Tracing.start(
             # The gateway has decided what is sampled.
@@ -90,6 +96,7 @@ class EngineReplica:
         tempfile.tempdir = None  # so that the new TMPDIR counts in this process too
         path = self._timed("model_files", lambda: _model_path(section.model, state_dir))
         args = plan_engine_args(section, device, path, executor)
+        args |= plan_kv_events(section, self._scratch.path)
         engine_class = self._timed("import", _import_engine)
         if device == "cpu":
             # After the import: meant for the engine's processes, not for this one.
@@ -142,6 +149,8 @@ class EngineReplica:
     async def __del__(self) -> None:
         await self._server.drain(self._section.drain_timeout_s)
         await self._server.stop()
+        if self._kv_events is not None:
+            await self._kv_events.stop()
         await asyncio.to_thread(self._engine.shutdown)
         self._scratch.remove()
         if self._tracing is not None:
