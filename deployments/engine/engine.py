@@ -2,11 +2,13 @@
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncGenerator
 from typing import Any
 
 import msgspec
 import psutil
+from vllm.config.kv_events import KVEventsConfig
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.inputs.engine import tokens_input
 from vllm.lora.request import LoRARequest
@@ -14,12 +16,18 @@ from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 
+from cache.types import BlockGroup
 from deployments.engine.embedding import embed
 from deployments.engine.failures import translated
+from deployments.engine.kv_events.batch_stream import EventSource
+from deployments.engine.kv_events.layout import group_layout
+from deployments.engine.kv_events.pump import KvEventPump
 from deployments.engine.load import EngineLoad, LoadLogger
 from deployments.engine.sampling import to_sampling_params
 from deployments.types import Call, Delta, FinishReason, TokenLogprob, TokenLogprobs
 from infra.errors import CoterieError, EngineError, NoReplicaError
+
+log = logging.getLogger(__name__)
 
 # "repetition" is the engine's own stop; "error" is none, see `_finish_reason_of`.
 _FINISH: dict[str, FinishReason] = {
@@ -37,6 +45,10 @@ class EngineInfo(msgspec.Struct, frozen=True):
     vocab_size: int
     num_kv_blocks: int
     block_size: int
+    groups: tuple[BlockGroup, ...] = ()
+    """By which prefixes are looked up; empty where nobody is told what is cached."""
+    dp_ranks: tuple[int, ...] = ()
+    """Those whose caches are told of."""
 
 
 class Engine:
@@ -67,10 +79,36 @@ class Engine:
         Raises what vLLM raises for arguments it refuses.
         """
         load = EngineLoad()
+        if "kv_events_config" in engine_args:
+            config = KVEventsConfig(**engine_args["kv_events_config"])
+            engine_args = engine_args | {"kv_events_config": config}
         llm = AsyncLLM.from_engine_args(
             AsyncEngineArgs(**engine_args), stat_loggers=[lambda *_: LoadLogger(load)]
         )
         return cls(llm, adapters, load)
+
+    async def follow_kv_events(self, model: str) -> KvEventPump | None:
+        """A pump that has begun, with `info` saying of what; None where there is none.
+
+        `model` is the model reference that the hashes of its blocks start from.
+        """
+        sources = {
+            dp_rank: EventSource(config.endpoint, config.replay_endpoint)
+            for dp_rank, config in sorted(self._llm.get_kv_event_sources().items())
+            if config.endpoint.startswith("ipc:") and config.replay_endpoint
+        }
+        if not sources:
+            return None
+        core = self._llm.engine_core
+        metadata = await core.call_utility_async("get_kv_cache_group_metadata")
+        layout = group_layout(metadata)
+        if not layout.groups:
+            log.warning("prefixes of %s cannot be looked up: its cache is %s", model, metadata)
+            return None
+        self.info = msgspec.structs.replace(
+            self.info, groups=layout.groups, dp_ranks=tuple(sources)
+        )
+        return await KvEventPump.start(model, layout, sources)
 
     async def run(self, call: Call) -> AsyncGenerator[tuple[Delta, bool], None]:
         """Deltas of the call, each with whether it is the call's last.

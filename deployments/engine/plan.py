@@ -17,8 +17,10 @@ of its own and only activations cross the network.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
+from deployments.engine.kv_events.types import MAX_QUEUED_BATCHES
 from deployments.settings import ModelSection
 from infra.errors import ConfigError
 
@@ -26,6 +28,7 @@ Device = Literal["cpu", "cuda"]
 CPU_KV_CACHE_BYTES = 1024**3
 STAGE_WORKER = "deployments.engine.stage_worker.StageWorker"
 CORE_EXECUTOR = "deployments.engine.core_executor.CoreExecutor"
+KV_EVENT_BATCHES_KEPT = 4096
 _EMBEDDING_ARGS = {"runner": "pooling", "convert": "embed"}
 
 
@@ -94,6 +97,33 @@ def plan_engine_args(
         if section.pipeline_parallel_size > 1:
             args["worker_cls"] = STAGE_WORKER
     return {k: v for k, v in args.items() if v is not None} | section.engine_args
+
+
+def plan_kv_events(section: ModelSection, folder: Path) -> dict[str, Any]:
+    """What makes vLLM tell, at sockets in the folder, which prefixes it has cached.
+
+    Empty where it caches none, where `engine_args` say who else is told, and where the
+    engine cores may be on other nodes. Other ranks than the first have sockets of their
+    own, whose names vLLM makes of these, but only if there is `inproc` in them.
+    """
+    args = section.engine_args
+    if (
+        section.task != "generate"
+        or not section.enable_prefix_caching
+        or "kv_events_config" in args
+        or args.get("data_parallel_backend") == "ray"
+    ):
+        return {}
+    return {
+        "kv_events_config": {
+            "enable_kv_cache_events": True,
+            "publisher": "zmq",
+            "endpoint": f"ipc://{folder}/inproc-kv-events",
+            "replay_endpoint": f"ipc://{folder}/inproc-kv-replay",
+            "buffer_steps": KV_EVENT_BATCHES_KEPT,
+            "hwm": MAX_QUEUED_BATCHES,
+        }
+    }
 
 
 def plan_thread_environment(section: ModelSection, cores: Sequence[int]) -> Mapping[str, str]:

@@ -11,12 +11,20 @@ from typing import Any
 import msgspec
 import psutil
 import ray
+from ray import serve
 
 from deployments.engine.environment import engine_environment, join_ray_cluster
+from deployments.engine.index_feed import IndexFeed
 from deployments.engine.link_server import CallRunner, LinkServer
 from deployments.engine.load_book import EngineStats
-from deployments.engine.plan import Device, plan_engine_args, plan_thread_environment
+from deployments.engine.plan import (
+    Device,
+    plan_engine_args,
+    plan_kv_events,
+    plan_thread_environment,
+)
 from deployments.engine.scratch import Scratch
+from deployments.prefix_store import PrefixStore
 from deployments.replica_logging import ServeLog
 from deployments.settings import ModelSection
 from infra.errors import EngineError
@@ -52,6 +60,7 @@ class EngineReplica:
         executor: str,
         link: dict[str, str],
         tracing: dict[str, Any],
+        index: dict[str, Any] | None = None,
     ) -> None:
         serve_log = ServeLog()
         self._section = ModelSection.model_validate(section)
@@ -65,6 +74,9 @@ class EngineReplica:
             )
         finally:
             serve_log.restore()
+        self._kv_events = await self._engine.follow_kv_events(self._section.model)
+        self._store = PrefixStore.from_arguments(index)
+        self._feed = self._start_feed()
         host = ray.util.get_node_ip_address()
         self._tracing = Tracing.start(
             # The gateway has decided what is sampled.
@@ -75,6 +87,15 @@ class EngineReplica:
         self._address = f"{host}:{await self._server.start(host)}"
         self._startup_s["total"] = time.monotonic() - started
         log.info("engine of %s ready: %s", self._section.name, self._startup_s)
+
+    def _start_feed(self) -> IndexFeed | None:
+        if self._kv_events is None or self._store is None:
+            return None
+        index = self._store.of_model(self._section.model, self._engine.info.groups)
+        replica_id = serve.get_replica_context().replica_id.unique_id
+        feed = IndexFeed(index, replica_id, self._kv_events)
+        feed.start()
+        return feed
 
     def _traced_engine(self, host: str) -> CallRunner:
         if self._tracing is None:
@@ -96,6 +117,7 @@ class EngineReplica:
         tempfile.tempdir = None  # so that the new TMPDIR counts in this process too
         path = self._timed("model_files", lambda: _model_path(section.model, state_dir))
         args = plan_engine_args(section, device, path, executor)
+        args |= plan_kv_events(section, self._scratch.path)
         engine_class = self._timed("import", _import_engine)
         if device == "cpu":
             # After the import: meant for the engine's processes, not for this one.
@@ -148,6 +170,12 @@ class EngineReplica:
     async def __del__(self) -> None:
         await self._server.drain(self._section.drain_timeout_s)
         await self._server.stop()
+        if self._feed is not None:
+            await self._feed.close()
+        if self._store is not None:
+            await self._store.close()
+        if self._kv_events is not None:
+            await self._kv_events.stop()
         await asyncio.to_thread(self._engine.shutdown)
         self._scratch.remove()
         if self._tracing is not None:

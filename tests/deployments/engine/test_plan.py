@@ -1,5 +1,8 @@
 """What Ray and vLLM are asked for, by configuration."""
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 from pydantic import ValidationError
 
@@ -8,6 +11,7 @@ from deployments.engine.plan import (
     STAGE_WORKER,
     plan_cores,
     plan_engine_args,
+    plan_kv_events,
     plan_placement,
     plan_thread_environment,
 )
@@ -105,3 +109,25 @@ def test_an_embedding_model_gets_vllms_pooling_runner() -> None:
     given = section(task="embed", enable_prefix_caching=False)
     assert plan_engine_args(given, "cpu", "/models/m", "mp")["enable_prefix_caching"] is False
     assert "runner" not in plan_engine_args(section(), "cpu", "/models/m", "mp")
+
+
+def test_what_an_engine_caches_is_told_at_its_own_folders_sockets_alone() -> None:
+    config = plan_kv_events(section(), Path("/scratch"))["kv_events_config"]
+    assert config["enable_kv_cache_events"] is True
+    endpoints = (config["endpoint"], config["replay_endpoint"])
+    assert all(e.startswith("ipc:///scratch/") and "inproc" in e for e in endpoints)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"task": "embed"},
+        {"enable_prefix_caching": False},
+        {"engine_args": {"kv_events_config": {"publisher": "null"}}},
+        {"engine_args": {"data_parallel_backend": "ray"}},
+    ],
+)
+def test_nothing_is_told_where_nothing_is_cached_or_others_listen(
+    changed: dict[str, Any],
+) -> None:
+    assert plan_kv_events(section(**changed), Path("/scratch")) == {}
