@@ -26,9 +26,10 @@ def room_left_tokens(candidate: Candidate, request: RoutedRequest) -> int | None
     has is taken to be in use by others already, so that what is said to be impossible is.
     None where the room is not known.
     """
-    if candidate.kv is None:
+    kv, prefix = candidate.kv, candidate.prefix
+    if kv is None:
         return None
-    new_tokens = max(0, request.num_prompt_tokens - candidate.prefix.longest_tokens)
+    cached_tokens = max(prefix.device_tokens, prefix.host_tokens)
+    new_tokens = max(0, request.num_prompt_tokens - cached_tokens)
     waiting_tokens = candidate.load.queued_prefill_tokens
-    needed_tokens = new_tokens + request.num_expected_tokens
-    return candidate.kv.free_tokens - waiting_tokens - needed_tokens
+    return kv.free_tokens - waiting_tokens - new_tokens - request.num_expected_tokens

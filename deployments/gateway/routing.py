@@ -65,13 +65,13 @@ class Routing:
         self._ledger.forget_report(replica_id)
 
     def has_room(self, call: Call) -> bool:
-        """Some replica's KV cache can hold the call at this moment, or may; see
-        `Ledger.has_room`. Its prefix is looked up only where that decides."""
+        """Some replica's KV cache can hold the call at this moment, or may, as where it is
+        not known how much of the prompt is cached there; see `Ledger.has_room`."""
         request, now_s = self._request(call, {}), self._clock()
         if self._ledger.has_room(request, {}, now_s):
             return True
-        prefixes = self._prefixes_of(call)
-        return prefixes is not None and self._ledger.has_room(request, prefixes, now_s)
+        prefixes = self._look_up(call)
+        return prefixes is None or self._ledger.has_room(request, prefixes, now_s)
 
     @contextmanager
     def reserve(self, call: Call) -> Iterator[RoutedCall]:
@@ -97,6 +97,9 @@ class Routing:
         """None where the index is away; nothing is looked up for who does not ask it."""
         if self._section.policy not in FALLBACKS:
             return {}
+        return self._look_up(call)
+
+    def _look_up(self, call: Call) -> Prefixes | None:
         return self._prefixes.usable_prefixes(call.token_ids, call.adapter, call.cache_salt)
 
     def _request(self, call: Call, prefixes: Prefixes | None) -> RoutedRequest:

@@ -241,6 +241,10 @@ async def test_room_is_what_the_replicas_report_and_a_known_prefix_takes_none() 
         knowing = await fleet.gateway("cost", FixedPrefixes({"e1": 96}))
         await asyncio.sleep(0.1)
         assert not knowing.routing.has_room(call)
+        # It may be cached: without an index nobody is held.
+        unknowing = await fleet.gateway("cost")
+        await asyncio.sleep(0.1)
+        assert unknowing.routing.has_room(call)
         assert knowing.routing.has_room(Call("s-00000000", PROMPT, Sampling(max_tokens=40)))
         await fleet.finish(*runs)
 
