@@ -14,7 +14,7 @@
 
 Worked example: a prompt of 2,000 tokens; a has 1,600 of them cached, 900 tokens of other
 prompts to compute and 4 sequences in decode, b is idle and has nothing. a costs
-400 + 900 + 4 * 64 = 1,556, b 2,000: a is chosen. With 900 tokens more before it, b is.
+400 + 900 + 4 * 32 = 1,428, b 2,000: a is chosen. With 900 tokens more before it, b is.
 
 The sum of prefill left and decode load is the cost of NVIDIA Dynamo's KV router; to weigh
 a cached prefix against the load that it attracts is what Preble calls exploiting and

@@ -141,7 +141,7 @@ def test_a_prefix_in_host_memory_is_worth_less_than_one_on_the_device() -> None:
 def test_the_worked_example_of_the_cost() -> None:
     asked = request(2000)
     a = candidate(A, prefix=1600, queue=900, running=4)
-    assert terms_of(a, asked, WEIGHTS).cost == 1556
+    assert terms_of(a, asked, WEIGHTS).cost == 1428
     assert picked([a, candidate(B)], asked=asked).replica_id == A
     busier = candidate(A, prefix=1600, queue=1800, running=4)
     assert picked([busier, candidate(B)], asked=asked).replica_id == B
