@@ -157,13 +157,18 @@ def test_a_filling_cache_costs_more_from_the_watermark_on() -> None:
     assert pressure(100) > pressure(200)
 
 
-def test_prompts_that_wait_take_room_and_a_cached_prefix_takes_none() -> None:
+def test_a_cached_prefix_takes_no_room() -> None:
     asked = request(100, num_expected_tokens=50)
-    roomy = candidate(kv=KvRoom(200, 1000))
-    assert room_left_tokens(roomy, asked) == 50
-    assert room_left_tokens(candidate(queue=60, kv=KvRoom(200, 1000)), asked) == -10
+    assert room_left_tokens(candidate(kv=KvRoom(200, 1000)), asked) == 50
     assert room_left_tokens(candidate(prefix=90, kv=KvRoom(200, 1000)), asked) == 140
     assert room_left_tokens(candidate(), asked) is None
+
+
+def test_a_prompt_that_is_being_computed_takes_its_room_once() -> None:
+    asked = request(100)
+    for num_computed in (0, 300, 600):
+        kv, load = KvRoom(1000 - num_computed, 1000), Load(600, 1, 600)
+        assert room_left_tokens(Candidate(A, load=load, kv=kv), asked) == 300
 
 
 def test_an_adapter_that_is_loaded_and_the_session_s_last_replica_are_preferred() -> None:
