@@ -227,7 +227,7 @@ class ClusterService:
             num_prompt_tokens=sum(len(call.token_ids) for call in calls),
             num_outputs=min(num_outputs, MAX_AT_A_TIME) if is_divisible else num_outputs,
             is_divisible=is_divisible,
-            has_room=None if is_divisible else partial(served.routing.has_room, calls[0]),
+            has_room=None if is_divisible else lambda: served.routing.has_room(calls[0]),
         )
         return partial(self._gate.admitted, demand)
 
