@@ -107,9 +107,9 @@ class Call(msgspec.Struct, frozen=True, omit_defaults=True):
     stream: bool = True
     cache_salt: str | None = None
     """Prefixes are shared only between calls of the same salt."""
+    session: SessionKey | None = None
     trace: dict[str, str] | None = None
     pooling: Pooling | None = None
-    session: SessionKey | None = None
 
 
 class TokenLogprob(msgspec.Struct, frozen=True, array_like=True):

@@ -53,9 +53,8 @@ class Explanation(msgspec.Struct, frozen=True):
 def rows_of(decision: Decision, weights: CostSection) -> list[Row]:
     """All candidates, the chosen one first, then by cost."""
     is_hashed = decision.applied == "consistent_hash"
-    left_in = [
-        c for c, score in zip(decision.candidates, decision.scores, strict=True) if score
-    ]
+    scored = zip(decision.candidates, decision.scores, strict=True)
+    left_in = [candidate for candidate, score in scored if score is not None]
     found = affinities(left_in, decision.request) if is_hashed else [0.0] * len(left_in)
     id_to_affinity = {c.replica_id: a for c, a in zip(left_in, found, strict=True)}
     rows = [

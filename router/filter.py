@@ -22,13 +22,15 @@ def has_room(candidate: Candidate, request: RoutedRequest) -> bool:
 def room_left_tokens(candidate: Candidate, request: RoutedRequest) -> int | None:
     """Free tokens of the KV cache once it holds the request; below 0 where it cannot.
 
-    Prompts that still wait are counted as if they were in it. A prefix that the replica
-    has is taken to be in use by others already, so that what is said to be impossible is.
-    None where the room is not known.
+    What open requests attend to and is not in the cache yet, being queued, takes room too.
+    A prefix that the replica has is taken to be in use by others already, so that what is
+    said to be impossible is. None where the room is not known.
     """
-    if candidate.kv is None:
+    kv, prefix = candidate.kv, candidate.prefix
+    if kv is None:
         return None
-    new_tokens = max(0, request.num_prompt_tokens - candidate.prefix.longest_tokens)
-    waiting_tokens = candidate.load.queued_prefill_tokens
-    needed_tokens = new_tokens + request.num_expected_tokens
-    return candidate.kv.free_tokens - waiting_tokens - needed_tokens
+    cached_tokens = max(prefix.device_tokens, prefix.host_tokens)
+    new_tokens = max(0, request.num_prompt_tokens - cached_tokens)
+    load, used_tokens = candidate.load, kv.total_tokens - kv.free_tokens
+    waiting_tokens = min(load.queued_prefill_tokens, max(0, load.context_tokens - used_tokens))
+    return kv.free_tokens - waiting_tokens - new_tokens - request.num_expected_tokens

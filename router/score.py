@@ -14,7 +14,7 @@
 
 Worked example: a prompt of 2,000 tokens; a has 1,600 of them cached, 900 tokens of other
 prompts to compute and 4 sequences in decode, b is idle and has nothing. a costs
-400 + 900 + 4 * 64 = 1,556, b 2,000: a is chosen. With 900 tokens more before it, b is.
+400 + 900 + 4 * 32 = 1,428, b 2,000: a is chosen. With 900 tokens more before it, b is.
 
 The sum of prefill left and decode load is the cost of NVIDIA Dynamo's KV router; to weigh
 a cached prefix against the load that it attracts is what Preble calls exploiting and
@@ -55,15 +55,16 @@ def terms_of(
 ) -> Terms:
     """What the request would cost at this candidate, term by term."""
     prefix, load = candidate.prefix, candidate.load
-    num_prompt = request.num_prompt_tokens
-    # Its order is that of the fields: by name it would take twice as long.
+    host_tokens = max(0, prefix.host_tokens - prefix.device_tokens)
+    new_tokens = request.num_prompt_tokens - prefix.device_tokens - host_tokens
+    # In the order of the fields: by name it takes twice as long, for each candidate.
     return Terms(
-        max(0, num_prompt - prefix.longest_tokens),
-        weights.host_weight * max(0, prefix.host_tokens - prefix.device_tokens),
+        max(0, new_tokens),
+        weights.host_weight * host_tokens,
         weights.queue_weight * load.queued_prefill_tokens,
         weights.sequence_tokens * load.num_sequences,
         weights.context_weight * load.context_tokens,
-        kv_pressure(candidate, request, weights) if candidate.kv is not None else 0.0,
+        0.0 if candidate.kv is None else kv_pressure(candidate, request, weights),
         0.0 if candidate.has_adapter else weights.adapter_tokens,
         -weights.session_tokens if candidate.is_last_of_session else 0.0,
         affinity,
@@ -87,9 +88,8 @@ def prefill_tokens(candidate: Candidate, request: RoutedRequest, weights: CostSe
 
 def kv_pressure(candidate: Candidate, request: RoutedRequest, weights: CostSection) -> float:
     """See the module; 0 where the room is not known. Beyond a full cache it grows on."""
-    left_tokens = room_left_tokens(candidate, request)
-    if left_tokens is None or candidate.kv is None or not candidate.kv.total_tokens:
+    kv, left_tokens = candidate.kv, room_left_tokens(candidate, request)
+    if kv is None or left_tokens is None or not kv.total_tokens:
         return 0.0
-    used = 1 - left_tokens / candidate.kv.total_tokens
-    over = max(0.0, used - weights.kv_watermark) / (1 - weights.kv_watermark)
-    return weights.kv_pressure_tokens * over
+    over = 1 - left_tokens / kv.total_tokens - weights.kv_watermark
+    return weights.kv_pressure_tokens * over / (1 - weights.kv_watermark) if over > 0 else 0.0

@@ -18,11 +18,11 @@ class CostSection(Section):
     queue_weight: Weight = 1.0
     """Of each prompt token of other requests that the replica has yet to compute."""
 
-    sequence_tokens: Tokens = 64.0
-    """Of each sequence that the replica decodes: it takes part of every step of the
-    request, about one prompt token's time in each."""
+    sequence_tokens: Tokens = 32.0
+    """Of each sequence that the replica decodes: it takes part of the request's steps,
+    about one prompt token's time in each."""
 
-    context_weight: Weight = 0.02
+    context_weight: Weight = 0.01
     """Of each token that those sequences attend to."""
 
     host_weight: Annotated[float, Field(ge=0, le=1)] = 0.2

@@ -64,7 +64,8 @@ class AdmissionGate:
 
     def look_again(self, model: str) -> None:
         """Replicas of the model have told their load, and may have more room."""
-        self._wake(self._admission.look_again(model, self._clock()))
+        if self._waiting:
+            self._wake(self._admission.look_again(model, self._clock()))
 
     def check(self, model: str, tenant: TenantId) -> None:
         """Raises CapacityError where the request would surely be turned away."""

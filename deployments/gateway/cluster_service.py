@@ -11,7 +11,6 @@ from typing import TypeVar
 import msgspec
 
 from deployments.gateway.admission_gate import AdmissionGate, Admitting
-from deployments.gateway.call_id import new_call_id
 from deployments.gateway.checks import (
     MAX_TOKEN_IDS,
     Limits,
@@ -76,7 +75,7 @@ class ClusterGeneration:
         """Pieces of the outputs; the first step of the iteration waits for admission."""
         asked_s = time.monotonic()
         # The client's id may come twice; the engine's must not.
-        unique = new_call_id(self._call.request_id)
+        unique = f"{self._call.request_id}-{uuid.uuid4().hex[:8]}"
         call = msgspec.structs.replace(self._call, request_id=unique)
         async with self._admission(self._timeout_s) as admitted:
             self.queue_s = time.monotonic() - asked_s
@@ -228,7 +227,7 @@ class ClusterService:
             num_prompt_tokens=sum(len(call.token_ids) for call in calls),
             num_outputs=min(num_outputs, MAX_AT_A_TIME) if is_divisible else num_outputs,
             is_divisible=is_divisible,
-            has_room=None if is_divisible else partial(served.routing.has_room, calls[0]),
+            has_room=None if is_divisible else lambda: served.routing.has_room(calls[0]),
         )
         return partial(self._gate.admitted, demand)
 

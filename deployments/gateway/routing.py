@@ -1,7 +1,7 @@
 """Routing of one model's calls: the router's decisions, and what is known for them."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from random import Random
 
@@ -65,13 +65,13 @@ class Routing:
         self._ledger.forget_report(replica_id)
 
     def has_room(self, call: Call) -> bool:
-        """Some replica's KV cache can hold the call at this moment, or may; see
-        `Ledger.has_room`. Its prefix is looked up only where that decides."""
+        """Some replica's KV cache can hold the call at this moment, or may, as where it is
+        not known how much of the prompt is cached there; see `Ledger.has_room`."""
         request, now_s = self._request(call, {}), self._clock()
         if self._ledger.has_room(request, {}, now_s):
             return True
-        prefixes = self._prefixes_of(call)
-        return prefixes is not None and self._ledger.has_room(request, prefixes, now_s)
+        prefixes = self._look_up(call)
+        return prefixes is None or self._ledger.has_room(request, prefixes, now_s)
 
     @contextmanager
     def reserve(self, call: Call) -> Iterator[RoutedCall]:
@@ -97,7 +97,10 @@ class Routing:
         """None where the index is away; nothing is looked up for who does not ask it."""
         if self._section.policy not in FALLBACKS:
             return {}
-        return self._prefixes.usable_prefixes(call.token_ids, call.adapter, call.cache_salt)
+        return self._look_up(call)
+
+    def _look_up(self, call: Call) -> Prefixes | None:
+        return self._prefixes.usable_prefixes(_prompt_of(call), call.adapter, call.cache_salt)
 
     def _request(self, call: Call, prefixes: Prefixes | None) -> RoutedRequest:
         is_hashed = prefixes is None or self._section.policy == "consistent_hash"
@@ -107,7 +110,7 @@ class Routing:
         if max_tokens is not None:
             expected = min(max_tokens, expected)
         return RoutedRequest(
-            num_prompt_tokens=len(call.token_ids),
+            num_prompt_tokens=len(_prompt_of(call)),
             num_sequences=num_sequences,
             num_expected_tokens=num_sequences * expected,
             adapter=call.adapter,
@@ -117,8 +120,13 @@ class Routing:
 
     def _hash_keys(self, call: Call) -> HashKeys:
         return hash_keys(
-            call.token_ids,
+            _prompt_of(call),
             self._section.hash_prefix_tokens,
             salt=f"{call.adapter or ''}\0{call.cache_salt or ''}",
             session=call.session,
         )
+
+
+def _prompt_of(call: Call) -> Sequence[int]:
+    """All tokens that the engine reads before it makes one."""
+    return call.token_ids

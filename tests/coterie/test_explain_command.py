@@ -69,7 +69,7 @@ def test_each_call_has_its_replica_and_every_candidate_its_terms(file: Path) -> 
         "1,000 prompt tokens: 200 expected to be cached, 192 found",
         "replica cost prefill queue sequences cached running free KV",
         "b chosen 800 800 0 0 200 0 75%",
-        "a 3,228 100 3,000 128 900 2 ?",
+        "a 3,164 100 3,000 64 900 2 ?",
         "c draining 1,000 1,000 0 0 0 0 ?",
     ]
     assert "no output yet" in done.stdout

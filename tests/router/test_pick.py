@@ -141,7 +141,7 @@ def test_a_prefix_in_host_memory_is_worth_less_than_one_on_the_device() -> None:
 def test_the_worked_example_of_the_cost() -> None:
     asked = request(2000)
     a = candidate(A, prefix=1600, queue=900, running=4)
-    assert terms_of(a, asked, WEIGHTS).cost == 1556
+    assert terms_of(a, asked, WEIGHTS).cost == 1428
     assert picked([a, candidate(B)], asked=asked).replica_id == A
     busier = candidate(A, prefix=1600, queue=1800, running=4)
     assert picked([busier, candidate(B)], asked=asked).replica_id == B
@@ -157,13 +157,18 @@ def test_a_filling_cache_costs_more_from_the_watermark_on() -> None:
     assert pressure(100) > pressure(200)
 
 
-def test_prompts_that_wait_take_room_and_a_cached_prefix_takes_none() -> None:
+def test_a_cached_prefix_takes_no_room() -> None:
     asked = request(100, num_expected_tokens=50)
-    roomy = candidate(kv=KvRoom(200, 1000))
-    assert room_left_tokens(roomy, asked) == 50
-    assert room_left_tokens(candidate(queue=60, kv=KvRoom(200, 1000)), asked) == -10
+    assert room_left_tokens(candidate(kv=KvRoom(200, 1000)), asked) == 50
     assert room_left_tokens(candidate(prefix=90, kv=KvRoom(200, 1000)), asked) == 140
     assert room_left_tokens(candidate(), asked) is None
+
+
+def test_a_prompt_that_is_being_computed_takes_its_room_once() -> None:
+    asked = request(100)
+    for num_computed in (0, 300, 600):
+        kv, load = KvRoom(1000 - num_computed, 1000), Load(600, 1, 600)
+        assert room_left_tokens(Candidate(A, load=load, kv=kv), asked) == 300
 
 
 def test_an_adapter_that_is_loaded_and_the_session_s_last_replica_are_preferred() -> None:

@@ -13,7 +13,7 @@ from deployments.gateway.security.http_guard import METRICS_PATH
 from deployments.gateway.service import InferenceService
 from deployments.gateway.telemetry.access_log import AccessLog
 from deployments.gateway.telemetry.billing import Billing
-from deployments.gateway.telemetry.metrics import DecisionLogs, GatewayMetrics, Held
+from deployments.gateway.telemetry.metrics import GatewayMetrics, Held
 from deployments.gateway.telemetry.metrics_page import MetricsPage, peer_folder
 from deployments.gateway.telemetry.observation import Observer
 from deployments.gateway.telemetry.observed_service import (
@@ -21,6 +21,7 @@ from deployments.gateway.telemetry.observed_service import (
     ObservedService,
     nothing_around,
 )
+from deployments.gateway.telemetry.routing_counters import DecisionLogs
 from deployments.settings import GatewaySection
 from deployments.types import Door
 from infra.telemetry.settings import TelemetrySection

@@ -12,8 +12,12 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from deployments.gateway.decision_log import DecisionLog
 from deployments.gateway.telemetry.observation import Observation
+from deployments.gateway.telemetry.routing_counters import (
+    ROUTING_LABELS,
+    DecisionLogs,
+    RoutingCounters,
+)
 from deployments.types import ModelCard
 
 OTHER_TENANTS = "other"
@@ -21,9 +25,6 @@ OPEN = "coterie_open_requests"
 READY = "coterie_ready_engine_replicas"
 HELD = "coterie_held_requests"
 LOST = "coterie_usage_records_lost_total"
-DECISIONS = "coterie_routing_decisions_total"
-EXPECTED = "coterie_expected_cached_prompt_tokens_total"
-MISJUDGED = "coterie_misjudged_cached_prompt_tokens_total"
 
 _SHORT_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5)
 _TTFT_S = (0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2.5, 5, 10, 20, 40, 80)
@@ -32,8 +33,6 @@ _QUEUE_S = (0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60)
 
 Held = Callable[[], Mapping[str, int]]
 """Requests that wait for admission, by model."""
-DecisionLogs = Mapping[str, DecisionLog]
-"""By model."""
 
 
 class TenantLabels:
@@ -167,10 +166,8 @@ class GatewayMetrics:
 
     def add_routing(self, logs: DecisionLogs) -> None:
         """Count routing decisions, and how right their predictions were."""
-        of_model = ("model",)
-        self._described |= {DECISIONS: (*of_model, "policy"), EXPECTED: of_model}
-        self._described[MISJUDGED] = (*of_model, "error")
-        self.registry.register(_Routing(logs))
+        self._described |= ROUTING_LABELS
+        self.registry.register(RoutingCounters(logs))
 
     def add_losses(self, num_lost: Callable[[], int]) -> None:
         """Count the usage records that could not be kept."""
@@ -273,27 +270,3 @@ class _Losses(Collector):
         """See `Collector`."""
         words = "Usage records that the disk did not take in time"
         yield CounterMetricFamily(LOST, words, self._num_lost())
-
-
-class _Routing(Collector):
-    """Reads the counts of each model's decision log."""
-
-    def __init__(self, logs: DecisionLogs) -> None:
-        self._logs = logs
-
-    def collect(self) -> Iterable[Metric]:
-        """See `Collector`."""
-        words = "Calls routed, by the policy that decided"
-        decisions = CounterMetricFamily(DECISIONS, words, labels=("model", "policy"))
-        words = "Prompt tokens that the chosen replicas should have had cached"
-        expected = CounterMetricFamily(EXPECTED, words, labels=("model",))
-        words = "Prompt tokens expected to be cached and not (missed), or the reverse"
-        misjudged = CounterMetricFamily(MISJUDGED, words, labels=("model", "error"))
-        for model, log in self._logs.items():
-            counts = log.counts
-            for policy, num in counts.decisions.items():
-                decisions.add_metric((model, policy), num)
-            expected.add_metric((model,), counts.num_expected_cached_tokens)
-            misjudged.add_metric((model, "missed"), counts.num_missed_tokens)
-            misjudged.add_metric((model, "unexpected"), counts.num_unexpected_tokens)
-        return decisions, expected, misjudged

@@ -1,6 +1,7 @@
 """A model's calls over real links: what is told, decided, noted and explained."""
 
 import asyncio
+import time
 from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 from typing import cast
@@ -14,7 +15,14 @@ from deployments.settings import ModelSection
 from deployments.types import Call, Sampling
 from router.prefix_lookup import NoPrefixIndex, PrefixLookup
 from router.settings import RouterSection
-from router.types import KvRoom, PolicyName, ReplicaId, SessionKey, UsablePrefix
+from router.types import (
+    KvRoom,
+    PolicyName,
+    ReplicaId,
+    RoutedRequest,
+    SessionKey,
+    UsablePrefix,
+)
 from tests.builders.fake_engine import FakeEngine
 
 TOKEN = "secret"
@@ -81,12 +89,35 @@ class Fleet:
             while sum(len(e.open_request_ids) for e in self.engines) < num:
                 await asyncio.sleep(0.005)
 
+    async def until_full(self, model: ServedModel) -> None:
+        """The gateway has been told that no replica has all its room."""
+        ledger = model.routing._ledger
+        async with asyncio.timeout(5):
+            while True:
+                found = ledger.candidates(RoutedRequest(1), {}, time.monotonic())
+                if all(c.kv is not None and c.kv.free_tokens == 150 for c in found):
+                    return
+                await asyncio.sleep(0.005)
+
+    async def until_told(self, model: ServedModel, num: int) -> None:
+        """The gateway knows of so many sequences, over all gateways."""
+        async with asyncio.timeout(5):
+            while num_sequences_at(model) != num:
+                await asyncio.sleep(0.005)
+
     async def finish(self, *runs: "asyncio.Task[int]") -> None:
         """Let the engines step until these are through."""
         while not all(run.done() for run in runs):
             for engine in self.engines:
                 engine.step()
             await asyncio.sleep(0.005)
+
+
+def num_sequences_at(model: ServedModel) -> int:
+    """As the gateway reckons, where reports of all replicas are fresh; else -1."""
+    found = model.routing._ledger.candidates(RoutedRequest(1), {}, time.monotonic())
+    is_fresh = all(c.is_load_fresh for c in found)
+    return sum(c.load.num_sequences for c in found) if is_fresh else -1
 
 
 def start(model: ServedModel, request_id: str, **fields: object) -> "asyncio.Task[int]":
@@ -106,6 +137,7 @@ async def test_a_second_gateway_learns_at_once_what_the_first_has_where() -> Non
         await fleet.until_open(1)
         (busy,) = [n for n, e in enumerate(fleet.engines) if e.open_request_ids]
         second = await fleet.gateway("least_loaded")
+        await fleet.until_told(second, 1)
         runs.append(start(second, "r1"))
         await fleet.until_open(2)
         assert len(fleet.engines[1 - busy].open_request_ids) == 1
@@ -123,8 +155,8 @@ async def test_what_a_gateway_has_begun_since_is_told_to_the_others() -> None:
         for number in range(6):
             runs.append(start((first, second)[number % 2], f"r{number}"))
             await fleet.until_open(number + 1)
-            # Longer than reports take.
-            await asyncio.sleep(0.1)
+            for gateway in (first, second):
+                await fleet.until_told(gateway, number + 1)
         assert [len(e.open_request_ids) for e in fleet.engines] == [3, 3]
         await fleet.finish(*runs)
 
@@ -235,13 +267,19 @@ async def test_room_is_what_the_replicas_report_and_a_known_prefix_takes_none() 
         assert model.routing.has_room(call)
         runs = [start(model, f"r{n}") for n in range(2)]
         await fleet.until_open(2)
-        await asyncio.sleep(0.1)
-        # 150 free, 100 of a prompt that waits, 160 needed.
+        await fleet.until_told(model, 2)
+        await fleet.until_full(model)
+        # 150 free, 160 needed.
         assert not model.routing.has_room(call)
         knowing = await fleet.gateway("cost", FixedPrefixes({"e1": 96}))
-        await asyncio.sleep(0.1)
-        assert not knowing.routing.has_room(call)
-        assert knowing.routing.has_room(Call("s-00000000", PROMPT, Sampling(max_tokens=40)))
+        await fleet.until_full(knowing)
+        assert knowing.routing.has_room(call)
+        long_one = Call("s-00000000", PROMPT, Sampling(max_tokens=150))
+        assert not knowing.routing.has_room(long_one)
+        # It may be cached: without an index nobody is held.
+        unknowing = await fleet.gateway("cost")
+        await fleet.until_full(unknowing)
+        assert unknowing.routing.has_room(call)
         await fleet.finish(*runs)
 
 

@@ -18,7 +18,7 @@ from deployments.gateway.doors import Doors
 from deployments.gateway.served_model import ServedModel
 from deployments.gateway.service import InferenceService
 from deployments.gateway.telemetry.gateway_telemetry import GatewayTelemetry
-from deployments.gateway.telemetry.metrics import DecisionLogs
+from deployments.gateway.telemetry.routing_counters import DecisionLogs
 from deployments.gateway.tokenizer import Tokenizer
 from deployments.local_cluster import free_ports
 from deployments.settings import GatewaySection, ModelSection
