@@ -17,7 +17,7 @@ from vllm.v1.engine.exceptions import EngineDeadError
 from deployments.engine.embedding import embed
 from deployments.engine.failures import translated
 from deployments.engine.load import EngineLoad, LoadLogger
-from deployments.engine.sampling import to_sampling_params
+from deployments.engine.seam import SeamProcessor, params_of, prompt_of
 from deployments.types import Call, Delta, FinishReason, TokenLogprob, TokenLogprobs
 from infra.errors import CoterieError, EngineError, NoReplicaError
 
@@ -70,6 +70,7 @@ class Engine:
         llm = AsyncLLM.from_engine_args(
             AsyncEngineArgs(**engine_args), stat_loggers=[lambda *_: LoadLogger(load)]
         )
+        SeamProcessor.install(llm)
         return cls(llm, adapters, load)
 
     async def run(self, call: Call) -> AsyncGenerator[tuple[Delta, bool], None]:
@@ -89,8 +90,8 @@ class Engine:
                 yield await embed(self._llm, call, **self._options(call)), True
                 return
             async for output in self._llm.generate(
-                tokens_input(call.token_ids, cache_salt=call.cache_salt),
-                to_sampling_params(call.sampling, self._defaults),
+                tokens_input(prompt_of(call), cache_salt=call.cache_salt),
+                params_of(call, self._defaults),
                 call.request_id,
                 **self._options(call),
             ):

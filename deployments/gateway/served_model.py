@@ -43,6 +43,7 @@ class ServedModel:
         self._links: dict[ReplicaId, Link] = {}
         self._set_aside: set[ReplicaId] = set()
         self._leaving: dict[asyncio.Future[None], Link] = {}
+        self.max_resumes = router.max_resumes
         self._replica_wait_s = router.replica_wait_s
         self._ledger = Ledger(router.policy)
         self._on_change: list[Callable[[], None]] = []

@@ -19,6 +19,7 @@ import msgspec
 
 from deployments.gateway.conversation_checks import check_conversation
 from deployments.gateway.embedding import EmbeddingGeneration, check_prompts
+from deployments.gateway.resume import Resume
 from deployments.gateway.service import Prompt
 from deployments.types import (
     CallOptions,
@@ -113,6 +114,7 @@ class FakeGeneration:
         self.num_prompt_tokens = num_prompt
         self.queue_s = 0.0
         self.has_begun = False
+        self.resumes: Sequence[Resume] = ()
         self._service = service
         self._call = call
 
