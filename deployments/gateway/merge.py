@@ -13,7 +13,7 @@ T = TypeVar("T")
 class _End:
     """One stream is over, by this error or well."""
 
-    error: Exception | None
+    error: BaseException | None
 
 
 async def merged(streams: Sequence[AsyncGenerator[T, None]]) -> AsyncGenerator[T, None]:
@@ -46,6 +46,8 @@ async def _pump(stream: AsyncGenerator[T, None], found: asyncio.Queue[T | _End])
         async with aclosing(stream) as items:
             async for item in items:
                 await found.put(item)
-    except Exception as error:  # whoever reads raises it
+    except asyncio.CancelledError:
+        raise
+    except BaseException as error:  # whoever reads raises it
         end = _End(error)
     await found.put(end)
