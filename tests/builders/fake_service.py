@@ -114,7 +114,7 @@ class FakeGeneration:
         self.num_prompt_tokens = num_prompt
         self.queue_s = 0.0
         self.has_begun = False
-        self.resumes: Sequence[Resume] = ()
+        self.resumes = service.resumes
         self._service = service
         self._call = call
 
@@ -157,6 +157,7 @@ class FakeService:
         self.script = list(script)
         self.cards = [model_card()] if cards is None else list(cards)
         self.refusal = refusal
+        self.resumes: Sequence[Resume] = ()
         self.calls: list[RecordedCall] = []
         self.open_ids: list[RequestId] = []
         self.aborted_ids: list[RequestId] = []
