@@ -94,10 +94,23 @@ class Pooling(msgspec.Struct, frozen=True, omit_defaults=True):
     dimensions: int | None = None
 
 
+class Delivered(msgspec.Struct, frozen=True):
+    """What the client has of an output whose engine replica is gone.
+
+    `num_chars` is the length of the text; it may lie behind that of the tokens, as where
+    the last of them is the beginning of a character or of a stop string.
+    """
+
+    token_ids: list[int]  # [num_delivered_tokens]
+    num_chars: int
+
+
 class Call(msgspec.Struct, frozen=True, omit_defaults=True):
     """One request as the engine takes it; `trace` is set where it is traced.
 
     One with `pooling` is answered by a single `Embedding`, and `sampling` is not read.
+    One with `delivered` goes on behind that; it has one output, and the limits of
+    `sampling` count the delivered tokens too.
     """
 
     request_id: str
@@ -110,6 +123,13 @@ class Call(msgspec.Struct, frozen=True, omit_defaults=True):
     session: SessionKey | None = None
     trace: dict[str, str] | None = None
     pooling: Pooling | None = None
+    delivered: Delivered | None = None
+
+    @property
+    def num_prefill_tokens(self) -> int:
+        """Tokens that the engine reads before it makes one."""
+        num_delivered = 0 if self.delivered is None else len(self.delivered.token_ids)
+        return len(self.token_ids) + num_delivered
 
 
 class TokenLogprob(msgspec.Struct, frozen=True, array_like=True):

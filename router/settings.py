@@ -81,6 +81,10 @@ class RouterSection(Section):
     ready, as while replicas are replaced. Before a model's first replica is
     ready, requests fail at once."""
 
+    max_resumes: Annotated[int, Field(ge=0)] = 2
+    """How often a request whose engine replica dies goes on with another one, from
+    where it was. A request that ends one replica after another is likely the cause."""
+
 
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]

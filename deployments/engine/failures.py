@@ -5,7 +5,7 @@
 | `VLLMClientError` and its like | the request is checked | `InvalidArgumentError` |
 | `VLLMNotFoundError` | an adapter's files are gone | `CoterieError`, ours to mend |
 | `GracefulHTTPError` | its own queue is full | `CapacityError` |
-| `EngineDeadError` | the engine core has ended | `EngineError` |
+| `EngineDeadError` | the engine core has ended | `ReplicaLostError` |
 | `EngineGenerateError` | anything else; it carries the cause | as its cause |
 | `ValueError` itself | before any output: the request is checked | `InvalidArgumentError` |
 | whatever else | memory, time-outs, sockets, mistakes in vLLM | `EngineError` |
@@ -14,6 +14,7 @@
 from vllm.exceptions import GracefulHTTPError, VLLMClientError, VLLMNotFoundError
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
+from deployments.replica_lost import ReplicaLostError
 from infra.errors import CapacityError, CoterieError, EngineError, InvalidArgumentError
 
 _MAX_MESSAGE_CHARS = 500
@@ -37,7 +38,9 @@ def translated(error: BaseException, *, has_output: bool = False) -> CoterieErro
         case EngineGenerateError(__cause__=BaseException() as cause):
             return translated(cause, has_output=has_output)
         case EngineDeadError():
-            return EngineError("the engine core died; its replica is being replaced; try again")
+            return ReplicaLostError(
+                "the engine core died; its replica is being replaced; try again"
+            )
         case GracefulHTTPError():
             return CapacityError("the engine's queue is full; try again later")
         case VLLMNotFoundError():

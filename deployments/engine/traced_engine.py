@@ -85,6 +85,8 @@ class TracedEngine:
         }
         if call.adapter is not None:
             found["coterie.adapter"] = call.adapter
+        if call.delivered is not None:
+            found["coterie.resume.delivered_tokens"] = len(call.delivered.token_ids)
         return found
 
 

@@ -3,8 +3,8 @@
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncGenerator, Awaitable, Sequence
-from contextlib import aclosing, nullcontext
+from collections.abc import Awaitable, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import TypeVar
 
@@ -21,6 +21,7 @@ from deployments.gateway.checks import (
     check_token_ids,
     fit_to_context,
 )
+from deployments.gateway.cluster_generation import ClusterGeneration
 from deployments.gateway.conversation_checks import check_conversation
 from deployments.gateway.embedding import (
     MAX_AT_A_TIME,
@@ -37,10 +38,8 @@ from deployments.types import (
     CallOptions,
     ChatMessage,
     Conversation,
-    Delta,
     ModelCard,
     Pooling,
-    RequestId,
     Sampling,
 )
 from infra.errors import DeadlineError, NoReplicaError, UnknownModelError
@@ -48,46 +47,6 @@ from router.model_queue import Demand
 from router.sessions import session_key
 
 T = TypeVar("T")
-
-
-class ClusterGeneration:
-    """One admitted request; see `deployments.gateway.service.Generation`."""
-
-    def __init__(
-        self,
-        name: str,
-        served: ServedModel,
-        call: Call,
-        timeout_s: float,
-        admission: Admitting,
-    ) -> None:
-        self.request_id = RequestId(call.request_id)
-        self.model = name
-        self.num_prompt_tokens = len(call.token_ids)
-        self.queue_s = 0.0
-        self.has_begun = False
-        self._served = served
-        self._call = call
-        self._timeout_s = timeout_s
-        self._admission = admission
-
-    async def deltas(self) -> AsyncGenerator[Delta, None]:
-        """Pieces of the outputs; the first step of the iteration waits for admission."""
-        asked_s = time.monotonic()
-        # The client's id may come twice; the engine's must not.
-        unique = f"{self._call.request_id}-{uuid.uuid4().hex[:8]}"
-        call = msgspec.structs.replace(self._call, request_id=unique)
-        async with self._admission(self._timeout_s) as admitted:
-            self.queue_s = time.monotonic() - asked_s
-            left_s = self._timeout_s - self.queue_s
-            async with aclosing(self._served.run(call, left_s, self._set_begun)) as deltas:
-                async for delta in deltas:
-                    if admitted is not None:
-                        admitted.count_outputs(len(delta.token_ids))
-                    yield delta
-
-    def _set_begun(self, has_begun: bool) -> None:
-        self.has_begun = has_begun
 
 
 class ClusterService:

@@ -9,6 +9,7 @@ from typing import NoReturn
 import msgspec
 
 from deployments.gateway.admission_gate import Admitting
+from deployments.gateway.resume import Resume
 from deployments.gateway.service import Generation
 from deployments.settings import ModelSection
 from deployments.types import Delta, Embedding
@@ -52,6 +53,11 @@ class EmbeddingGeneration:
     def has_begun(self) -> bool:
         """An engine has had one of them."""
         return any(each.has_begun for each in self._generations)
+
+    @property
+    def resumes(self) -> list[Resume]:
+        """Those of all of them."""
+        return [resume for each in self._generations for resume in each.resumes]
 
     async def deltas(self) -> AsyncGenerator[Delta, None]:
         """An `Embedding` for each prompt, its index the prompt's."""

@@ -1,7 +1,7 @@
 """The gateway's end of a link: one per engine replica, for all its calls.
 
 See `deployments.engine.link_server` for the other end. A link that breaks
-fails its open calls with `EngineError`; it is tried again for as long as the
+fails its open calls with `ReplicaLostError`; it is tried again for as long as the
 replica is listed.
 """
 
@@ -12,12 +12,12 @@ from collections.abc import AsyncGenerator, Callable
 from typing import Self
 
 from deployments.peer import PeerConnection
+from deployments.replica_lost import ReplicaLostError
 from deployments.types import Call, Delta
 from deployments.wire import Abort, Entry, Failure, Submit, decode_downlink, delta_of, encode
 from infra.errors import (
     CoterieError,
     DeadlineError,
-    EngineError,
     NoReplicaError,
     classes_by_kind,
 )
@@ -106,7 +106,7 @@ class Link:
         it away. `num_prefill_tokens` of the prompt are expected not to be cached there;
         None is all of them.
 
-        Raises what the engine raised, EngineError where the link breaks,
+        Raises what the engine raised, ReplicaLostError where the link breaks,
         DeadlineError after `timeout_s`.
         """
         if num_prefill_tokens is None:
@@ -215,7 +215,7 @@ class Link:
     def _fail_all(self, why: str) -> None:
         inboxes, self._inboxes = self._inboxes, {}
         for inbox in inboxes.values():
-            inbox.put(EngineError(f"{why}; try again"))
+            inbox.put(ReplicaLostError(f"{why}; try again"))
 
     async def __aenter__(self) -> Self:
         return self

@@ -47,6 +47,7 @@ class ServedModel:
         self._links: dict[ReplicaId, Link] = {}
         self._set_aside: dict[ReplicaId, ReplicaState] = {}
         self._leaving: dict[asyncio.Future[None], Link] = {}
+        self.max_resumes = router.max_resumes
         self._replica_wait_s = router.replica_wait_s
         self.routing = Routing(section.name, router, prefixes or NoPrefixIndex())
         self._on_change: list[Callable[[], None]] = []

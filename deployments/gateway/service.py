@@ -3,6 +3,7 @@
 from collections.abc import AsyncGenerator, Sequence
 from typing import Protocol
 
+from deployments.gateway.resume import Resume
 from deployments.types import (
     CallOptions,
     ChatMessage,
@@ -37,6 +38,11 @@ class Generation(Protocol):
     @property
     def has_begun(self) -> bool:
         """An engine has had it, whatever came of it."""
+        ...
+
+    @property
+    def resumes(self) -> Sequence[Resume]:
+        """What came of each loss of an engine replica, so far."""
         ...
 
     def deltas(self) -> AsyncGenerator[Delta, None]:

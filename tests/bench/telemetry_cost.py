@@ -42,6 +42,7 @@ class FreeGeneration:
     num_prompt_tokens = 100
     queue_s = 1e-5
     has_begun = True
+    resumes = ()
 
     def __init__(self, num_deltas: int) -> None:
         self._num_deltas = num_deltas

@@ -8,7 +8,7 @@ from infra.errors import InvalidArgumentError
 
 
 class FakeEngine:
-    """Answers a call with its `max_tokens` first numbers as tokens.
+    """Answers a call with its `max_tokens` first numbers as tokens, behind delivered ones.
 
     All open calls advance together at `step()`, or at once if `is_free_running`.
     A call whose first prompt token is 13 is refused.
@@ -31,9 +31,10 @@ class FakeEngine:
             raise InvalidArgumentError("13 is unlucky", param="prompt")
         self.open_request_ids.add(call.request_id)
         num_tokens = call.sampling.max_tokens or 1
+        num_delivered = 0 if call.delivered is None else len(call.delivered.token_ids)
         is_done = False
         try:
-            for number in range(num_tokens):
+            for number in range(num_delivered, num_tokens):
                 await (asyncio.sleep(0) if self.is_free_running else self._step.wait())
                 is_done = number == num_tokens - 1
                 reason = "length" if is_done else None

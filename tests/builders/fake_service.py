@@ -19,6 +19,7 @@ import msgspec
 
 from deployments.gateway.conversation_checks import check_conversation
 from deployments.gateway.embedding import EmbeddingGeneration, check_prompts
+from deployments.gateway.resume import Resume
 from deployments.gateway.service import Prompt
 from deployments.types import (
     CallOptions,
@@ -113,6 +114,7 @@ class FakeGeneration:
         self.num_prompt_tokens = num_prompt
         self.queue_s = 0.0
         self.has_begun = False
+        self.resumes = service.resumes
         self._service = service
         self._call = call
 
@@ -155,6 +157,7 @@ class FakeService:
         self.script = list(script)
         self.cards = [model_card()] if cards is None else list(cards)
         self.refusal = refusal
+        self.resumes: Sequence[Resume] = ()
         self.calls: list[RecordedCall] = []
         self.open_ids: list[RequestId] = []
         self.aborted_ids: list[RequestId] = []

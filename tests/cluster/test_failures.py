@@ -9,9 +9,11 @@ from contextlib import asynccontextmanager
 import psutil
 import pytest
 
-from coterie import AsyncClient, EngineError, NoReplicaError, UnavailableError
+from coterie import AsyncClient, UnavailableError
+from tests.bench.event_client import EventClient
 from tests.builders.cluster import RunningCluster
 from tests.builders.engine_processes import engine_core_of, spawned_by
+from tests.builders.streams import Heard, by_grpc, by_http
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
@@ -20,6 +22,8 @@ SECTION = {
     "name": MODEL,
     "model": MODEL,
     "num_replicas": 2,
+    # In bfloat16 a near tie falls differently in another batch, with or without a kill.
+    "dtype": "float32",
     "enforce_eager": True,
     "max_model_len": 1024,
     "kv_cache_memory_bytes": 128 * 1024**2,
@@ -141,6 +145,40 @@ async def test_a_gateway_that_is_killed_takes_only_its_own_streams_along(
     until(lambda: is_whole(cluster), 120)
 
 
+async def heard_by_all(cluster: RunningCluster, num_tokens: int, heard: list[Heard]) -> None:
+    """All prompts at once, half of them by gRPC and half by HTTP."""
+    async with clients(cluster, len(heard)) as several, EventClient(cluster.http_url) as http:
+        await asyncio.gather(
+            *(
+                by_http(http, MODEL, number, num_tokens, heard[number])
+                if number % 2
+                else by_grpc(several[number], number, num_tokens, heard[number])
+                for number in range(len(heard))
+            )
+        )
+
+
+async def test_streams_of_an_engine_replica_that_is_killed_go_on_as_if_nothing_were(
+    cluster: RunningCluster,
+) -> None:
+    undisturbed = [Heard() for _ in range(16)]
+    await heard_by_all(cluster, 150, undisturbed)
+    heard = [Heard() for _ in range(16)]
+    streams = asyncio.create_task(heard_by_all(cluster, 150, heard))
+    while min(len(each.times_s) for each in heard) < 30:
+        assert not streams.done()
+        await asyncio.sleep(0.01)
+    replica = (await asyncio.to_thread(replicas, cluster, f"engine-{MODEL}"))[0]
+    core = engine_core_of(replica.pid)
+    assert not any(each.finish_reason for each in heard)
+    replica.send_signal(signal.SIGKILL)
+    await streams
+    assert heard == undisturbed
+    assert [each.num_output_tokens for each in heard] == [150] * 16
+    until(lambda: is_gone(core), 30)
+    until(lambda: is_whole(cluster), 120)
+
+
 async def test_a_stuck_engine_core_is_noticed_and_nothing_of_it_stays(
     cluster: RunningCluster,
 ) -> None:
@@ -150,11 +188,8 @@ async def test_a_stuck_engine_core_is_noticed_and_nothing_of_it_stays(
         streams = [asyncio.create_task(count_tokens(client, 400)) for client in several]
         await asyncio.sleep(3)
         core.send_signal(signal.SIGSTOP)
-        ends = await asyncio.gather(*streams, return_exceptions=True)
-    failed = [end for end in ends if isinstance(end, BaseException)]
-    assert failed
-    assert all(isinstance(error, EngineError | NoReplicaError) for error in failed), failed
-    assert ends.count(400) == 8 - len(failed)
+        # Once it counts as stuck, its streams go on with the other one.
+        assert await asyncio.gather(*streams) == [400] * 8
     # The replica that failed is still there, and without any load.
     async with clients(cluster, 8) as several:
         assert await asyncio.gather(*(count_tokens(c, 2) for c in several)) == [2] * 8

@@ -9,6 +9,7 @@ from contextlib import aclosing
 
 import msgspec
 
+from deployments.gateway.resume import Resume
 from deployments.gateway.service import Generation
 from deployments.types import Delta
 from infra.tasks import end_all
@@ -37,6 +38,11 @@ class SeveralPrompts:
     def has_begun(self) -> bool:
         """An engine has had one of them."""
         return any(each.has_begun for each in self._generations)
+
+    @property
+    def resumes(self) -> list[Resume]:
+        """Those of all of them."""
+        return [resume for each in self._generations for resume in each.resumes]
 
     async def deltas(self) -> AsyncGenerator[Delta, None]:
         """Deltas of all prompts as they come; see `Generation.deltas`."""

@@ -12,6 +12,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from deployments.gateway.resume import Resume
 from deployments.gateway.telemetry.observation import Observation
 from deployments.gateway.telemetry.routing_counters import (
     ROUTING_LABELS,
@@ -29,6 +30,7 @@ LOST = "coterie_usage_records_lost_total"
 _SHORT_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5)
 _TTFT_S = (0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2.5, 5, 10, 20, 40, 80)
 _LONG_S = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 60, 120, 300, 600)
+_PAUSE_S = (0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40)
 _QUEUE_S = (0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60)
 
 Held = Callable[[], Mapping[str, int]]
@@ -96,6 +98,9 @@ class GatewayMetrics:
             "inter_token_latency", "Between two deltas of a streamed request", _SHORT_S
         )
         self._duration = self._histogram("request_duration", "Start to end", _LONG_S)
+        self._pause = self._histogram(
+            "resume_pause", "Loss of an engine replica until the output went on", _PAUSE_S
+        )
         self._queue = self._histogram(
             "request_queue", "Held before an engine replica took it", _QUEUE_S, "tenant"
         )
@@ -118,6 +123,9 @@ class GatewayMetrics:
         self._output = self._counter("output_tokens", "Output tokens", *of_tenant)
         self._finish = self._counter(
             "finished_outputs", "Outputs by how they ended", "model", "reason"
+        )
+        self._resumes = self._counter(
+            "resumes", "Losses of engine replicas by what came of them", "model", "outcome"
         )
         self._described[OPEN] = ("model",)
         self._open = Gauge(
@@ -148,6 +156,8 @@ class GatewayMetrics:
             self._count(self._errors, observation.error, model, door)
         if is_checked:
             self._series_of_model(model).open.dec()
+            for resume in observation.resumes:
+                self._add_resume(resume, model)
             if observation.is_used:
                 self._add_work(observation, model, tenant)
 
@@ -188,6 +198,11 @@ class GatewayMetrics:
         used.output.inc(observation.num_output_tokens)
         for reason in observation.finish_reasons:
             self._count(self._finish, model, reason)
+
+    def _add_resume(self, resume: Resume, model: str) -> None:
+        self._count(self._resumes, model, resume.outcome)
+        if resume.is_success:
+            self._pause.labels(model).observe(resume.pause_s)
 
     def _count(self, counter: Counter, *labels: str) -> None:
         # `labels()` takes a lock and makes strings; a dictionary does neither.

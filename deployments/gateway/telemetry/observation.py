@@ -7,10 +7,11 @@
 Times are of the given monotonic clock, in seconds.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+from deployments.gateway.resume import Resume
 from deployments.gateway.usage import UsageCounter
 from deployments.types import CallOptions, Delta, Sampling
 
@@ -44,6 +45,8 @@ class Observation:
     num_first_tokens: int = 0
     """Output tokens of the first delta."""
     checked_s: float | None = None
+    resumes: Sequence[Resume] = ()
+    """What came of each loss of an engine replica."""
     first_s: float | None = None
     last_s: float = 0.0
     ended_s: float = 0.0

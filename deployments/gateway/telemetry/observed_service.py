@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager, aclosing, nullcontext
 
+from deployments.gateway.resume import Resume
 from deployments.gateway.service import Generation, InferenceService, Prompt
 from deployments.gateway.telemetry.observation import (
     UNKNOWN_MODEL,
@@ -156,6 +157,7 @@ class ObservedGeneration:
         self.num_prompt_tokens = generation.num_prompt_tokens
         self.queue_s = 0.0
         self.has_begun = False
+        self.resumes: Sequence[Resume] = ()
         self._generation = generation
         self._watch = watch
 
@@ -179,6 +181,7 @@ class ObservedGeneration:
         observation = self._watch.observation
         self.queue_s = observation.queue_s = self._generation.queue_s
         self.has_begun = observation.has_begun = self._generation.has_begun
+        self.resumes = observation.resumes = self._generation.resumes
 
     def __del__(self) -> None:
         self._watch.end_by(GeneratorExit())

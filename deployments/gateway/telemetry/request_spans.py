@@ -174,6 +174,9 @@ def _response_attributes(observation: Observation) -> dict[str, Any]:
         "gen_ai.usage.cache_read.input_tokens": observation.num_cached_tokens,
         "coterie.queue_s": observation.queue_s,
     }
+    if observation.resumes:
+        found["coterie.resume.outcomes"] = [each.outcome for each in observation.resumes]
+        found["coterie.resume.pauses_s"] = [each.pause_s for each in observation.resumes]
     if observation.operation != "embeddings":
         found["gen_ai.response.finish_reasons"] = observation.finish_reasons
     if observation.ttft_s is not None:

@@ -21,6 +21,7 @@ from deployments.engine.failures import translated
 from deployments.engine.link_server import LinkServer
 from deployments.engine.load import EngineLoad
 from deployments.gateway.link import Link
+from deployments.gateway.resume import ResumableCall
 from deployments.gateway.rpc.door import GrpcDoor
 from deployments.gateway.service import InferenceService
 from deployments.types import Call, CallOptions, Delta, Sampling
@@ -78,7 +79,8 @@ class OneLink:
         return self
 
     def deltas(self) -> AsyncGenerator[Delta, None]:
-        return self._link.run(Call("r", [1], Sampling(max_tokens=4)), 5)
+        call = Call("r", [1], Sampling(max_tokens=4))
+        return ResumableCall(self._link, call, max_resumes=0).deltas(5)
 
 
 @asynccontextmanager

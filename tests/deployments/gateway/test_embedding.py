@@ -41,6 +41,7 @@ class OnePrompt:
         self.num_prompt_tokens = number
         self.queue_s = delay_s
         self.has_begun = True
+        self.resumes = ()
         self.delay_s = delay_s
         self.error = error
 

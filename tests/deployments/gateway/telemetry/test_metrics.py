@@ -14,9 +14,12 @@ from prometheus_client.openmetrics import parser as openmetrics_parser
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from deployments.gateway.decision_log import DecisionLog
+from deployments.gateway.resume import Resume
 from deployments.gateway.telemetry.metrics import GatewayMetrics, TenantLabels
 from deployments.gateway.telemetry.metrics_page import MetricsPage
+from deployments.gateway.telemetry.observation import Observation
 from deployments.local_cluster import free_ports
+from deployments.types import CallOptions, Sampling
 from infra.errors import CapacityError, EngineError
 from router.settings import CostSection
 from tests.builders.fake_service import FakeService, model_card, text_deltas
@@ -247,3 +250,27 @@ def test_the_table_of_metrics_is_that_of_the_code() -> None:
     metrics.add_states(lambda: [model_card()], lambda: {"tiny": 1})
     metrics.add_losses(lambda: 0)
     assert documented() == metrics.described()
+
+
+def test_what_came_of_lost_replicas_is_counted_and_pauses_are_timed() -> None:
+    metrics = GatewayMetrics(10)
+    observation = Observation(
+        "text_completion", "tiny", Sampling(), CallOptions(), started_s=0, started_at_s=0
+    )
+    observation.checked_s = 0.0
+    observation.outcome = "finished"
+    observation.resumes = [
+        Resume("continue", 0.2),
+        Resume("failed", 3.0),
+        Resume("continue", 0.4),
+    ]
+    metrics.on_checked(observation)
+    metrics.on_end(observation)
+    found = metrics.registry.get_sample_value
+    outcomes = {
+        outcome: found("coterie_resumes_total", {"model": "tiny", "outcome": outcome})
+        for outcome in ("continue", "failed", "replay")
+    }
+    assert outcomes == {"continue": 2, "failed": 1, "replay": None}
+    pauses_s = found("coterie_resume_pause_seconds_sum", {"model": "tiny"})
+    assert pauses_s == pytest.approx(0.6)

@@ -10,6 +10,7 @@ import pytest
 
 from coterie.v1 import inference_pb2 as pb
 from deployments.engine.traced_engine import TracedEngine
+from deployments.gateway.resume import Resume
 from deployments.gateway.telemetry.observation import Observation
 from deployments.gateway.telemetry.request_spans import RequestSpans
 from deployments.kserve import grpc_service_pb2_grpc as kserve_grpc
@@ -120,6 +121,16 @@ async def test_the_gateways_span_has_the_genai_attributes() -> None:
     }
     assert span.events == ("first_token",)
     assert span.parent_id == SPAN_ID
+
+
+async def test_a_resumed_request_tells_of_its_losses() -> None:
+    service = FakeService(text_deltas("a"))
+    service.resumes = [Resume("failed", 1.5), Resume("continue", 0.25)]
+    async with traced(service, trace_sampling_ratio=1.0) as (gateway, receiver):
+        await gateway.chat()
+    attributes = receiver.named("chat tiny").attributes
+    assert attributes["coterie.resume.outcomes"] == ["failed", "continue"]
+    assert attributes["coterie.resume.pauses_s"] == [1.5, 0.25]
 
 
 async def test_what_is_not_sampled_exports_nothing_but_has_an_id() -> None:

@@ -41,6 +41,7 @@ class AdmittedGeneration:
     model = "tiny"
     num_prompt_tokens = 3
     queue_s = 0.5
+    resumes = ()
 
     def __init__(self, error: Exception | None, *, has_begun: bool) -> None:
         self.has_begun = has_begun
