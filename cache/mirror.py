@@ -82,6 +82,7 @@ class Mirror:
         self._view: MirrorView | None = None
         self._read_from: StoreState | None = None
         self._is_load_due = True
+        self._is_loaded = asyncio.Event()
         self._state: MirrorState = "empty"
         self._state_since = clock()
         self._caught_up_at = clock()
@@ -155,6 +156,10 @@ class Mirror:
         """Follow in the background until `close`."""
         self._tasks = [asyncio.create_task(self.run())]
 
+    async def wait_loaded(self) -> None:
+        """Wait for the first snapshot."""
+        await self._is_loaded.wait()
+
     async def close(self) -> None:
         """Stop following."""
         await end_all(self._tasks)
@@ -214,6 +219,7 @@ class Mirror:
                 view.merge(hashes, masks)
         self._num_evicted_before = self.num_evicted
         self._view = view
+        self._is_loaded.set()
         self._read_from = StoreState(registry.incarnation, run_ids, registry.last_index)
         self._last_index = registry.last_index
         self._caught_up_at = begun_at

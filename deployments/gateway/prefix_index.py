@@ -12,13 +12,12 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from cache.block_hash import block_hashes, chain_seed
 from cache.mirror import Mirror
-from cache.mirror_view import MirrorView
 from cache.token_ids import token_array
-from cache.types import BlockGroup, ChainContext
-from cache.usable_prefix import usable_tokens
+from cache.types import BlockGroup, ChainContext, EpochBit, Holder
 from deployments.prefix_store import PrefixStore
 from router.types import ReplicaId, UsablePrefix
 
@@ -26,7 +25,6 @@ log = logging.getLogger(__name__)
 
 # Caches change slowly: what was right some seconds ago is a better hint than none.
 _STALE_FOR_S = 10.0
-_POLL_S = 0.02
 
 
 class PrefixIndex:
@@ -60,7 +58,7 @@ class PrefixIndex:
     ) -> Mapping[ReplicaId, UsablePrefix] | None:
         """See `PrefixLookup.usable_prefixes`."""
         mirror = self._mirror
-        if mirror is None or mirror.view is None or not _can_be_trusted(mirror):
+        if mirror is None or not _can_be_trusted(mirror):
             return None
         tokens = token_array(token_ids)
         context = ChainContext(self._model, adapter, cache_salt)
@@ -68,15 +66,14 @@ class PrefixIndex:
             block_hashes(tokens, group.block_size, chain_seed(context, i, group.block_size))
             for i, group in enumerate(self._groups)
         ]
-        view = mirror.view
-        usable = usable_tokens(self._groups, hashes, view.table, view.live_mask)
         # The last token is always computed.
-        return _by_replica(view, np.minimum(usable, max(len(tokens) - 1, 0)))
+        usable = np.minimum(mirror.lookup(hashes), max(len(tokens) - 1, 0))
+        return _by_replica(mirror.live_holders(), usable)
 
     async def wait_current(self) -> None:
         """Wait until the index can be asked, if the model has one."""
-        while self._mirror is not None and self._mirror.view is None:
-            await asyncio.sleep(_POLL_S)
+        if self._mirror is not None:
+            await self._mirror.wait_loaded()
 
     def status(self) -> dict[str, Any]:
         """What `coterie status` shows of it."""
@@ -103,21 +100,24 @@ class PrefixIndex:
             closing = asyncio.create_task(self._mirror.close())
             self._closing.add(closing)
             closing.add_done_callback(self._closing.discard)
-        self._mirror = Mirror(self._store.of_model(self._model, self._groups))
+        store = self._store.of_model(self._model, self._groups)
+        self._mirror = Mirror(store, self._groups)
         self._mirror.start()
 
 
 def _can_be_trusted(mirror: Mirror) -> bool:
-    return mirror.state == "current" or (
-        mirror.state == "stale" and mirror.state_s < _STALE_FOR_S
-    )
+    is_fresh = mirror.state == "stale" and mirror.state_s < _STALE_FOR_S
+    return mirror.state == "current" or is_fresh
 
 
-def _by_replica(view: MirrorView, usable: Any) -> dict[ReplicaId, UsablePrefix]:
-    """Shape of usable: [num_bits]. Of a replica's ranks the one with the most counts."""
+def _by_replica(
+    holders: Mapping[EpochBit, Holder],
+    usable: NDArray[np.int64],  # [num_bits]
+) -> dict[ReplicaId, UsablePrefix]:
+    """Of a replica's ranks the one with the most counts."""
     found: dict[ReplicaId, UsablePrefix] = {}
     for bit in np.flatnonzero(usable).tolist():
-        holder = view.epochs()[bit].holder
+        holder = holders[bit]
         replica_id, tokens = ReplicaId(holder.replica_id), int(usable[bit])
         known = found.get(replica_id, UsablePrefix())
         device, host = known.device_tokens, known.host_tokens
