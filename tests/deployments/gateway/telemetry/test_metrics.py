@@ -13,7 +13,6 @@ import pytest
 from prometheus_client.openmetrics import parser as openmetrics_parser
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from deployments.gateway.decision_log import DecisionLog
 from deployments.gateway.resume import Resume
 from deployments.gateway.telemetry.metrics import GatewayMetrics, TenantLabels
 from deployments.gateway.telemetry.metrics_page import MetricsPage
@@ -21,10 +20,8 @@ from deployments.gateway.telemetry.observation import Observation
 from deployments.local_cluster import free_ports
 from deployments.types import CallOptions, Sampling
 from infra.errors import CapacityError, EngineError
-from router.settings import CostSection
 from tests.builders.fake_service import FakeService, model_card, text_deltas
 from tests.deployments.gateway.telemetry.watched import Watched, watched
-from tests.router.routing import candidate, picked
 from tests.source_code import REPOSITORY
 
 # Without types.
@@ -220,22 +217,6 @@ def test_what_the_gateway_holds_and_has_lost_is_read_at_the_scrape() -> None:
     found = metrics.registry.get_sample_value
     assert found("coterie_held_requests", {"model": "tiny"}) == 3
     assert found("coterie_usage_records_lost_total") == 2
-
-
-def test_routing_decisions_are_counted_and_what_they_got_wrong() -> None:
-    log = DecisionLog("tiny", 10, CostSection())
-    for found in (40, 90):
-        call = log.add("r-00000000", picked([candidate(prefix=64)]))
-        log.note_cached(call, found)
-    metrics = GatewayMetrics(10)
-    metrics.add_routing({"tiny": log})
-    value = metrics.registry.get_sample_value
-    tiny = {"model": "tiny"}
-    assert value("coterie_routing_decisions_total", tiny | {"policy": "cost"}) == 2
-    assert value("coterie_expected_cached_prompt_tokens_total", tiny) == 128
-    misjudged = "coterie_misjudged_cached_prompt_tokens_total"
-    assert value(misjudged, tiny | {"error": "missed"}) == 24
-    assert value(misjudged, tiny | {"error": "unexpected"}) == 26
 
 
 def documented() -> dict[str, tuple[str, ...]]:
