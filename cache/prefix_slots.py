@@ -1,10 +1,11 @@
 """The compiled loops of `cache.prefix_table`, over its slots.
 
-`slots` is the table: each row is a block's hash and then its bitmap, all in one or
-two cache lines; the hash 0 marks a free slot. A block is in the first slot that was
-free from its *home* on (linear probing, Knuth's algorithm 6.4 L), going round at the
-end; a deletion moves blocks back so that this stays true (6.4 R), and leaves no
-tombstones. At least one slot is free.
+`slots` is the table: each row is a block's hash and then its bitmap; the hash 0 marks
+a free slot, which has no bits. A block has a *home* and lies there or in one of the
+slots after it, the last being followed by the first; from its home to it no slot is
+free (linear probing). Blocks lie in the order of their homes (Robin Hood hashing:
+Celis, 1986), so that none lies far away; a deletion moves those after it back, and
+leaves no tombstones. At least one slot is free.
 
     home = (high 32 bits of hash * salt) * num_slots >> 32
 
@@ -12,6 +13,9 @@ Any number of slots will do (Lemire, "Fast Random Integer Generation in an Inter
 2019), and a larger table has the blocks in the same order: to grow is one pass from
 slot to slot. The multiplication by the table's salt, odd and secret, keeps a client
 that chooses its hashes from crowding them around one slot.
+
+A lookup is as fast as the processor can guess and fetch. So a search compares all of
+the first slots without a branch, and slots are fetched some blocks ahead.
 """
 
 from typing import Any
@@ -27,7 +31,7 @@ from cache.types import Hashes
 Bitmaps = NDArray[np.uint64]  # [num_blocks, num_words]
 Slots = NDArray[np.uint64]  # [num_slots, 1 + num_words]
 Counts = NDArray[np.int64]  # [3]
-Slot = int | np.int64
+Slot = np.uint64
 
 NUM_BLOCKS, NUM_EVICTED, HAND = 0, 1, 2
 """What a table's `Counts` hold. The hand is the slot where eviction looks next."""
@@ -35,10 +39,17 @@ NUM_BLOCKS, NUM_EVICTED, HAND = 0, 1, 2
 NUM_SAMPLES = 8
 """Blocks among which eviction chooses."""
 
+NUM_COMPARED = 4
+"""Slots that a search compares at once: most blocks are in them."""
+
+NUM_AHEAD = 32
+"""Blocks whose slots are fetched together."""
+
 WORD_BITS = 64
 
 _SLOTS = types.uint64[:, ::1]
 _COUNTS = types.int64[::1]
+_ZERO = np.uint64(0)
 _ONE = np.uint64(1)
 _HALF = np.uint64(32)
 
@@ -66,27 +77,52 @@ def _num_ones(typing_context: Any, word: Any) -> Any:
 
 @inlined
 def _home(slots: Slots, salt: np.uint64, block: np.uint64) -> Slot:
-    return np.int64((block * salt >> _HALF) * np.uint64(len(slots)) >> _HALF)
+    return (block * salt >> _HALF) * np.uint64(len(slots)) >> _HALF
 
 
 @inlined
-def _after(slots: Slots, slot: Slot) -> Slot:
-    return slot + 1 if slot + 1 < len(slots) else np.int64(0)
+def _ahead(slots: Slots, slot: Slot, steps: np.uint64) -> Slot:
+    """The slot so many steps on, of at most once around."""
+    num_slots = np.uint64(len(slots))
+    return slot + steps - (num_slots if slot + steps >= num_slots else _ZERO)
 
 
 @inlined
-def _find(slots: Slots, salt: np.uint64, block: np.uint64) -> Slot:
-    """The slot that has the block, or else the free one where it would go."""
-    slot = _home(slots, salt, block)
+def _find(slots: Slots, home: Slot, block: np.uint64) -> Slot:
+    """The slot that has the block; a free one if none has."""
+    same = _ZERO
+    for steps in range(NUM_COMPARED):
+        slot = _ahead(slots, home, np.uint64(steps))
+        same |= np.uint64(slots[slot, 0] == block) << np.uint64(steps)
+    if same != 0:
+        return _ahead(slots, home, _lowest_bit(same))
+    slot = home
     while slots[slot, 0] != block and slots[slot, 0] != 0:
-        slot = _after(slots, slot)
+        slot = _ahead(slots, slot, _ONE)
     return slot
 
 
 @inlined
-def _distance(slots: Slots, start: Slot, end: Slot) -> Slot:
-    """Steps from the one slot on to the other."""
-    return end - start if end >= start else end - start + len(slots)
+def _look_ahead(
+    slots: Slots, salt: np.uint64, hashes: Hashes, first: int, homes: Hashes
+) -> None:
+    """Homes of the next blocks, whose slots the processor then fetches all at once:
+    the search itself has it wait for each before it guesses which is the next."""
+    seen = _ZERO
+    for i in range(min(NUM_AHEAD, len(hashes) - first)):
+        home = _home(slots, salt, hashes[first + i])
+        last = _ahead(slots, home, np.uint64(NUM_COMPARED - 1))
+        seen |= slots[home, 0] | slots[last, 0]
+        homes[i] = home
+    # Somebody must want to know, or nothing is read.
+    homes[NUM_AHEAD] = seen
+
+
+@inlined
+def _distance(slots: Slots, salt: np.uint64, slot: Slot) -> np.uint64:
+    """How far from its home the block in the slot is."""
+    home = _home(slots, salt, slots[slot, 0])
+    return slot - home + (np.uint64(len(slots)) if slot < home else _ZERO)
 
 
 @inlined
@@ -96,31 +132,47 @@ def _move(slots: Slots, source: Slot, target: Slot) -> None:
 
 
 @inlined
-def _has_bits(rows: Slots, row: Slot, start: int) -> bool:
+def _has_bits(rows: Slots, row: int | np.uint64, start: int) -> bool:
     """Whether the row has bits in its columns from `start` on."""
-    bits = np.uint64(0)
+    bits = _ZERO
     for column in range(start, rows.shape[1]):
         bits |= rows[row, column]
     return bool(bits != 0)
 
 
 @inlined
-def _free(slots: Slots, salt: np.uint64, freed: Slot) -> None:
-    """Delete the block in the slot: those after it that may move closer home do."""
-    hole = freed
-    slot = _after(slots, hole)
-    while slots[slot, 0] != 0:
-        home = _home(slots, salt, slots[slot, 0])
-        if _distance(slots, home, slot) >= _distance(slots, hole, slot):
-            _move(slots, slot, hole)
-            hole = slot
-        slot = _after(slots, slot)
-    _move(slots, slot, hole)  # the free one that ended the run
+def _insert(slots: Slots, salt: np.uint64, block: np.uint64) -> Slot:
+    """Make a slot for a block that is in none: those with later homes move on."""
+    slot, distance = _home(slots, salt, block), _ZERO
+    while slots[slot, 0] != 0 and _distance(slots, salt, slot) >= distance:
+        slot = _ahead(slots, slot, _ONE)
+        distance += _ONE
+    free = slot
+    while slots[free, 0] != 0:
+        free = _ahead(slots, free, _ONE)
+    while free != slot:
+        previous = _ahead(slots, free, np.uint64(len(slots) - 1))
+        _move(slots, previous, free)
+        free = previous
+    for column in range(slots.shape[1]):
+        slots[slot, column] = block if column == 0 else _ZERO
+    return slot
+
+
+@inlined
+def _free(slots: Slots, salt: np.uint64, slot: Slot) -> None:
+    """Delete the block in the slot: those after it that are not at home move back."""
+    hole, following = slot, _ahead(slots, slot, _ONE)
+    while slots[following, 0] != 0 and _distance(slots, salt, following) > 0:
+        _move(slots, following, hole)
+        hole, following = following, _ahead(slots, following, _ONE)
+    for column in range(slots.shape[1]):
+        slots[hole, column] = 0
 
 
 @inlined
 def _count_bits(slots: Slots, slot: Slot) -> np.uint64:
-    total = np.uint64(0)
+    total = _ZERO
     for column in range(1, slots.shape[1]):
         total += _num_ones(slots[slot, column])
     return total
@@ -129,7 +181,7 @@ def _count_bits(slots: Slots, slot: Slot) -> np.uint64:
 @inlined
 def _evict(slots: Slots, salt: np.uint64, counts: Counts) -> None:
     """Delete, of the next few blocks after the hand, the one that fewest hold."""
-    slot: Slot = np.int64(counts[HAND] % len(slots))
+    slot = np.uint64(counts[HAND] % len(slots))
     victim, fewest = slot, np.uint64(2**63)
     num_seen = 0
     while num_seen < min(NUM_SAMPLES, counts[NUM_BLOCKS]):
@@ -138,7 +190,7 @@ def _evict(slots: Slots, salt: np.uint64, counts: Counts) -> None:
             num_holders = _count_bits(slots, slot)
             if num_holders < fewest:
                 victim, fewest = slot, num_holders
-        slot = _after(slots, slot)
+        slot = _ahead(slots, slot, _ONE)
     counts[HAND] = slot
     _free(slots, salt, victim)
     counts[NUM_BLOCKS] -= 1
@@ -164,22 +216,23 @@ def put(
     without a bit adds no block.
     """
     first, room, max_blocks = bounds
-    num_words = slots.shape[1] - 1
     step = 1 if len(bitmaps) > 1 else 0
+    homes = np.empty(NUM_AHEAD + 1, np.uint64)
     for i in range(first, len(hashes)):
+        if (i - first) % NUM_AHEAD == 0:
+            _look_ahead(slots, salt, hashes, i, homes)
         block = hashes[i]
         if block == 0 or not _has_bits(bitmaps, i * step, 0):
             continue
-        slot = _find(slots, salt, block)
+        slot = _find(slots, homes[(i - first) % NUM_AHEAD], block)
         if slots[slot, 0] == 0:
             if counts[NUM_BLOCKS] >= max_blocks:
                 _evict(slots, salt, counts)
-                slot = _find(slots, salt, block)
             elif counts[NUM_BLOCKS] >= room:
                 return i
-            slots[slot, 0] = block
+            slot = _insert(slots, salt, block)
             counts[NUM_BLOCKS] += 1
-        for word in range(num_words):
+        for word in range(slots.shape[1] - 1):
             slots[slot, 1 + word] |= bitmaps[i * step, word]
     return len(hashes)
 
@@ -189,8 +242,11 @@ def clear(slots: Slots, salt: np.uint64, counts: Counts, bit: int, hashes: Hashe
     """Clear the bit for each hash; a block without bits is deleted."""
     column = 1 + bit // WORD_BITS
     kept = ~(_ONE << np.uint64(bit % WORD_BITS))
-    for block in hashes:
-        slot = _find(slots, salt, block)
+    homes = np.empty(NUM_AHEAD + 1, np.uint64)
+    for i in range(len(hashes)):
+        if i % NUM_AHEAD == 0:
+            _look_ahead(slots, salt, hashes, i, homes)
+        slot = _find(slots, homes[i % NUM_AHEAD], hashes[i])
         if slots[slot, 0] != 0:
             slots[slot, column] &= kept
             if not _has_bits(slots, slot, 1):
@@ -217,8 +273,7 @@ def copy(slots: Slots, salt: np.uint64, larger: Slots) -> None:
     num_words = min(slots.shape[1], larger.shape[1]) - 1
     for slot in range(len(slots)):
         if _has_bits(slots, slot, 1):
-            found = _find(larger, salt, slots[slot, 0])
-            larger[found, 0] = slots[slot, 0]
+            found = _insert(larger, salt, slots[slot, 0])
             for word in range(1, 1 + num_words):
                 larger[found, word] = slots[slot, word]
 
@@ -226,8 +281,11 @@ def copy(slots: Slots, salt: np.uint64, larger: Slots) -> None:
 @compiled(types.void(_SLOTS, types.uint64, HASHES, types.uint64[:, ::1]))
 def gather(slots: Slots, salt: np.uint64, hashes: Hashes, bitmaps: Bitmaps) -> None:
     """Fill in the bitmap of each hash; all 0 for one that no block has."""
+    homes = np.empty(NUM_AHEAD + 1, np.uint64)
     for i in range(len(hashes)):
-        slot = _find(slots, salt, hashes[i])
+        if i % NUM_AHEAD == 0:
+            _look_ahead(slots, salt, hashes, i, homes)
+        slot = _find(slots, homes[i % NUM_AHEAD], hashes[i])
         for word in range(slots.shape[1] - 1):
             # A free slot has no bits.
             bitmaps[i, word] = slots[slot, 1 + word]
@@ -240,10 +298,13 @@ def run_lengths(
     """For each bit the number of leading hashes that all have it; 0 for one not live."""
     num_words = min(len(live), slots.shape[1] - 1)
     running = live[:num_words].copy()
+    homes = np.empty(NUM_AHEAD + 1, np.uint64)
     lengths[:] = 0
     for i in range(len(hashes)):
-        slot = _find(slots, salt, hashes[i])
-        left = np.uint64(0)
+        if i % NUM_AHEAD == 0:
+            _look_ahead(slots, salt, hashes, i, homes)
+        slot = _find(slots, homes[i % NUM_AHEAD], hashes[i])
+        left = _ZERO
         for word in range(num_words):
             ended = running[word] & ~slots[slot, 1 + word]
             running[word] ^= ended
@@ -257,3 +318,18 @@ def run_lengths(
         while running[word] != 0:
             lengths[WORD_BITS * word + np.int64(_lowest_bit(running[word]))] = len(hashes)
             running[word] &= running[word] - _ONE
+
+
+@compiled(types.boolean(_SLOTS, types.uint64))
+def is_in_order(slots: Slots, salt: np.uint64) -> bool:
+    """Every block is reached from its home, and lies in the order of homes."""
+    for number in range(len(slots)):
+        slot = np.uint64(number)
+        if slots[slot, 0] != 0:
+            previous = _ahead(slots, slot, np.uint64(len(slots) - 1))
+            distance = _distance(slots, salt, slot)
+            if slots[previous, 0] == 0 and distance > 0:
+                return False
+            if slots[previous, 0] != 0 and distance > _distance(slots, salt, previous) + _ONE:
+                return False
+    return True

@@ -24,6 +24,7 @@ from cache.prefix_slots import (
     clear,
     copy,
     gather,
+    is_in_order,
     mask,
     put,
     run_lengths,
@@ -137,6 +138,7 @@ class PrefixTable:
         assert len(self) == len(hashes) == len(np.unique(hashes)) <= self._max_blocks
         assert len(self) <= _room(len(self._slots)) < len(self._slots)
         assert bitmaps.any(axis=1).all()
+        assert is_in_order(self._slots, self._salt)
         assert np.array_equal(self.bitmaps(hashes), bitmaps)
         assert not self._slots[self._slots[:, 0] == 0].any()
         assert self.num_words & self.num_words - 1 == 0

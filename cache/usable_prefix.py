@@ -19,6 +19,7 @@ All groups accept 8 blocks (0 to 7; 6 and 7): 128 tokens. Were block 7 of the se
 group gone, they would accept 5 (0 to 4; 3 and 4): 80 tokens.
 """
 
+import functools
 import math
 from collections.abc import Sequence
 
@@ -38,13 +39,17 @@ def usable_tokens(
     hashes: Sequence[Hashes],
     table: PrefixTable,
     live_mask: Hashes,
-) -> NDArray[np.int64]:
+) -> NDArray[np.int32]:
     """Tokens of the prompt that each live bit's holder can take from its cache.
 
     `hashes` has for each group those of all the prompt's full blocks; a prompt that
     one group has no full block of has no usable prefix. Shape: [64 * len(live_mask)];
     0 for bits that are not live.
     """
+    if len(groups) == 1 and groups[0].kind == "full":
+        tokens = table.leading_blocks(hashes[0], live_mask)
+        tokens *= groups[0].block_size
+        return tokens
     assert len(groups) == len(hashes) > 0
     alignment = math.lcm(*(group.block_size for group in groups))
     tokens = _limits(groups, hashes, table, live_mask)
@@ -70,29 +75,27 @@ def _limits(
     hashes: Sequence[Hashes],
     table: PrefixTable,
     live_mask: Hashes,
-) -> NDArray[np.int64]:
+) -> NDArray[np.int32]:
     """What the full groups accept, of what every group has full blocks of."""
     sizes = [group.block_size for group in groups]
     most = min(len(found) * size for found, size in zip(hashes, sizes, strict=True))
     runs = [
-        table.leading_blocks(found, live_mask) * np.int64(group.block_size)
+        table.leading_blocks(found, live_mask) * np.int32(group.block_size)
         for group, found in zip(groups, hashes, strict=True)
         if group.kind == "full"
     ]
     if not runs:
         bits = np.unpackbits(live_mask.view(np.uint8), bitorder="little")
-        return bits * np.int64(most)
-    limits = runs[0]
-    for run in runs[1:]:
-        np.minimum(limits, run, out=limits)
-    return limits if len(groups) == 1 else np.minimum(limits, most)
+        return bits * np.int32(most)
+    shortest: NDArray[np.int32] = functools.reduce(np.minimum, runs)
+    return np.minimum(shortest, np.int32(most))
 
 
 def _walk_down(
     parts: Sequence[tuple[BlockGroup, Hashes]],
     table: PrefixTable,
     alignment: int,
-    tokens: NDArray[np.int64],
+    tokens: NDArray[np.int32],
 ) -> None:
     """Lower each bit's tokens to the most that these groups accept as well."""
     longest = int(tokens.max())
@@ -134,12 +137,12 @@ def _accepted(
     return tokens
 
 
-@compiled(types.void(types.int64[:, ::1], BITMAPS, types.int64, types.int64[::1]))
+@compiled(types.void(types.int64[:, ::1], BITMAPS, types.int64, types.int32[::1]))
 def _lower(
     shapes: NDArray[np.int64],  # [num_groups, 3]: first row, block size, needed blocks
     bitmaps: NDArray[np.uint64],  # [num_blocks of all groups, num_words]
     alignment: int,
-    tokens: NDArray[np.int64],  # [num_bits]
+    tokens: NDArray[np.int32],  # [num_bits]
 ) -> None:
     for bit in range(len(tokens)):
         while tokens[bit] > 0:
