@@ -32,9 +32,7 @@ class PrefixStore:
 
     def of_model(self, model: str, groups: Sequence[BlockGroup]) -> IndexStore:
         """The index of a model, by its reference, cached in blocks of these groups."""
-        return IndexStore(
-            self._link, Namespace.of(self._app_name, model, groups), self.section
-        )
+        return IndexStore(self._link, Namespace.of(self._app_name, model, groups), self.section)
 
     async def close(self) -> None:
         """Give the connections back."""

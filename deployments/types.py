@@ -126,10 +126,11 @@ class Call(msgspec.Struct, frozen=True, omit_defaults=True):
     delivered: Delivered | None = None
 
     @property
-    def num_prefill_tokens(self) -> int:
-        """Tokens that the engine reads before it makes one."""
-        num_delivered = 0 if self.delivered is None else len(self.delivered.token_ids)
-        return len(self.token_ids) + num_delivered
+    def read_token_ids(self) -> list[int]:
+        """All that the engine reads before it makes a token. Shape: [num_read_tokens]."""
+        if self.delivered is None:
+            return self.token_ids
+        return [*self.token_ids, *self.delivered.token_ids]
 
 
 class TokenLogprob(msgspec.Struct, frozen=True, array_like=True):

@@ -23,7 +23,7 @@ from deployments.engine.kv_events.batch_stream import EventSource
 from deployments.engine.kv_events.layout import group_layout
 from deployments.engine.kv_events.pump import KvEventPump
 from deployments.engine.load import EngineLoad, LoadLogger
-from deployments.engine.seam import SeamProcessor, params_of, prompt_of
+from deployments.engine.seam import SeamProcessor, params_of
 from deployments.types import Call, Delta, FinishReason, TokenLogprob, TokenLogprobs
 from infra.errors import CoterieError, EngineError, NoReplicaError
 
@@ -128,7 +128,7 @@ class Engine:
                 yield await embed(self._llm, call, **self._options(call)), True
                 return
             async for output in self._llm.generate(
-                tokens_input(prompt_of(call), cache_salt=call.cache_salt),
+                tokens_input(call.read_token_ids, cache_salt=call.cache_salt),
                 params_of(call, self._defaults),
                 call.request_id,
                 **self._options(call),

@@ -68,7 +68,7 @@ class LoadBook:
     def begin(self, part: LoadSum, call: Call, num_prefill_tokens: int) -> Charge:
         """Count a call that comes in, as a part of its gateway's."""
         num_sequences = 0 if call.pooling is not None else call.sampling.n
-        load = Load(num_prefill_tokens, num_sequences, len(call.token_ids))
+        load = Load(num_prefill_tokens, num_sequences, len(call.read_token_ids))
         charge = Charge((self._total, part), load)
         self._open[charge] = part
         if call.adapter is not None:

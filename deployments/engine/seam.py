@@ -36,12 +36,6 @@ class Seam(msgspec.Struct, frozen=True):
     min_tokens: int
 
 
-def prompt_of(call: Call) -> list[int]:
-    """All that the core reads. Shape: [num_prefill_tokens]."""
-    delivered = [] if call.delivered is None else call.delivered.token_ids
-    return [*call.token_ids, *delivered]
-
-
 def params_of(call: Call, model_defaults: dict[str, Any]) -> SamplingParams:
     """vLLM's parameters for what is left of the call.
 

@@ -110,7 +110,7 @@ class Link:
         DeadlineError after `timeout_s`.
         """
         if num_prefill_tokens is None:
-            num_prefill_tokens = len(call.token_ids)
+            num_prefill_tokens = len(call.read_token_ids)
         seq, inbox = self._open(call, num_prefill_tokens)
         on_begun(True)
         timer = asyncio.get_running_loop().call_later(

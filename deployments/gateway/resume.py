@@ -11,13 +11,13 @@ unfinished goes on as a call of its own.
 import logging
 import math
 import time
-import uuid
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Literal, Protocol, get_args
 
 import msgspec
 
+from deployments.gateway.call_id import new_call_id
 from deployments.gateway.delivered import OutputProgress, Replay
 from deployments.gateway.link import OnBegun
 from deployments.gateway.merge import merged
@@ -241,8 +241,7 @@ def traits_of(sampling: Sampling) -> SamplingTraits:
 
 def _with_new_id(call: Call) -> Call:
     # The client's id may come twice; the engine's must not.
-    unique = f"{call.request_id}-{uuid.uuid4().hex[:8]}"
-    return msgspec.structs.replace(call, request_id=unique)
+    return msgspec.structs.replace(call, request_id=new_call_id(call.request_id))
 
 
 def _too_often(num_lost: int, lost: ReplicaLostError) -> EngineError:

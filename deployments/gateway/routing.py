@@ -1,7 +1,7 @@
 """Routing of one model's calls: the router's decisions, and what is known for them."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from random import Random
 
@@ -100,7 +100,9 @@ class Routing:
         return self._look_up(call)
 
     def _look_up(self, call: Call) -> Prefixes | None:
-        return self._prefixes.usable_prefixes(_prompt_of(call), call.adapter, call.cache_salt)
+        return self._prefixes.usable_prefixes(
+            call.read_token_ids, call.adapter, call.cache_salt
+        )
 
     def _request(self, call: Call, prefixes: Prefixes | None) -> RoutedRequest:
         is_hashed = prefixes is None or self._section.policy == "consistent_hash"
@@ -110,7 +112,7 @@ class Routing:
         if max_tokens is not None:
             expected = min(max_tokens, expected)
         return RoutedRequest(
-            num_prompt_tokens=len(_prompt_of(call)),
+            num_prompt_tokens=len(call.read_token_ids),
             num_sequences=num_sequences,
             num_expected_tokens=num_sequences * expected,
             adapter=call.adapter,
@@ -120,13 +122,8 @@ class Routing:
 
     def _hash_keys(self, call: Call) -> HashKeys:
         return hash_keys(
-            _prompt_of(call),
+            call.read_token_ids,
             self._section.hash_prefix_tokens,
             salt=f"{call.adapter or ''}\0{call.cache_salt or ''}",
             session=call.session,
         )
-
-
-def _prompt_of(call: Call) -> Sequence[int]:
-    """All tokens that the engine reads before it makes one."""
-    return call.token_ids

@@ -153,9 +153,7 @@ class Server:
 
 
 @contextmanager
-def running(
-    program: Program, folder: Path, *options: str, port: int = 0
-) -> Iterator[Server]:
+def running(program: Program, folder: Path, *options: str, port: int = 0) -> Iterator[Server]:
     """A server for the block."""
     server = Server(program, folder, options, port)
     try:
@@ -182,9 +180,7 @@ def running_cluster(program: Program, folder: Path, ports: list[int]) -> Iterato
         for k, server in enumerate(servers):
             with server.client() as client:
                 client.execute_command("CLUSTER SET-CONFIG-EPOCH", k + 1)
-                client.execute_command(
-                    "CLUSTER ADDSLOTSRANGE", bounds[k], bounds[k + 1] - 1
-                )
+                client.execute_command("CLUSTER ADDSLOTSRANGE", bounds[k], bounds[k + 1] - 1)
                 address = ("127.0.0.1", ports[0], ports[num_nodes])
                 client.execute_command("CLUSTER MEET", *address)
         for server in servers:
@@ -198,8 +194,10 @@ def _wait_for_cluster(server: Server, num_nodes: int) -> None:
     with server.client() as client:
         while True:
             told = client.execute_command("CLUSTER INFO")
-            text = told.decode() if isinstance(told, bytes) else "\n".join(
-                f"{key}:{value}" for key, value in told.items()
+            text = (
+                told.decode()
+                if isinstance(told, bytes)
+                else "\n".join(f"{key}:{value}" for key, value in told.items())
             )
             if all(line in text for line in wanted):
                 return

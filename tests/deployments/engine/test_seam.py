@@ -22,7 +22,7 @@ from vllm.v1.engine import EngineCoreOutput, EngineCoreRequest, FinishReason
 from vllm.v1.engine.output_processor import RequestOutputCollector
 from vllm.v1.outputs import LogprobsTensors
 
-from deployments.engine.seam import SeamProcessor, params_of, prompt_of
+from deployments.engine.seam import SeamProcessor, params_of
 from deployments.types import Call, Delivered, Sampling
 from infra.errors import EngineError, InvalidArgumentError
 
@@ -62,7 +62,7 @@ class PlayedEngine:
         self._queue = RequestOutputCollector(self.params.output_kind, self._id)
         request = EngineCoreRequest(
             request_id=self._id,
-            prompt_token_ids=prompt_of(call),
+            prompt_token_ids=call.read_token_ids,
             mm_features=None,
             sampling_params=self.params,
             pooling_params=None,
@@ -73,7 +73,7 @@ class PlayedEngine:
             external_req_id=self._id,
         )
         self.processor.add_request(request, None, None, 0, self._queue)
-        assert request.prompt_token_ids == prompt_of(call), "the core reads all of it"
+        assert request.prompt_token_ids == call.read_token_ids, "the core reads all of it"
         self._tokens = list(tokens)
 
     def pieces(self, size: int) -> list[CompletionOutput]:

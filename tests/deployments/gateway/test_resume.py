@@ -148,7 +148,7 @@ async def test_prompt_and_delivered_tokens_go_to_the_next_replica_apart() -> Non
     assert second.delivered is not None
     # The second token is the first half of a character.
     assert (second.delivered.token_ids, second.delivered.num_chars) == ([97, 0xC3], 1)
-    assert (second.token_ids, second.num_prefill_tokens) == ([1, 2, 3], 5)
+    assert (second.token_ids, len(second.read_token_ids)) == ([1, 2, 3], 5)
     assert second.sampling == first.sampling
     assert len({first.request_id, second.request_id}) == 2
 
