@@ -15,7 +15,7 @@ from coterie.cli.stages import Stages
 from coterie.config import CONFIG_HINT, Config, load_config
 from coterie.errors import ConfigError
 from coterie.hints import hinting
-from deployments import local_cluster
+from deployments import local_cluster, metadata_server
 from deployments.gateway.openai.chat_turns import read_template
 from deployments.gateway.security.door_security import DoorSecurity
 from deployments.models.resolve import resolve_model
@@ -97,9 +97,12 @@ def _start_ray(config: Config) -> None:
     if config.cluster.address is not None:
         return
     local_cluster.use_auth_token(config.cluster)
-    if local_cluster.find(config.cluster) is None:
+    cluster = local_cluster.find(config.cluster)
+    if cluster is None:
         _check_ports(config)
-        local_cluster.start(config.cluster)
+        cluster = local_cluster.start(config.cluster)
+    if config.cache.enabled and config.cache.url is None:
+        metadata_server.start(cluster, config.cache.max_memory_bytes)
 
 
 def _deploy(config: Config, stages: Stages) -> None:
