@@ -1,0 +1,130 @@
+"""From an engine replica's changes through a real server to a gateway's lookups."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import pytest_asyncio
+
+from cache.block_hash import block_hashes, chain_seed
+from cache.settings import CacheSection
+from cache.store.publisher import Publisher
+from cache.token_ids import token_array
+from cache.types import BlockGroup, ChainContext, Change, Hashes, Holder
+from deployments.gateway import prefix_index
+from deployments.gateway.prefix_index import PrefixIndex
+from deployments.prefix_store import PrefixStore
+from router.types import UsablePrefix
+from tests.builders.metadata_server import Server, valkey
+
+MODEL = "some/model"
+GROUP = BlockGroup("full", 4)
+PROMPT = list(range(100, 122))
+NONE = np.empty(0, np.uint64)
+
+
+def hashes_of(tokens: list[int], adapter: str | None = None, salt: str | None = None) -> Hashes:
+    context = ChainContext(MODEL, adapter, salt)
+    return block_hashes(token_array(tokens), 4, chain_seed(context, 0, 4))
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Server:
+    made = Server(valkey(), tmp_path)
+    made.start()
+    return made
+
+
+@pytest_asyncio.fixture
+async def store(server: Server) -> AsyncIterator[PrefixStore]:
+    section = CacheSection(timeout_s=1)
+    arguments = {"cache": section.model_dump(mode="json"), "url": server.url, "app_name": "a"}
+    made = PrefixStore.from_arguments(arguments)
+    assert made is not None
+    yield made
+    await made.close()
+    server.kill()
+
+
+@pytest_asyncio.fixture
+async def index(store: PrefixStore) -> AsyncIterator[PrefixIndex]:
+    made = PrefixIndex(store, MODEL)
+    made.learn({"e1": {"groups": [asdict(GROUP)]}})
+    await asyncio.wait_for(made.wait_current(), 10)
+    yield made
+    await made.close()
+
+
+@pytest_asyncio.fixture
+async def replica(store: PrefixStore) -> AsyncIterator[Publisher]:
+    of_model = store.of_model(MODEL, [GROUP])
+    made = Publisher(of_model, Holder("e1"), lambda: NONE)
+    made.start()
+    yield made
+    await made.close()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+async def begun(replica: Publisher) -> None:
+    await until(lambda: replica.epoch is not None)
+
+
+async def test_what_a_replica_stores_is_found_and_what_it_removes_is_not(
+    index: PrefixIndex, replica: Publisher
+) -> None:
+    await begun(replica)
+    assert index.usable_prefixes(PROMPT, None, None) == {}
+    stored = hashes_of(PROMPT)
+    replica.publish(Change(0, stored, NONE))
+    await until(lambda: bool(index.usable_prefixes(PROMPT, None, None)))
+    assert index.usable_prefixes(PROMPT, None, None) == {"e1": UsablePrefix(20, 0)}
+    assert index.usable_prefixes(PROMPT[:9] + [7] * 9, None, None) == {"e1": UsablePrefix(8, 0)}
+    replica.publish(Change(1, NONE, stored[1:]))
+    await until(lambda: index.usable_prefixes(PROMPT, None, None) == {"e1": UsablePrefix(4, 0)})
+
+
+async def test_the_last_token_of_a_prompt_is_always_computed(
+    index: PrefixIndex, replica: Publisher
+) -> None:
+    await begun(replica)
+    replica.publish(Change(0, hashes_of(PROMPT), NONE))
+    await until(lambda: bool(index.usable_prefixes(PROMPT, None, None)))
+    assert index.usable_prefixes(PROMPT[:8], None, None) == {"e1": UsablePrefix(7, 0)}
+    assert index.usable_prefixes([], None, None) == {}
+
+
+@pytest.mark.parametrize("other", [("adapter", None), (None, "salt")])
+async def test_adapters_and_cache_salts_have_prefixes_of_their_own(
+    index: PrefixIndex, replica: Publisher, other: tuple[str | None, str | None]
+) -> None:
+    await begun(replica)
+    replica.publish(Change(0, hashes_of(PROMPT, *other), NONE))
+    await until(lambda: bool(index.usable_prefixes(PROMPT, *other)))
+    assert index.usable_prefixes(PROMPT, None, None) == {}
+
+
+async def test_an_index_whose_server_is_gone_is_away_after_a_while(
+    index: PrefixIndex, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert index.usable_prefixes(PROMPT, None, None) == {}
+    monkeypatch.setattr(prefix_index, "_STALE_FOR_S", 0.0)
+    server.kill()
+    await until(lambda: index.usable_prefixes(PROMPT, None, None) is None)
+    assert index.status()["state"] == "stale"
+
+
+async def test_before_the_first_replica_the_index_is_away(store: PrefixStore) -> None:
+    index = PrefixIndex(store, MODEL)
+    index.learn({})
+    index.learn({"e1": {"groups": []}})
+    assert index.usable_prefixes(PROMPT, None, None) is None
+    assert index.status() == {"state": "empty"}
+    await index.close()
