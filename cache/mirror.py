@@ -240,7 +240,8 @@ class Mirror:
             read_from.run_ids,
         )
         if not is_same or found.last_index < view.index:
-            log.info("the store was restarted, or has lost its registry; reading it anew")
+            if read_from.incarnation:
+                log.info("the store was restarted, or has lost its registry")
             self._demand_load()
         self._last_index = found.last_index
         self._polled_at = now

@@ -96,7 +96,11 @@ class Scrubber:
             await self._finish(self._pass)
             self._pass = None
             return False
-        self._pass = await self._save(await self._page(self._pass, nodes[self._pass.node]))
+        # The registry may be another's by now: what is an orphan to this pass then lives.
+        self._pass = await self._save(self._pass)
+        if self._pass is not None:
+            reached = await self._page(self._pass, nodes[self._pass.node])
+            self._pass = await self._save(reached)
         return self._pass is not None
 
     async def _begin(self) -> ScrubPass | None:

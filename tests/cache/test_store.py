@@ -263,7 +263,7 @@ async def test_a_snapshot_has_all_entries(bench: Bench) -> None:
     hashes = np.unique(np.random.default_rng(0).integers(1, 2**64, 5000, np.uint64))
     await bench.store_blocks(first, hashes)
     await bench.store_blocks(second, hashes[::2])
-    found = {}
+    found: dict[int, int] = {}
     async for some, masks in bench.store.snapshot():
         found |= dict(zip(some.tolist(), masks[:, 0].tolist(), strict=True))
     expected = {h: 3 if k % 2 == 0 else 1 for k, h in enumerate(hashes.tolist())}

@@ -111,7 +111,7 @@ async def test_a_server_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 async def test_a_password_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     section = CacheSection(url="redis://unused", password_file=tmp_path / "none")
-    with pytest.raises(ConfigError, match="cache.password_file .*none cannot be read"):
+    with pytest.raises(ConfigError, match=r"cache.password_file .*none cannot be read"):
         await check_server(section, "redis://127.0.0.1:1")
 
 
@@ -131,7 +131,7 @@ async def test_a_new_password_is_taken_without_a_restart(
     world.replica("a").change({ALPHABET[0]}, set())
     with pytest.raises(StoreError):
         await world.replica("a").publisher.step()
-    password_file.write_text("the-next-password")
+    password_file.write_text("the-next-password")  # noqa: ASYNC240
     await world.settle()
     assert world.told_by(world.mirrors[0]) == world.expected()
     await link.close()
@@ -227,7 +227,7 @@ async def test_a_full_server_that_evicts_nothing_is_an_error_and_no_end(
     with server.client() as client:
         client.config_set("maxmemory", 1)
         replica.change({ALPHABET[0]}, set())
-        with pytest.raises(StoreError, match="OOM|maxmemory"):
+        with pytest.raises(StoreError, match=r"OOM|maxmemory"):
             await replica.publisher.step()
         client.config_set("maxmemory", 0)
     await world.settle()

@@ -65,7 +65,9 @@ async def test_it_goes_in_steps_and_another_goes_on_where_one_went_away(
     num_left = len(bench.entry_keys())
     assert 12_000 < num_left < 20_000
     assert not await second.step()
-    token, _, state = (bench.client.hget(NAMESPACE.registry_key, "s") or b"").split(b":", 2)
+    taken = bench.client.hget(NAMESPACE.registry_key, "s")
+    assert isinstance(taken, bytes)
+    token, _, state = taken.split(b":", 2)
     bench.client.hset(NAMESPACE.registry_key, "s", b"%b:1:%b" % (token, state))
     assert await second.step()
     assert await second.step()
@@ -136,7 +138,7 @@ async def _scrub_together(choice: random.Random) -> None:
     kept = await store.begin_epoch(Holder("kept"))
     for name in ("x", "y"):
         epoch = await store.begin_epoch(Holder(name))
-        await store.mark(epoch, Change(0, hashes_of(range(1, 12)), NONE))
+        await store.mark(epoch, Change(0, hashes_of(set(range(1, 12))), NONE))
         await store.end_epoch(epoch)
     await store.mark(kept, Change(0, hashes_of([1, 5, 30]), NONE))
     for _ in range(800):
