@@ -14,13 +14,14 @@ Any number of slots will do (Lemire, "Fast Random Integer Generation in an Inter
 slot to slot. The multiplication by the table's salt, odd and secret, keeps a client
 that chooses its hashes from crowding them around one slot.
 
-A lookup is as fast as the processor can guess and fetch. So a search compares all of
-the first slots without a branch, and slots are fetched some blocks ahead.
+A lookup is as fast as the processor can guess and fetch. So a search compares the
+first few slots without a branch, and has them fetched while it is some blocks behind.
 """
 
 from typing import Any
 
 import numpy as np
+from llvmlite import ir  # type: ignore[import-untyped]
 from numba import types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
@@ -42,8 +43,8 @@ NUM_SAMPLES = 8
 NUM_COMPARED = 4
 """Slots that a search compares at once: most blocks are in them."""
 
-NUM_AHEAD = 32
-"""Blocks whose slots are fetched together."""
+NUM_AHEAD = 16
+"""Blocks between the one whose slots are asked for and the one that is searched."""
 
 WORD_BITS = 64
 
@@ -75,6 +76,24 @@ def _num_ones(typing_context: Any, word: Any) -> Any:
     return types.uint64(types.uint64), generate
 
 
+@intrinsic  # type: ignore[untyped-decorator]
+def _prefetch(typing_context: Any, slots: Any, slot: Any) -> Any:
+    """Have the processor fetch the slot's cache line, and do not wait for it."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        array = context.make_array(signature.args[0])(context, builder, arguments[0])
+        bytes_at, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+        offset = builder.mul(arguments[1], builder.extract_value(array.strides, 0))
+        slot_at = builder.gep(builder.bitcast(array.data, bytes_at), [offset])
+        kind = ir.FunctionType(ir.VoidType(), [bytes_at, number, number, number])
+        fetch = builder.module.declare_intrinsic("llvm.prefetch", [bytes_at], kind)
+        # To read it, to keep it near, and it is data.
+        builder.call(fetch, [slot_at, number(0), number(3), number(1)])
+        return context.get_dummy_value()
+
+    return types.void(slots, slot), generate
+
+
 @inlined
 def _home(slots: Slots, salt: np.uint64, block: np.uint64) -> Slot:
     return (block * salt >> _HALF) * np.uint64(len(slots)) >> _HALF
@@ -88,9 +107,9 @@ def _ahead(slots: Slots, slot: Slot, steps: np.uint64) -> Slot:
 
 
 @inlined
-def _find(slots: Slots, home: Slot, block: np.uint64) -> Slot:
+def _find(slots: Slots, salt: np.uint64, block: np.uint64) -> Slot:
     """The slot that has the block; a free one if none has."""
-    same = _ZERO
+    home, same = _home(slots, salt, block), _ZERO
     for steps in range(NUM_COMPARED):
         slot = _ahead(slots, home, np.uint64(steps))
         same |= np.uint64(slots[slot, 0] == block) << np.uint64(steps)
@@ -103,19 +122,18 @@ def _find(slots: Slots, home: Slot, block: np.uint64) -> Slot:
 
 
 @inlined
-def _look_ahead(
-    slots: Slots, salt: np.uint64, hashes: Hashes, first: int, homes: Hashes
-) -> None:
-    """Homes of the next blocks, whose slots the processor then fetches all at once:
-    the search itself has it wait for each before it guesses which is the next."""
-    seen = _ZERO
-    for i in range(min(NUM_AHEAD, len(hashes) - first)):
-        home = _home(slots, salt, hashes[first + i])
-        last = _ahead(slots, home, np.uint64(NUM_COMPARED - 1))
-        seen |= slots[home, 0] | slots[last, 0]
-        homes[i] = home
-    # Somebody must want to know, or nothing is read.
-    homes[NUM_AHEAD] = seen
+def _fetch(slots: Slots, salt: np.uint64, hashes: Hashes, i: int) -> None:
+    """Ask for the slots that a search for the hash compares, if there is one."""
+    if i < len(hashes):
+        home = _home(slots, salt, hashes[i])
+        _prefetch(slots, home)
+        _prefetch(slots, _ahead(slots, home, np.uint64(NUM_COMPARED - 1)))
+
+
+@inlined
+def _fetch_first(slots: Slots, salt: np.uint64, hashes: Hashes, first: int) -> None:
+    for i in range(first, first + NUM_AHEAD):
+        _fetch(slots, salt, hashes, i)
 
 
 @inlined
@@ -217,14 +235,13 @@ def put(
     """
     first, room, max_blocks = bounds
     step = 1 if len(bitmaps) > 1 else 0
-    homes = np.empty(NUM_AHEAD + 1, np.uint64)
+    _fetch_first(slots, salt, hashes, first)
     for i in range(first, len(hashes)):
-        if (i - first) % NUM_AHEAD == 0:
-            _look_ahead(slots, salt, hashes, i, homes)
+        _fetch(slots, salt, hashes, i + NUM_AHEAD)
         block = hashes[i]
         if block == 0 or not _has_bits(bitmaps, i * step, 0):
             continue
-        slot = _find(slots, homes[(i - first) % NUM_AHEAD], block)
+        slot = _find(slots, salt, block)
         if slots[slot, 0] == 0:
             if counts[NUM_BLOCKS] >= max_blocks:
                 _evict(slots, salt, counts)
@@ -242,11 +259,10 @@ def clear(slots: Slots, salt: np.uint64, counts: Counts, bit: int, hashes: Hashe
     """Clear the bit for each hash; a block without bits is deleted."""
     column = 1 + bit // WORD_BITS
     kept = ~(_ONE << np.uint64(bit % WORD_BITS))
-    homes = np.empty(NUM_AHEAD + 1, np.uint64)
+    _fetch_first(slots, salt, hashes, 0)
     for i in range(len(hashes)):
-        if i % NUM_AHEAD == 0:
-            _look_ahead(slots, salt, hashes, i, homes)
-        slot = _find(slots, homes[i % NUM_AHEAD], hashes[i])
+        _fetch(slots, salt, hashes, i + NUM_AHEAD)
+        slot = _find(slots, salt, hashes[i])
         if slots[slot, 0] != 0:
             slots[slot, column] &= kept
             if not _has_bits(slots, slot, 1):
@@ -266,26 +282,47 @@ def mask(slots: Slots, live: Hashes) -> int:
     return num_left
 
 
+@inlined
+def _copy_bits(slots: Slots, source: int, others: Slots, target: Slot) -> None:
+    for column in range(1, min(slots.shape[1], others.shape[1])):
+        others[target, column] = slots[source, column]
+
+
 @compiled(types.void(_SLOTS, types.uint64, _SLOTS))
-def copy(slots: Slots, salt: np.uint64, larger: Slots) -> None:
-    """Put all blocks with bits into other slots, which are free and enough, and whose
-    bitmaps may be of another width if no bit is lost by that."""
-    num_words = min(slots.shape[1], larger.shape[1]) - 1
-    for slot in range(len(slots)):
+def copy(slots: Slots, salt: np.uint64, others: Slots) -> None:
+    """Put all blocks with bits into other slots, which are all free and enough, and
+    whose bitmaps may be of another width if no bit is lost by that."""
+    first_free = 0
+    while slots[first_free, 0] != 0:
+        first_free += 1
+    # From here on blocks come in the order of their homes there too, but for those
+    # with the same home here: most go right behind the last one.
+    last_home, following = _ZERO, _ZERO
+    for slot in range(first_free, len(slots)):
         if _has_bits(slots, slot, 1):
-            found = _insert(larger, salt, slots[slot, 0])
-            for word in range(1, 1 + num_words):
-                larger[found, word] = slots[slot, word]
+            home = _home(others, salt, slots[slot, 0])
+            target = max(home, following)
+            if home >= last_home and target < np.uint64(len(others)):
+                others[target, 0] = slots[slot, 0]
+                last_home, following = home, target + _ONE
+            else:
+                target = _insert(others, salt, slots[slot, 0])
+                while following < np.uint64(len(others)) and others[following, 0] != 0:
+                    following += _ONE
+            _copy_bits(slots, slot, others, target)
+    for slot in range(first_free):
+        if _has_bits(slots, slot, 1):
+            target = _insert(others, salt, slots[slot, 0])
+            _copy_bits(slots, slot, others, target)
 
 
 @compiled(types.void(_SLOTS, types.uint64, HASHES, types.uint64[:, ::1]))
 def gather(slots: Slots, salt: np.uint64, hashes: Hashes, bitmaps: Bitmaps) -> None:
     """Fill in the bitmap of each hash; all 0 for one that no block has."""
-    homes = np.empty(NUM_AHEAD + 1, np.uint64)
+    _fetch_first(slots, salt, hashes, 0)
     for i in range(len(hashes)):
-        if i % NUM_AHEAD == 0:
-            _look_ahead(slots, salt, hashes, i, homes)
-        slot = _find(slots, homes[i % NUM_AHEAD], hashes[i])
+        _fetch(slots, salt, hashes, i + NUM_AHEAD)
+        slot = _find(slots, salt, hashes[i])
         for word in range(slots.shape[1] - 1):
             # A free slot has no bits.
             bitmaps[i, word] = slots[slot, 1 + word]
@@ -298,12 +335,11 @@ def run_lengths(
     """For each bit the number of leading hashes that all have it; 0 for one not live."""
     num_words = min(len(live), slots.shape[1] - 1)
     running = live[:num_words].copy()
-    homes = np.empty(NUM_AHEAD + 1, np.uint64)
     lengths[:] = 0
+    _fetch_first(slots, salt, hashes, 0)
     for i in range(len(hashes)):
-        if i % NUM_AHEAD == 0:
-            _look_ahead(slots, salt, hashes, i, homes)
-        slot = _find(slots, homes[i % NUM_AHEAD], hashes[i])
+        _fetch(slots, salt, hashes, i + NUM_AHEAD)
+        slot = _find(slots, salt, hashes[i])
         left = _ZERO
         for word in range(num_words):
             ended = running[word] & ~slots[slot, 1 + word]

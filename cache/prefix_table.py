@@ -91,7 +91,7 @@ class PrefixTable:
 
     def remove(self, bit: int, hashes: Hashes) -> None:
         """Clear the bit for all hashes; a block without bits is deleted."""
-        if bit // WORD_BITS < self.num_words:
+        if _num_words_for(bit) <= self.num_words:
             clear(self._slots, self._salt, self._counts, bit, hashes)
             self._shrink()
 

@@ -195,6 +195,8 @@ def test_hashes_of_another_type_are_refused(wrong: Hashes) -> None:
 def test_a_negative_bit_is_refused() -> None:
     with pytest.raises(ValueError, match="bit -1 must not be negative"):
         PrefixTable(10).store(-1, as_hashes([1]))
+    with pytest.raises(ValueError, match="bit -1 must not be negative"):
+        PrefixTable(10).remove(-1, as_hashes([1]))
 
 
 @given(st.lists(st.tuples(BITS, CHAINS), max_size=6), BITS)
