@@ -112,7 +112,7 @@ class Mirror:
         """Whom the live bits stand for; some may be replicas that are gone."""
         return {} if self._view is None else self._view.holders()
 
-    def lookup(self, hashes: Sequence[Hashes]) -> NDArray[np.int64]:
+    def lookup(self, hashes: Sequence[Hashes]) -> NDArray[np.int32]:
         """For each live bit, how many of a prompt's tokens its holder has cached and can
         use.
 
@@ -121,7 +121,7 @@ class Mirror:
         """
         view = self._view
         if view is None:
-            return np.zeros(0, np.int64)
+            return np.zeros(0, np.int32)
         return usable_tokens(self._groups, hashes, view.table, view.live_mask)
 
     @property

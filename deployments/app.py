@@ -13,7 +13,7 @@ from ray import serve
 from ray.serve.config import RequestRouterConfig
 
 from cache.settings import CacheSection
-from deployments import local_cluster, metadata_server
+from deployments import metadata_server
 from deployments.engine.plan import Device, plan_placement
 from deployments.engine.replica import EngineReplica
 from deployments.gateway.replica import Gateway
@@ -84,8 +84,8 @@ def index_arguments(cache: CacheSection, cluster: ClusterSection) -> dict[str, A
     off, or nobody has named a server for a cluster that is not of this machine."""
     url = cache.url
     if url is None and cluster.address is None:
-        local = local_cluster.find(cluster)
-        url = None if local is None else metadata_server.url_of(local)
+        embedded = metadata_server.find(cluster)
+        url = None if embedded is None else embedded.url
     if not cache.enabled or url is None:
         return None
     return {

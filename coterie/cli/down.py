@@ -8,7 +8,7 @@ from coterie.cli.console import err, print_json
 from coterie.cli.stages import Stages
 from coterie.config import load_config
 from coterie.errors import CoterieError
-from deployments import local_cluster
+from deployments import local_cluster, metadata_server
 
 
 @click.command()
@@ -32,6 +32,7 @@ def down_command(file: Path | None, as_json: bool) -> None:
         local_cluster.use_auth_token(section)
         cluster = local_cluster.find(section)
         if cluster is None:
+            metadata_server.stop(section)
             _say(as_json, was_running=False)
             return
     if cluster is None or cluster.is_reachable:
@@ -50,6 +51,7 @@ def down_command(file: Path | None, as_json: bool) -> None:
         with stages.stage("Ray"):
             cluster.stop()
             local_cluster.forget(section)
+            metadata_server.stop(section)
     _say(as_json, was_running=True)
 
 

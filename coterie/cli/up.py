@@ -97,12 +97,11 @@ def _start_ray(config: Config) -> None:
     if config.cluster.address is not None:
         return
     local_cluster.use_auth_token(config.cluster)
-    cluster = local_cluster.find(config.cluster)
-    if cluster is None:
-        _check_ports(config)
-        cluster = local_cluster.start(config.cluster)
     if config.cache.enabled and config.cache.url is None:
-        metadata_server.start(cluster, config.cache.max_memory_bytes)
+        metadata_server.ensure(config.cluster, config.cache)
+    if local_cluster.find(config.cluster) is None:
+        _check_ports(config)
+        local_cluster.start(config.cluster)
 
 
 def _deploy(config: Config, stages: Stages) -> None:

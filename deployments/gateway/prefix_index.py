@@ -112,7 +112,7 @@ def _can_be_trusted(mirror: Mirror) -> bool:
 
 def _by_replica(
     holders: Mapping[EpochBit, Holder],
-    usable: NDArray[np.int64],  # [num_bits]
+    usable: NDArray[np.int32],  # [num_bits]
 ) -> dict[ReplicaId, UsablePrefix]:
     """Of a replica's ranks the one with the most counts."""
     found: dict[ReplicaId, UsablePrefix] = {}

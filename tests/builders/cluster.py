@@ -80,8 +80,11 @@ class RunningCluster:
     def processes(self) -> list[psutil.Process]:
         """All processes of the cluster."""
         record = STATE_DIR / f"cluster-{self.file.stem}.json"
-        leader = psutil.Process(json.loads(record.read_text())["pid"])
-        return [leader, *leader.children(recursive=True)]
+        leaders = [psutil.Process(json.loads(record.read_text())["pid"])]
+        keeper = STATE_DIR / f"metadata-{self.file.stem}.json"
+        if keeper.exists():
+            leaders.append(psutil.Process(json.loads(keeper.read_text())["pid"]))
+        return [p for leader in leaders for p in (leader, *leader.children(recursive=True))]
 
     def coterie(self, *arguments: str, environment: Mapping[str, str] | None = None) -> str:
         """Run a `coterie` command to its end; its standard output."""
