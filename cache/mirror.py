@@ -82,7 +82,7 @@ class Mirror:
         self._view: MirrorView | None = None
         self._read_from: StoreState | None = None
         self._is_load_due = True
-        self._is_loaded = asyncio.Event()
+        self._has_been_current = asyncio.Event()
         self._state: MirrorState = "empty"
         self._state_since = clock()
         self._caught_up_at = clock()
@@ -156,9 +156,9 @@ class Mirror:
         """Follow in the background until `close`."""
         self._tasks = [asyncio.create_task(self.run())]
 
-    async def wait_loaded(self) -> None:
-        """Wait for the first snapshot."""
-        await self._is_loaded.wait()
+    async def wait_current(self) -> None:
+        """Wait until it has followed the stream for the first time."""
+        await self._has_been_current.wait()
 
     async def close(self) -> None:
         """Stop following."""
@@ -219,7 +219,6 @@ class Mirror:
                 view.merge(hashes, masks)
         self._num_evicted_before = self.num_evicted
         self._view = view
-        self._is_loaded.set()
         self._read_from = StoreState(registry.incarnation, run_ids, registry.last_index)
         self._last_index = registry.last_index
         self._caught_up_at = begun_at
@@ -252,9 +251,9 @@ class Mirror:
         assert self._read_from is not None
         if not self._read_from.incarnation:
             # No epoch has begun, and what may be in the stream is of a lost registry.
-            await asyncio.sleep(wait_s)
             self._caught_up_at = self._clock()
             self._enter("current")
+            await asyncio.sleep(wait_s)
             return
         is_behind = view.index < self._last_index
         entries = await self._store.entries_after(view.index, 0.001 if is_behind else wait_s)
@@ -276,6 +275,8 @@ class Mirror:
     def _enter(self, state: MirrorState) -> None:
         if state != self._state:
             self._state, self._state_since = state, self._clock()
+        if state == "current":
+            self._has_been_current.set()
 
     def check_invariants(self) -> None:
         """Without an index it is empty or loads; what it has holds."""

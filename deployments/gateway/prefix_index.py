@@ -73,7 +73,7 @@ class PrefixIndex:
     async def wait_current(self) -> None:
         """Wait until the index can be asked, if the model has one."""
         if self._mirror is not None:
-            await self._mirror.wait_loaded()
+            await self._mirror.wait_current()
 
     def status(self) -> dict[str, Any]:
         """What `coterie status` shows of it."""
