@@ -190,8 +190,8 @@ async def writes_per_s(layout: Layout, seed: int) -> float:
     return await rate(write, len(changes))
 
 
-async def snapshot_per_s(layout: Bitmaps, num_blocks: int) -> tuple[float, float]:
-    """Blocks a second that a new mirror reads, and bytes a block that it takes."""
+async def snapshot_of(layout: Bitmaps, num_blocks: int) -> dict[str, float]:
+    """How fast a new mirror reads all blocks, and what they take in it."""
     view = MirrorView(4 * num_blocks, await layout.index.registry())
 
     async def load(_: int) -> int:
@@ -200,7 +200,11 @@ async def snapshot_per_s(layout: Bitmaps, num_blocks: int) -> tuple[float, float
         return len(view.table)
 
     speed = await rate(load, 1)
-    return speed, view.table.num_bytes / len(view.table)
+    mirror_bytes = view.table.num_bytes / len(view.table)
+    return {
+        "snapshot_blocks_per_s": round(speed),
+        "mirror_bytes_per_block": round(mirror_bytes, 1),
+    }
 
 
 async def measure(program: Program, num_blocks: int, num_rounds: int) -> list[dict[str, Any]]:
@@ -216,13 +220,11 @@ async def measure(program: Program, num_blocks: int, num_rounds: int) -> list[di
             taken = await bytes_taken(server.url, layout, chains)
             rows[name] = {"layout": name, "blocks": num_blocks}
             rows[name]["bytes_per_block"] = round(taken / num_blocks, 1)
+            if isinstance(layout, Bitmaps):
+                # Before the keys of others are there to be scanned too.
+                rows[name] |= await snapshot_of(layout, num_blocks)
         for name, samples in (await rounds(layouts, chains, num_rounds)).items():
             rows[name] |= {k: round(statistics.median(v)) for k, v in samples.items()}
-        ours = layouts["bitmaps"]
-        assert isinstance(ours, Bitmaps)
-        speed, mirror_bytes = await snapshot_per_s(ours, num_blocks)
-        rows["bitmaps"]["snapshot_blocks_per_s"] = round(speed)
-        rows["bitmaps"]["mirror_bytes_per_block"] = round(mirror_bytes, 1)
         for layout in layouts.values():
             await layout.close()
         return list(rows.values())

@@ -199,8 +199,8 @@ async def test_it_outlives_a_pump_that_fails(
     # Its hashes cannot be made of this.
     scene.replica.blocks = {-1}
     scene.publisher.start()
-    while scene.publisher.epoch is None:
-        await asyncio.sleep(0)
+    while len(scene.server.stream) < 2:
+        await asyncio.sleep(0.001)
     scene.replica.blocks = blocks
     scene.replica.change({3}, set())
     while not await scene.changes():
