@@ -68,8 +68,9 @@ class CacheSection(Section):
     """How long the server may take for one answer before it counts as away."""
 
     max_memory_bytes: Annotated[int, Field(ge=16 * 1024 * 1024)] = 512 * 1024 * 1024
-    """Memory of the server that `coterie up` starts; what was written longest ago
-    is evicted first. A block takes about 80 bytes, the stream up to 4 KiB an entry."""
+    """Memory of the server that `coterie up` starts; beyond it old blocks are evicted.
+    For one of your own set `maxmemory` and the policy `allkeys-lfu`. A block takes
+    about 80 bytes, an entry of the stream at most 4 KiB."""
 
     lease_s: Annotated[float, Field(ge=1)] = 30.0
     """A cache that has not been heard of for this long counts as lost."""

@@ -8,9 +8,10 @@ It keeps nothing on the disk. What is in it says which running engines have what
 when the cluster ends, that is worth nothing, and when the server alone dies, the engines
 tell it all that they have within a second or so.
 
-Memory is bounded, and what was written longest ago is evicted (`allkeys-lru`). Registries
-and streams, which are read and written every second, stay. Should one be evicted all the
-same, the index begins anew: slower, never wrong.
+Memory is bounded, and what is touched least is evicted (`allkeys-lfu`): a block is written
+once, registries and streams every second, so that blocks go, the old ones first. By `lru`,
+whose clock counts seconds, a burst of writes can evict a registry. Should one be evicted
+all the same, the index begins anew: slower, never wrong.
 """
 
 import contextlib
@@ -180,7 +181,7 @@ def _spawn(
         "save": "",
         "appendonly": "no",
         "maxmemory": str(max_memory_bytes),
-        "maxmemory-policy": "allkeys-lru",
+        "maxmemory-policy": "allkeys-lfu",
         "loglevel": _LOG_LEVEL,
         "logfile": str(log),
         "daemonize": "no",

@@ -24,7 +24,14 @@ from cache.store.keys import (
     shards_of,
     unpack,
 )
-from cache.store.link import Command, Link, Node, StoreError, function_call
+from cache.store.link import (
+    Command,
+    EpochEndedError,
+    Link,
+    Node,
+    StoreError,
+    function_call,
+)
 from cache.store.masks import Masks, as_masks
 from cache.store.registry import Registry, parse_registry
 from cache.store.stream import Entry, decode_entry, encode_change, holder_text
@@ -71,6 +78,8 @@ class IndexStore:
         self._lease_ms = int(section.lease_s * 1000)
         self._ttl_ms = int((section.entry_ttl_s or 0) * 1000)
         self._keys = EntryKeys(namespace, b"")
+        # An epoch writes into the incarnation that it began in, whatever has come since.
+        self._holder_to_keys: dict[Holder, tuple[int, EntryKeys]] = {}
 
     @property
     def section(self) -> CacheSection:
@@ -91,7 +100,9 @@ class IndexStore:
             "begin", holder_text(holder), self._lease_ms, fresh, MAX_EPOCHS, self._max_length
         )
         self._keys = EntryKeys(self._namespace, incarnation)
-        return Epoch(holder, EpochBit(int(bit)), int(number))
+        epoch = Epoch(holder, EpochBit(int(bit)), int(number))
+        self._holder_to_keys[holder] = (epoch.number, self._keys)
+        return epoch
 
     async def end_epoch(self, epoch: Epoch) -> None:
         """Make its entries void; nothing, where it has ended already."""
@@ -130,10 +141,13 @@ class IndexStore:
     async def mark(self, epoch: Epoch, change: Change) -> None:
         """Write the epoch's bit into the entries of a change; `seq` plays no part.
 
-        May be called again with the same. Raises EpochEndedError once the bit is
-        about to be given to another.
+        May be called again with the same. The epoch has begun at this object. Raises
+        EpochEndedError once the bit is about to be given to another.
         """
-        keys, ttl_ms = self._keys, self._ttl_ms
+        number, keys = self._holder_to_keys.get(epoch.holder, (0, self._keys))
+        if number != epoch.number:
+            raise EpochEndedError("it was not begun here, or another has begun since")
+        ttl_ms = self._ttl_ms
         calls = []
         for part in _by_shard(change):
             packed = keys.pack(np.concatenate([part.stored, part.removed]))

@@ -312,6 +312,6 @@ LIBRARY_TEXT = "\n".join(
 
 REQUIRED_COMMANDS = (
     "fcall function|load mget scan hgetall xread info cluster|slots cluster|shards "
-    "ping get set mset del hget hset hdel hexists hincrby xadd time"
+    "command ping get set mset del hget hset hdel hexists hincrby xadd time"
 )
 """What an ACL user must be allowed, on keys `{ci*`."""

@@ -154,6 +154,12 @@ class Publisher:
                 await asyncio.sleep(retry_s)
                 retry_s = min(2 * retry_s, _LAST_RETRY_S)
                 continue
+            except Exception:
+                # The engine serves on, and the next epoch is told all anew.
+                log.exception("changes of %s could not be told", self._holder)
+                self._give_up()
+                await asyncio.sleep(_LAST_RETRY_S)
+                continue
             retry_s = _FIRST_RETRY_S
             if not has_more:
                 await self._wait()

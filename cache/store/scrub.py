@@ -78,6 +78,10 @@ class Scrubber:
             except StoreError as error:
                 log.debug("scrub: %s", error)
                 has_more = False
+            except Exception:
+                # Bits stay taken, and others may scrub.
+                log.exception("the scrub of the prefix index failed")
+                has_more = False
             await asyncio.sleep(_PAUSE_S if has_more else _IDLE_S)
 
     async def step(self) -> bool:

@@ -279,3 +279,32 @@ async def test_a_block_takes_at_most_110_bytes(bench: Bench, server: Server) -> 
     print(f"{server.program.path}: {taken:.1f} bytes a block")
     # Redis 7 keeps key and value apart, in a table that is doubled to grow.
     assert taken <= (110 if "valkey" in server.program.path else 125)
+
+
+async def test_what_a_full_server_evicts_is_entries_alone(server: Server) -> None:
+    bench = Bench(server)
+    epoch = await bench.store.begin_epoch(A)
+    before = await bench.store.registry()
+    full = bench.client.info("memory")["used_memory"] + 4 * 1024 * 1024
+    bench.client.config_set("maxmemory", full)
+    bench.client.config_set("maxmemory-policy", "allkeys-lfu")
+    hashes = np.random.default_rng(0).integers(1, 2**64, 200_000, np.uint64)
+    for first in range(0, len(hashes), 4096):
+        some = hashes[first : first + 4096]
+        await bench.store_blocks(epoch, some)
+        await bench.store.append(epoch, [Change(first // 4096, some[:100], NONE)])
+        await bench.store.renew(epoch)
+    assert bench.client.info("stats")["evicted_keys"] > 100_000
+    after = await bench.store.registry()
+    assert (after.incarnation, after.epochs) == (before.incarnation, before.epochs)
+    assert bench.client.xlen(NAMESPACE.stream_key) == 1 + -(-200_000 // 4096)
+
+
+async def test_an_epoch_writes_nothing_into_a_later_incarnation(bench: Bench) -> None:
+    old = await bench.store.begin_epoch(A)
+    bench.client.delete(NAMESPACE.registry_key)
+    new = await bench.store.begin_epoch(B)
+    assert new.bit == old.bit
+    await bench.store_blocks(old, CHAIN)
+    await bench.store_blocks(new, CHAIN[:2])
+    assert await bench.masks() == [1, 1]

@@ -187,11 +187,15 @@ async def test_a_server_of_an_unknown_authority_is_not_spoken_to(
 
 @pytest.mark.parametrize("kind", ["valkey", "redis"])
 async def test_in_a_cluster_every_call_stays_in_one_slot(
-    kind: str, request: pytest.FixtureRequest, short_folder: Path
+    kind: str, request: pytest.FixtureRequest, short_folder: Path, password_file: Path
 ) -> None:
     program = valkey() if kind == "valkey" else request.getfixturevalue("redis_program")
     with running_cluster(program, short_folder, free_ports(6)) as servers:
-        section = CacheSection(url=servers[1].url)
+        for server in servers:
+            allow(server, REQUIRED_COMMANDS)
+        section = CacheSection(
+            url=servers[1].url, username="coterie", password_file=password_file
+        )
         await check_server(section, servers[1].url)
         link = ServerLink(section, servers[1].url)
         world = World(link, section)
@@ -213,6 +217,7 @@ async def test_in_a_cluster_every_call_stays_in_one_slot(
         for server in servers:
             with server.client() as client:
                 assert client.dbsize() > 50
+                assert client.acl_log() == []
         await link.close()
 
 

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cache.settings import CacheSection
+from cache.store import publisher
 from cache.store.link import StoreError
 from cache.store.publisher import as_entries, joined
 from cache.store.stream import MAX_ENTRY_HASHES, Changed
@@ -185,6 +186,23 @@ async def test_it_comes_back_by_itself_however_long_the_store_was_away(scene: Sc
     while not scene.publisher.counts.failures:
         await asyncio.sleep(0.001)
     scene.server.is_away = False
+    while not await scene.changes():
+        await asyncio.sleep(0.001)
+    await scene.publisher.close()
+
+
+async def test_it_outlives_a_pump_that_fails(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publisher, "_LAST_RETRY_S", 0.001)
+    blocks = scene.replica.blocks
+    # Its hashes cannot be made of this.
+    scene.replica.blocks = {-1}
+    scene.publisher.start()
+    while len(scene.server.stream) < 2:
+        await asyncio.sleep(0.001)
+    scene.replica.blocks = blocks
+    scene.replica.change({3}, set())
     while not await scene.changes():
         await asyncio.sleep(0.001)
     await scene.publisher.close()

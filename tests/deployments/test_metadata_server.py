@@ -59,7 +59,7 @@ def test_its_owner_alone_reaches_it_and_it_has_no_port(cluster: ClusterSection) 
         assert connection.ping()
     assert settings["port"] == "0"
     assert settings["maxmemory"] == str(SECTION.max_memory_bytes)
-    assert settings["maxmemory-policy"] == "allkeys-lru"
+    assert settings["maxmemory-policy"] == "allkeys-lfu"
     assert settings["save"] == ""
 
 
