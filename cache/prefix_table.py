@@ -6,9 +6,11 @@ to more slots, old and new exist at once: up to 47 bytes a block, and 58 where i
 moves to fewer because blocks were removed. Each doubling of the bits adds a word of
 8 bytes to a slot, then two, then four.
 
+The move itself takes about 25 ns a block, in which nothing else in the process runs.
+
 Worked example: 200,000 blocks of holders with bits below 64, stored one by one. At
-182,782 blocks three quarters of the 243,710 slots were full, and the table moved to
-292,453 slots of 16 bytes; so it has 4.7 MB, which is 23.4 bytes a block.
+178,005 blocks three quarters of the 237,341 slots were full, and the table moved to
+284,811 slots of 16 bytes; so it has 4.6 MB, which is 22.8 bytes a block.
 """
 
 import secrets

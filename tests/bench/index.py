@@ -29,7 +29,7 @@ def lookup(num_rounds: int) -> Iterator[Any]:
 
 
 def events(num_rounds: int) -> Iterator[Any]:
-    """Events applied, in one round."""
+    """Events applied, always in a few rounds."""
     return measure_events(sizes=(1, 16, 256), num_blocks=51_200)
 
 
@@ -49,7 +49,7 @@ def main() -> None:
     """Measure the parts asked for, and print a row of JSON for each case."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n", maxsplit=1)[0])
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
-    parser.add_argument("--rounds", type=int, default=200, help="of each case (default 200)")
+    parser.add_argument("--rounds", type=int, default=200, help="of each lookup (default 200)")
     parser.add_argument("--json", type=Path, help="also write the rows to this file")
     given = parser.parse_args()
     report = json.loads(given.json.read_text()) if given.json and given.json.exists() else {}

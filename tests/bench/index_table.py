@@ -1,5 +1,6 @@
 """What the table takes: events applied in a second, and bytes a block."""
 
+import statistics
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
@@ -15,12 +16,14 @@ from tests.bench.dynamo_index import DynamoIndex, block_texts
 from tests.bench.index_lookup import BLOCK_SIZE, SEED, VOCABULARY
 
 NUM_EVENT_REPLICAS = 8
+NUM_EVENT_ROUNDS = 5
 SMALLEST_MEASURED_BLOCKS = 4_000
 
 
 @dataclass(frozen=True)
 class EventsRow:
-    """Events of one kind and size, applied one after the other by one thread.
+    """Events of one kind and size, applied one after the other by one thread to an
+    index that is empty at first; medians over the rounds.
 
     Ours come as arrays, Dynamo's as JSON that its library parses: that is how its
     Python takes them. `ours_with_hashing` begins with the tokens and the parent's
@@ -71,44 +74,60 @@ def measure_memory(sizes: Sequence[int], bits: Sequence[int]) -> Iterator[Memory
 
 
 def _events(size: int, chains: list[Tokens], hashes: list[Hashes]) -> Iterator[EventsRow]:
+    rounds = [_round(chains, hashes) for _ in range(NUM_EVENT_ROUNDS)]
+    for kind in ("stored", "removed"):
+        dynamo, ours, with_hashing = (
+            statistics.median(rates[kind][i] for rates in rounds) for i in range(3)
+        )
+        yield EventsRow(
+            kind=kind,
+            blocks_per_event=size,
+            num_events=len(chains),
+            dynamo_per_s=round(dynamo),
+            ours_per_s=round(ours),
+            ours_with_hashing_per_s=round(with_hashing) if kind == "stored" else None,
+        )
+
+
+def _round(chains: list[Tokens], hashes: list[Hashes]) -> dict[str, tuple[float, float, float]]:
+    """Rates of Dynamo, ours, and ours with hashing, by kind of event."""
     dynamo = DynamoIndex(BLOCK_SIZE)
-    texts = [
-        block_texts(found.tolist(), dynamo.hash_tokens(tokens.tolist()))
+    stored = [
+        dynamo.stored(None, block_texts(found.tolist(), dynamo.hash_tokens(tokens.tolist())))
         for tokens, found in zip(chains, hashes, strict=True)
     ]
-    stored = [dynamo.stored(None, blocks) for blocks in texts]
     removed = [dynamo.removed(found.tolist()) for found in hashes]
-    table = PrefixTable(10**8)
-    hashing = PrefixTable(10**8)
+    table, hashing = PrefixTable(10**8), PrefixTable(10**8)
 
     def store_tokens(bit: int, tokens: Tokens) -> None:
         hashing.store(bit, extend(BlockHash(SEED), tokens, BLOCK_SIZE))
 
-    for kind, events, ours in (
-        ("stored", stored, table.store),
-        ("removed", removed, table.remove),
-    ):
-        yield EventsRow(
-            kind=kind,
-            blocks_per_event=size,
-            num_events=len(events),
-            dynamo_per_s=_rate(dynamo.apply, events, dynamo.wait),
-            ours_per_s=_rate(ours, hashes),
-            ours_with_hashing_per_s=_rate(store_tokens, chains) if kind == "stored" else None,
-        )
+    rates = {
+        "stored": (
+            _rate(dynamo.apply, stored, dynamo.wait),
+            _rate(table.store, hashes),
+            _rate(store_tokens, chains),
+        ),
+        "removed": (
+            _rate(dynamo.apply, removed, dynamo.wait),
+            _rate(table.remove, hashes),
+            0.0,
+        ),
+    }
     assert len(table) == 0
+    return rates
 
 
 def _rate(
     apply: Callable[[int, Any], None],
     events: Sequence[Any],
     wait: Callable[[], None] = lambda: None,
-) -> int:
+) -> float:
     started = time.perf_counter()
     for number, event in enumerate(events):
         apply(number % NUM_EVENT_REPLICAS, event)
     wait()
-    return round(len(events) / (time.perf_counter() - started))
+    return len(events) / (time.perf_counter() - started)
 
 
 def _memory(num_blocks: int, num_bits: int) -> MemoryRow:
