@@ -80,6 +80,7 @@ class Gateway:
             ClusterService(section, self._served, self._gate),
             self._num_held,
             {served.section.name: served.routing.log for served in self._served},
+            self._indexes,
         )
         self._doors = Doors(section, service, tenants, self._telemetry.door_page)
         for served in self._served:

@@ -68,6 +68,27 @@ def engine_core_counts(cluster: RunningCluster) -> list[int]:
     return [len(spawned_by(each)) for each in replicas(cluster, f"engine-{MODEL}")]
 
 
+async def num_cached(client: AsyncClient, prompt: list[int]) -> int:
+    answer = await client.generate_unary(prompt, max_tokens=1, temperature=0)
+    assert answer.usage is not None
+    return answer.usage.num_cached_tokens
+
+
+def num_indexed_blocks(cluster: RunningCluster) -> list[int]:
+    """Of each gateway; 0 where it does not follow the index."""
+    indexes = [d["prefix_index"][MODEL] for d in cluster.status()["gateway"]["details"]]
+    return [each["num_blocks"] if each["state"] == "current" else 0 for each in indexes]
+
+
+def index_server(cluster: RunningCluster) -> psutil.Process:
+    """The server process that the prefix index lies in, once there is one."""
+    while True:
+        found = [p for p in cluster.processes() if p.name() == "valkey-server"]
+        if found:
+            return found[0]
+        time.sleep(0.1)
+
+
 def is_gone(process: psutil.Process) -> bool:
     try:
         return process.status() == psutil.STATUS_ZOMBIE
@@ -125,6 +146,34 @@ async def test_gateways_share_their_ports_and_the_load_is_spread(
     calls = [detail["num_open_calls"] for detail in states[f"engine-{MODEL}"]["details"]]
     assert sum(calls) == 16
     assert abs(calls[0] - calls[1]) <= 2
+
+
+async def test_a_prompt_goes_where_its_prefix_lies_by_whichever_gateway(
+    cluster: RunningCluster,
+) -> None:
+    prompts = [list(range(start, start + 400)) for start in (1000, 2000, 3000)]
+    async with clients(cluster, 8) as several:
+        for prompt in prompts:
+            assert await num_cached(several[0], prompt) == 0
+        # The engines' events pass the index's server on their way to the gateways.
+        await asyncio.to_thread(until, lambda: min(num_indexed_blocks(cluster)) >= 9, 30)
+        for prompt in prompts:
+            assert [await num_cached(client, prompt) for client in several] == [384] * 8
+
+
+async def test_requests_are_served_without_the_indexs_server_and_it_recovers(
+    cluster: RunningCluster,
+) -> None:
+    before = num_indexed_blocks(cluster)
+    server = index_server(cluster)
+    async with clients(cluster, 4) as several:
+        streams = [asyncio.create_task(count_tokens(client, 150)) for client in several * 2]
+        await asyncio.sleep(1)
+        server.kill()
+        assert await asyncio.gather(*streams) == [150] * 8
+    # It comes back empty, and the engines tell it all that they have.
+    until(lambda: index_server(cluster).pid != server.pid, 30)
+    until(lambda: min(num_indexed_blocks(cluster)) >= min(before) > 0, 60)
 
 
 async def test_a_gateway_that_is_killed_takes_only_its_own_streams_along(

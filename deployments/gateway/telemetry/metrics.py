@@ -13,6 +13,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from deployments.gateway.resume import Resume
+from deployments.gateway.telemetry.index_metrics import INDEX_LABELS, Indexes, IndexMetrics
 from deployments.gateway.telemetry.observation import Observation
 from deployments.gateway.telemetry.routing_counters import (
     ROUTING_LABELS,
@@ -178,6 +179,11 @@ class GatewayMetrics:
         """Count routing decisions, and how right their predictions were."""
         self._described |= ROUTING_LABELS
         self.registry.register(RoutingCounters(logs))
+
+    def add_indexes(self, indexes: Indexes) -> None:
+        """Tell of this gateway's copies of the prefix index."""
+        self._described |= INDEX_LABELS
+        self.registry.register(IndexMetrics(indexes))
 
     def add_losses(self, num_lost: Callable[[], int]) -> None:
         """Count the usage records that could not be kept."""

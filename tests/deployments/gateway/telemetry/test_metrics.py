@@ -230,6 +230,8 @@ def test_the_table_of_metrics_is_that_of_the_code() -> None:
     metrics = GatewayMetrics(10)
     metrics.add_states(lambda: [model_card()], lambda: {"tiny": 1})
     metrics.add_losses(lambda: 0)
+    metrics.add_routing({})
+    metrics.add_indexes({})
     assert documented() == metrics.described()
 
 
