@@ -87,6 +87,8 @@ main() {
     "$venv/bin/uv" pip install --compile-bytecode --python "$venv/bin/python" "${options[@]}" \
         --editable "$REPOSITORY[$device,dev]"
     "$venv/bin/python" "$HERE/verify.py" "$device"
+    # Numba keeps what it compiles: seconds, once, that no replica's start then takes.
+    "$venv/bin/python" -c "import cache.token_ids, cache.usable_prefix"
     say "ready: $venv/bin/coterie"
 }
 
