@@ -116,17 +116,23 @@ class World:
         for mirror in self.mirrors:
             mirror.check_invariants()
 
+    def pass_time(self, seconds: float) -> None:
+        self.clock.now_s += seconds
+
     async def settle(self) -> None:
-        """The server is there, and everyone does what is due until nothing is."""
-        # More than a poll, less than a lease.
+        """The server is there, and everyone does what is due until nothing is.
+
+        It takes more than a lease, in which those that live renew theirs.
+        """
         for _ in range(4):
-            self.clock.now_s += self.section.lease_s / 2
+            self.pass_time(self.section.lease_s / 2.5)
             for name in self.replicas:
                 await until_idle(self.replicas[name].publisher.step)
         for mirror in self.mirrors:
             for _ in range(6):
-                self.clock.now_s += 2
+                self.pass_time(2)
                 await mirror.step(wait_s=0.001)
+                mirror.check_invariants()
 
     async def scrub_all(self) -> None:
         for _ in range(2):

@@ -3,14 +3,16 @@ the slow twin, and bits of ended epochs are left nowhere."""
 
 import asyncio
 from collections.abc import Coroutine
+from contextlib import suppress
 from typing import Any
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cache.settings import CacheSection
+from cache.store.link import StoreError
 from tests.builders.fake_index_server import FakeIndexServer
-from tests.cache.index_world import ALPHABET, World
+from tests.cache.index_world import ALPHABET, World, until_idle
 
 NAMES = st.sampled_from(["a", "b", "c"])
 BLOCKS = st.sets(st.sampled_from(ALPHABET), max_size=4)
@@ -19,6 +21,9 @@ SMALL = CacheSection(lease_s=30.0).model_copy(
 )
 
 EVENTS = st.one_of(
+    st.tuples(st.just("do"), NAMES, BLOCKS, BLOCKS),
+    st.tuples(st.just("do"), NAMES, BLOCKS, BLOCKS),
+    st.tuples(st.just("do"), NAMES, BLOCKS, BLOCKS),
     st.tuples(st.just("change"), NAMES, BLOCKS, BLOCKS),
     st.tuples(st.just("gap"), NAMES, BLOCKS),
     st.tuples(st.just("repeat"), NAMES),
@@ -29,6 +34,9 @@ EVENTS = st.one_of(
     st.tuples(st.just("follow"), st.integers(0, 1)),
     st.tuples(st.just("follow"), st.integers(0, 1)),
     st.tuples(st.just("scrub"), st.integers(0, 1)),
+    st.tuples(st.just("purge"), st.integers(0, 1)),
+    st.tuples(st.just("rest")),
+    st.tuples(st.just("rest")),
     st.tuples(st.just("turn"), st.integers(1, 8)),
     st.tuples(st.just("turn"), st.integers(1, 8)),
     st.tuples(st.just("time"), st.sampled_from([2.0, 11.0, 40.0])),
@@ -58,6 +66,15 @@ class FakeWorld(World):
     async def on_change(self, name: str, stored: set[int], removed: set[int]) -> None:
         self.replica(name).change(stored, removed)
 
+    async def on_do(self, name: str, stored: set[int], removed: set[int]) -> None:
+        """A change, told and followed, as on a day on which nothing happens."""
+        await self.on_change(name, stored, removed)
+        await self.end_steps()
+        await self.on_tell(name)
+        await self.end_steps()
+        await self.on_follow(0)
+        await self.end_steps()
+
     async def on_gap(self, name: str, stored: set[int]) -> None:
         self.replica(name).change(stored, set(), skipped=1)
 
@@ -79,6 +96,19 @@ class FakeWorld(World):
     async def on_scrub(self, which: int) -> None:
         self.begin(f"scrubber {which}", self.step_scrubber(which))
 
+    async def on_purge(self, which: int) -> None:
+        """A whole pass, if it is not kept from it."""
+
+        async def step() -> None:
+            with suppress(StoreError):
+                await until_idle(self.scrubbers[which].step)
+
+        self.begin(f"scrubber {which}", step())
+
+    async def on_rest(self) -> None:
+        """All that has begun ends."""
+        await self.end_steps()
+
     async def on_turn(self, num_commands: int) -> None:
         for _ in range(num_commands):
             await asyncio.sleep(0)
@@ -92,7 +122,10 @@ class FakeWorld(World):
             self.steps[actor] = asyncio.create_task(step)
 
     async def on_time(self, seconds: float) -> None:
-        self.clock.now_s += seconds
+        self.pass_time(seconds)
+
+    def pass_time(self, seconds: float) -> None:
+        super().pass_time(seconds)
         self.server.now_s += seconds
 
     async def on_away(self, is_away: bool) -> None:
@@ -128,7 +161,6 @@ async def _drive(events: list[Any]) -> None:
         lost_entries |= event == ("lose", "entries")
     world.server.is_away = False
     await world.end_steps()
-    await world.on_time(2 * SMALL.lease_s)
     await world.settle()
     for mirror in world.mirrors:
         assert mirror.state == "current"
