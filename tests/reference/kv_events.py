@@ -37,7 +37,8 @@ class SlowCache:
         """Take over one batch."""
         events = list(events)
         for event in events:
-            if event["type"] == "BlockStored" and event["medium"] == "GPU":
+            is_here = event.get("locality") != "REMOTE"
+            if event["type"] == "BlockStored" and event["medium"] == "GPU" and is_here:
                 self._learn(event)
         for event in events:
             if event["type"] == "AllBlocksCleared":
