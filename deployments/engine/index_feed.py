@@ -5,18 +5,34 @@ first of its blocks is told of.
 """
 
 import asyncio
+from collections.abc import Sequence
 from functools import partial
+from typing import Protocol
 
 from cache.store.index_store import IndexStore
 from cache.store.publisher import Publisher
-from cache.types import Change, Holder, Tier
-from deployments.engine.kv_events.pump import KvEventPump
+from cache.types import Change, Hashes, Holder, Tier
+from deployments.engine.kv_events.types import ChangeSink
+
+
+class Pump(Protocol):
+    """What the feed needs of `KvEventPump`, which is the real one."""
+
+    @property
+    def dp_ranks(self) -> Sequence[int]:
+        """The engine's data-parallel ranks."""
+
+    def attach(self, sink: ChangeSink | None) -> None:
+        """Let this sink have all changes from here on, the first with the number 0."""
+
+    def current_hashes(self, dp_rank: int, tier: Tier) -> Hashes:
+        """All that the holder has; what the sink is told from here on follows on it."""
 
 
 class IndexFeed:
     """A `ChangeSink` that tells the store. Belongs to the pump's event loop."""
 
-    def __init__(self, store: IndexStore, replica_id: str, pump: KvEventPump) -> None:
+    def __init__(self, store: IndexStore, replica_id: str, pump: Pump) -> None:
         self._store = store
         self._replica_id = replica_id
         self._pump = pump
