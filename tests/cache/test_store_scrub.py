@@ -110,7 +110,7 @@ async def test_a_restart_of_the_server_begins_the_pass_again() -> None:
     world = World(fake, SECTION)
     store = world.store()
     epoch = await store.begin_epoch(Holder("a"))
-    blocks = hashes_of([1, 2, 3, 4, 5, 6, 7])
+    blocks = hashes_of(set(range(1, 31)))
     await store.mark(epoch, Change(0, blocks, NONE))
     await store.end_epoch(epoch)
     scrubber = world.scrubbers[0]
