@@ -10,6 +10,7 @@ from typing import Any, Self
 from cache.settings import CacheSection
 from cache.store.index_store import IndexStore
 from cache.store.keys import Namespace
+from cache.store.scrub import Scrubber
 from cache.store.server_link import ServerLink
 from cache.types import BlockGroup
 
@@ -33,6 +34,10 @@ class PrefixStore:
     def of_model(self, model: str, groups: Sequence[BlockGroup]) -> IndexStore:
         """The index of a model, by its reference, cached in blocks of these groups."""
         return IndexStore(self._link, Namespace.of(self._app_name, model, groups), self.section)
+
+    def scrubber_of(self, index: IndexStore) -> Scrubber:
+        """What makes the bits of ended epochs free again; any number may run."""
+        return Scrubber(self._link, index)
 
     async def close(self) -> None:
         """Give the connections back."""

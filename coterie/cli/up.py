@@ -1,5 +1,6 @@
 """`coterie up`: from a configuration to a cluster that answers."""
 
+import asyncio
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.text import Text
 
+from cache.store.server_link import check_server
 from coterie.cli.console import err, print_json
 from coterie.cli.stages import Stages
 from coterie.config import CONFIG_HINT, Config, load_config
@@ -97,11 +99,16 @@ def _start_ray(config: Config) -> None:
     if config.cluster.address is not None:
         return
     local_cluster.use_auth_token(config.cluster)
-    if config.cache.enabled and config.cache.url is None:
-        metadata_server.ensure(config.cluster, config.cache)
+    if config.cache.enabled:
+        _start_index(config)
     if local_cluster.find(config.cluster) is None:
         _check_ports(config)
         local_cluster.start(config.cluster)
+
+
+def _start_index(config: Config) -> None:
+    url = config.cache.url or metadata_server.ensure(config.cluster, config.cache).url
+    asyncio.run(check_server(config.cache, url))
 
 
 def _deploy(config: Config, stages: Stages) -> None:

@@ -19,6 +19,7 @@ from cache.mirror import Mirror
 from cache.token_ids import token_array
 from cache.types import BlockGroup, ChainContext, EpochBit, Holder
 from deployments.prefix_store import PrefixStore
+from infra.tasks import end_all
 from router.types import ReplicaId, UsablePrefix
 
 log = logging.getLogger(__name__)
@@ -36,7 +37,8 @@ class PrefixIndex:
         self._model = model
         self._groups: tuple[BlockGroup, ...] = ()
         self._mirror: Mirror | None = None
-        self._closing: set[asyncio.Task[None]] = set()
+        self._scrub: asyncio.Task[None] | None = None
+        self._closing: set[asyncio.Future[Any]] = set()
 
     @property
     def mirror(self) -> Mirror | None:
@@ -90,19 +92,22 @@ class PrefixIndex:
 
     async def close(self) -> None:
         """Stop following."""
-        mirror, self._mirror = self._mirror, None
-        if mirror is not None:
-            await mirror.close()
+        self._stop()
         await asyncio.gather(*self._closing)
 
     def _follow(self) -> None:
-        if self._mirror is not None:
-            closing = asyncio.create_task(self._mirror.close())
-            self._closing.add(closing)
-            closing.add_done_callback(self._closing.discard)
+        self._stop()
         store = self._store.of_model(self._model, self._groups)
         self._mirror = Mirror(store, self._groups)
         self._mirror.start()
+        self._scrub = asyncio.create_task(self._store.scrubber_of(store).run())
+
+    def _stop(self) -> None:
+        mirror, scrub, self._mirror, self._scrub = self._mirror, self._scrub, None, None
+        if mirror is not None and scrub is not None:
+            closing = asyncio.gather(mirror.close(), end_all([scrub]))
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
 
 
 def _can_be_trusted(mirror: Mirror) -> bool:
