@@ -147,9 +147,10 @@ class GatewaySection(Section):
     request, for the start of gRPC, or until it takes more of its answer. Its
     connection, or its stream, ends then."""
 
-    keep_alive_s: Positive = 5
-    """How long an HTTP connection without a request is kept. Behind a load balancer,
-    more than its own such time, or it meets connections that have just ended."""
+    keep_alive_s: Positive = 75
+    """How long an HTTP connection without a request is kept. More than clients and load
+    balancers keep theirs (most of them up to 60 s), or a request of theirs now and then
+    meets a connection that has just ended."""
 
     drain_timeout_s: Annotated[float, Field(ge=0)] = 30.0
     """How long a gateway that is to end lets its open streams run on."""

@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import fmean
@@ -48,7 +48,12 @@ TENANTS: list[dict[str, Any]] = [
 ]
 ADMISSION = {"max_queued_requests": 6, "max_queue_s": 5}
 MAX_MESSAGE_BYTES = 1024**2
-_GONE_WITHIN_S = 30.0
+_GONE_WITHIN_S = 90.0
+# Connections that were left, or are idle, are closed within this time.
+_SILENCE_S = 30.0
+# A pool inside Ray, also where nothing else uses gRPC: it grows by a thread when all are busy,
+# and shrinks after 20 s of idleness, which Ray's polling may not grant (kIdleThreadLimit).
+_RAYS_POOL = "event_engine"
 _SAMPLE_S = 10.0
 _MIB = 1024**2
 _MAX_GROWTH = 0.03
@@ -56,7 +61,7 @@ _MAX_GROWTH = 0.03
 # to meet them all; with few of them a leak in the engine core can be told from that.
 _ENVIRONMENT = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "16"}
 # Ray opens and closes a connection of its own now and then.
-_SLACK = {"num_threads": 0, "num_door_sockets": 0, "num_tasks": 0, "num_fds": 2}
+_SLACK = {"num_door_sockets": 0, "num_tasks": 0, "num_fds": 2}
 
 
 @dataclass(frozen=True)
@@ -65,12 +70,17 @@ class Count:
 
     process: str
     rss_mib: float
-    num_threads: int
     num_fds: int
     num_door_sockets: int
     """Those of `num_fds` that lead to a client. The others are Ray's, files, and links."""
     num_tasks: int | None
     num_open: int | None
+    threads: dict[str, int]
+    """By the names that the kernel has for them."""
+
+    @property
+    def num_threads(self) -> int:
+        return sum(self.threads.values())
 
 
 @dataclass
@@ -120,7 +130,6 @@ def _count(
     return Count(
         process=name,
         rss_mib=round(process.memory_info().rss / _MIB, 1),
-        num_threads=process.num_threads(),
         num_fds=process.num_fds(),
         num_door_sockets=sum(
             bool(each.laddr) and each.laddr.port in ports
@@ -128,7 +137,17 @@ def _count(
         ),
         num_tasks=num_tasks,
         num_open=num_open,
+        threads=_threads_of(pid),
     )
+
+
+def _threads_of(pid: int) -> dict[str, int]:
+    names: Counter[str] = Counter()
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        # Threads come and go while they are counted.
+        with suppress(OSError):
+            names[(task / "comm").read_text().strip()] += 1
+    return dict(sorted(names.items()))
 
 
 async def behave(
@@ -174,11 +193,10 @@ async def _load(target: Target, tallies: dict[str, Counter[str]], minutes: float
 
 
 async def _when_idle(cluster: RunningCluster) -> list[Count]:
-    """The counts as soon as nothing is open any more, or after `_GONE_WITHIN_S`."""
+    """The counts after a silence in which nothing is open, or after `_GONE_WITHIN_S`."""
     until_s = time.monotonic() + _GONE_WITHIN_S
     while True:
-        # Connections that were left, or are idle, are closed within this time.
-        await asyncio.sleep(CLIENT_TIMEOUT_S + 2)
+        await asyncio.sleep(_SILENCE_S)
         # Connections of the clients themselves that wait for a collection are no leak.
         gc.collect()
         counts = await asyncio.to_thread(count, cluster)
@@ -201,6 +219,12 @@ def findings(report: Report) -> list[str]:
             more = (getattr(after, what) or 0) - (getattr(before, what) or 0)
             if more > slack:
                 found.append(f"{after.process}: {more} more {what} than before")
+        newcomers = Counter(after.threads) - Counter(before.threads)
+        found += [
+            f"{after.process}: {number} more threads {name!r} than before"
+            for name, number in newcomers.items()
+            if name != _RAYS_POOL
+        ]
     for process, samples_mib in report.memory_mib.items():
         growth = growth_of(samples_mib)
         if growth > _MAX_GROWTH:
@@ -260,6 +284,7 @@ def main() -> None:
             "api_keys_file": str(folder / "keys.yaml"),
             "max_message_bytes": MAX_MESSAGE_BYTES,
             "client_timeout_s": CLIENT_TIMEOUT_S,
+            "keep_alive_s": 20,  # the client's library keeps its own for 15 s
         }
         sections = {"tenants": TENANTS, "admission": ADMISSION, "models": [SECTION]}
         with RunningCluster(folder, "soak", gateway=gateway, **sections) as cluster:

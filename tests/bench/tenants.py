@@ -63,15 +63,17 @@ MODEL = {
 @dataclass(frozen=True)
 class Row:
     """One phase: medians over the rounds; times in seconds, tokens and requests per
-    second. Ratios are to the phase "alone" of the same round."""
+    second. Ratios are to the phase "alone" of the same round. Times are those of
+    `num_requests`, which were answered; None where all were turned away."""
 
     phase: str
     num_requests: int
-    ttft_median_s: float
-    ttft_p90_s: float
-    ttft_p90_ratio: float
-    ttft_p90_ratio_max: float
-    tpot_median_s: float
+    num_turned_away: int
+    ttft_median_s: float | None
+    ttft_p90_s: float | None
+    ttft_p90_ratio: float | None
+    ttft_p90_ratio_max: float | None
+    tpot_median_s: float | None
     output_tokens_per_s: float
     flood_output_tokens_per_s: float
     flood_turned_away_per_s: float
@@ -153,31 +155,37 @@ async def _send(
 
 def _row(phase: str, rounds: list[dict[str, Phase]]) -> Row:
     found = [phases[phase] for phases in rounds]
-    p90s_s = [_p90_s(phases[phase]) for phases in rounds]
-    ratios = [mine / _p90_s(phases[ALONE]) for mine, phases in zip(p90s_s, rounds, strict=True)]
+    p90s_s = [spread.p90 for p in found if (spread := p.quiet.ttft_s)]
+    ratios = [
+        mine.p90 / alone.p90
+        for phases in rounds
+        if (mine := phases[phase].quiet.ttft_s) and (alone := phases[ALONE].quiet.ttft_s)
+    ]
     floods = [p.flood for p in found if p.flood]
     return Row(
         phase=phase,
         num_requests=sum(p.quiet.num_requests - p.quiet.num_failed for p in found),
+        num_turned_away=sum(p.quiet.num_failed for p in found),
         ttft_median_s=_median(p.quiet.ttft_s.median for p in found if p.quiet.ttft_s),
         ttft_p90_s=_median(p90s_s),
         ttft_p90_ratio=_median(ratios),
-        ttft_p90_ratio_max=round(max(ratios), 4),
+        ttft_p90_ratio_max=round(max(ratios), 4) if ratios else None,
         tpot_median_s=_median(p.quiet.tpot_s.median for p in found if p.quiet.tpot_s),
-        output_tokens_per_s=_median(p.quiet.output_tokens_per_s for p in found),
-        flood_output_tokens_per_s=_median(f.output_tokens_per_s for f in floods),
-        flood_turned_away_per_s=_median(f.num_failed / f.duration_s for f in floods),
+        output_tokens_per_s=_median(p.quiet.output_tokens_per_s for p in found) or 0.0,
+        flood_output_tokens_per_s=_median(f.output_tokens_per_s for f in floods) or 0.0,
+        flood_turned_away_per_s=_median(f.num_failed / f.duration_s for f in floods) or 0.0,
     )
 
 
-def _p90_s(phase: Phase) -> float:
-    assert phase.quiet.ttft_s is not None, phase.quiet.errors
-    return phase.quiet.ttft_s.p90
+def _said(phase: Phase) -> str:
+    turned_away = f"{phase.quiet.num_failed} turned away"
+    spread = phase.quiet.ttft_s
+    return f"TTFT p90 {spread.p90:.3f} s, {turned_away}" if spread else turned_away
 
 
-def _median(values: Iterator[float] | list[float]) -> float:
+def _median(values: Iterator[float] | list[float]) -> float | None:
     found = list(values)
-    return round(statistics.median(found), 4) if found else 0.0
+    return round(statistics.median(found), 4) if found else None
 
 
 async def run(settings: Settings, num_rounds: int) -> list[Row]:
@@ -188,9 +196,7 @@ async def run(settings: Settings, num_rounds: int) -> list[Row]:
         for place in range(len(PHASES)):
             phase = PHASES[(place + number) % len(PHASES)]
             phases[phase] = await measure(settings, phase, seed=10 * number + place)
-            sys.stderr.write(
-                f"round {number}, {phase}: TTFT p90 {_p90_s(phases[phase]):.3f} s\n"
-            )
+            sys.stderr.write(f"round {number}, {phase}: {_said(phases[phase])}\n")
         if number:
             rounds.append(phases)
     return [_row(phase, rounds) for phase in PHASES]

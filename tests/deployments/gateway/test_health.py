@@ -7,10 +7,11 @@ from typing import Any
 import grpc
 import pytest
 import pytest_asyncio
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2
 
 from deployments.gateway.rpc.health import INFERENCE, KSERVE, HealthDoor
 from tests.builders.fake_service import FakeService, model_card
+from tests.builders.health_client import about, health_stub
 
 SERVING, NOT_SERVING, UNKNOWN = (
     health_pb2.HealthCheckResponse.SERVING,
@@ -18,10 +19,6 @@ SERVING, NOT_SERVING, UNKNOWN = (
     health_pb2.HealthCheckResponse.SERVICE_UNKNOWN,
 )
 ALL = ("", "coterie.v1.Inference", "inference.GRPCInferenceService")
-
-
-def about(name: str) -> health_pb2.HealthCheckRequest:
-    return health_pb2.HealthCheckRequest(service=name)
 
 
 @pytest.fixture
@@ -37,13 +34,8 @@ async def door(service: FakeService) -> HealthDoor:
 
 @pytest_asyncio.fixture
 async def stub(door: HealthDoor) -> AsyncIterator[Any]:
-    server = grpc.aio.server()
-    health_pb2_grpc.add_HealthServicer_to_server(door, server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        yield health_pb2_grpc.HealthStub(channel)
-    await server.stop(0)
+    async with health_stub(door) as found:
+        yield found
 
 
 def test_the_services_are_known_by_their_full_names() -> None:

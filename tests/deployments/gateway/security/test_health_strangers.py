@@ -6,13 +6,14 @@ from typing import Any
 import grpc
 import pytest
 import pytest_asyncio
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2
 
 from deployments.gateway.rpc.health import INFERENCE, HealthDoor
 from deployments.gateway.security.grpc_guard import GrpcGuard
 from deployments.gateway.security.guard import Guard
 from deployments.gateway.security.key_file import KeyFile
 from tests.builders.fake_service import FakeService
+from tests.builders.health_client import about, health_stub
 from tests.deployments.gateway.security.conftest import Keys
 
 MODEL = f"{INFERENCE}/tiny"
@@ -33,17 +34,8 @@ async def door(service: FakeService) -> AsyncIterator[HealthDoor]:
 
 @pytest_asyncio.fixture
 async def stub(door: HealthDoor, file: KeyFile) -> AsyncIterator[Any]:
-    server = grpc.aio.server(interceptors=[GrpcGuard(Guard(file))])
-    health_pb2_grpc.add_HealthServicer_to_server(door, server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        yield health_pb2_grpc.HealthStub(channel)
-    await server.stop(0)
-
-
-def about(name: str) -> health_pb2.HealthCheckRequest:
-    return health_pb2.HealthCheckRequest(service=name)
+    async with health_stub(door, [GrpcGuard(Guard(file))]) as found:
+        yield found
 
 
 def with_key(key: str) -> tuple[tuple[str, str], ...]:
