@@ -65,6 +65,7 @@ class EngineReplica:
         serve_log = ServeLog()
         self._section = ModelSection.model_validate(section)
         self._startup_s: dict[str, float] = {}
+        self._store = PrefixStore.from_arguments(index)
         self._scratch = Scratch.claim()
         started = time.monotonic()
         join_ray_cluster(ray.get_runtime_context().gcs_address)
@@ -75,7 +76,6 @@ class EngineReplica:
         finally:
             serve_log.restore()
         self._kv_events = await self._engine.follow_kv_events(self._section.model)
-        self._store = PrefixStore.from_arguments(index)
         self._feed = self._start_feed()
         host = ray.util.get_node_ip_address()
         self._tracing = Tracing.start(
@@ -117,7 +117,8 @@ class EngineReplica:
         tempfile.tempdir = None  # so that the new TMPDIR counts in this process too
         path = self._timed("model_files", lambda: _model_path(section.model, state_dir))
         args = plan_engine_args(section, device, path, executor)
-        args |= plan_kv_events(section, self._scratch.path)
+        if self._store is not None:
+            args |= plan_kv_events(section, self._scratch.path)
         engine_class = self._timed("import", _import_engine)
         if device == "cpu":
             # After the import: meant for the engine's processes, not for this one.
