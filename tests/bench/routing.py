@@ -31,7 +31,7 @@ from tests.bench.serve_llm_process import RunningServeLLM
 from tests.builders.cluster import STATE_DIR, RunningCluster
 
 SHAPE = Shape()
-BLOCK_SIZE = 16
+BLOCK_SIZE = 32
 MODEL: dict[str, Any] = {
     "name": "bench",
     "model": "smollm2-135m-instruct",

@@ -53,7 +53,8 @@ class IndexMetrics(Collector):
 
 
 def _levels(mirror: Mirror) -> tuple[float, ...]:
-    return mirror.state == "current", mirror.num_blocks, mirror.num_bytes, mirror.lag_s
+    is_current = float(mirror.state == "current")
+    return is_current, mirror.num_blocks, mirror.num_bytes, mirror.lag_s
 
 
 def _counts(mirror: Mirror) -> tuple[int, ...]:
