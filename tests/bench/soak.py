@@ -48,12 +48,8 @@ TENANTS: list[dict[str, Any]] = [
 ]
 ADMISSION = {"max_queued_requests": 6, "max_queue_s": 5}
 MAX_MESSAGE_BYTES = 1024**2
-_GONE_WITHIN_S = 90.0
-# Connections that were left, or are idle, are closed within this time.
+# Connections that were left, or are idle, are closed within this time, and nothing is open.
 _SILENCE_S = 30.0
-# A pool inside Ray, also where nothing else uses gRPC: it grows by a thread when all are busy,
-# and shrinks after 20 s of idleness, which Ray's polling may not grant (kIdleThreadLimit).
-_RAYS_POOL = "event_engine"
 _SAMPLE_S = 10.0
 _MIB = 1024**2
 _MAX_GROWTH = 0.03
@@ -166,7 +162,7 @@ async def run(cluster: RunningCluster, target: Target, report: Report) -> None:
     """A warm-up that makes what is made once, then the load, then silence."""
     tallies: dict[str, Counter[str]] = {name: Counter() for name in MANNERS}
     await _load(target, {name: Counter() for name in MANNERS}, minutes=min(1, report.minutes))
-    report.before = await _when_idle(cluster)
+    report.before = await _after_silence(cluster)
     _say("before", report.before)
     load = asyncio.create_task(_load(target, tallies, report.minutes))
     while not load.done():
@@ -176,7 +172,7 @@ async def run(cluster: RunningCluster, target: Target, report: Report) -> None:
             report.memory_mib.setdefault(each.process, []).append(each.rss_mib)
         _say(f"{sum(t.total() for t in tallies.values())} requests", counts)
     await load
-    report.after = await _when_idle(cluster)
+    report.after = await _after_silence(cluster)
     _say("after", report.after)
     report.outcomes = {name: dict(tally.most_common()) for name, tally in tallies.items()}
     report.num_requests = sum(tally.total() for tally in tallies.values())
@@ -192,16 +188,11 @@ async def _load(target: Target, tallies: dict[str, Counter[str]], minutes: float
                 group.create_task(behave(kind, target, seed, tallies[name], until_s))
 
 
-async def _when_idle(cluster: RunningCluster) -> list[Count]:
-    """The counts after a silence in which nothing is open, or after `_GONE_WITHIN_S`."""
-    until_s = time.monotonic() + _GONE_WITHIN_S
-    while True:
-        await asyncio.sleep(_SILENCE_S)
-        # Connections of the clients themselves that wait for a collection are no leak.
-        gc.collect()
-        counts = await asyncio.to_thread(count, cluster)
-        if not any(c.num_open for c in counts) or time.monotonic() > until_s:
-            return counts
+async def _after_silence(cluster: RunningCluster) -> list[Count]:
+    await asyncio.sleep(_SILENCE_S)
+    # Connections of the clients themselves that wait for a collection are no leak.
+    gc.collect()
+    return await asyncio.to_thread(count, cluster)
 
 
 def findings(report: Report) -> list[str]:
@@ -223,7 +214,6 @@ def findings(report: Report) -> list[str]:
         found += [
             f"{after.process}: {number} more threads {name!r} than before"
             for name, number in newcomers.items()
-            if name != _RAYS_POOL
         ]
     for process, samples_mib in report.memory_mib.items():
         growth = growth_of(samples_mib)

@@ -278,7 +278,6 @@ async def test_an_engine_replica_that_is_taken_away_ends_its_streams_first(
         smaller = SECTION | {"max_num_seqs": 32, "num_replicas": 1}
         await asyncio.to_thread(cluster.change, models=[smaller])
         assert await asyncio.gather(*streams) == [300] * 6
-    # The one that was taken away may still answer while it ends, without its engine core.
     until(lambda: engine_core_counts(cluster) == [1], 60)
 
 
