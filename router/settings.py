@@ -63,6 +63,10 @@ class RouterSection(Section):
     cost: CostSection = CostSection()
     """The weights of `cost`; the others compare loads by them too."""
 
+    expected_prefix_s: Annotated[float, Field(gt=0)] = 5.0
+    """A prompt counts as cached where it was sent for one to two times as long, before the
+    engine itself tells so: requests with the same new prefix find each other."""
+
     hash_prefix_tokens: Annotated[int, Field(ge=1)] = 512
     """Most leading tokens by which `consistent_hash` takes prompts for related."""
 

@@ -7,7 +7,8 @@ falls back (`router.policies.FALLBACKS`).
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -15,11 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.block_hash import block_hashes, chain_seed
+from cache.expected import ExpectedPrefixes
 from cache.mirror import Mirror
 from cache.token_ids import token_array
 from cache.types import BlockGroup, ChainContext, EpochBit, Holder
 from deployments.prefix_store import PrefixStore
 from infra.tasks import end_all
+from router.prefix_lookup import FoundPrefixes
 from router.types import ReplicaId, UsablePrefix
 
 log = logging.getLogger(__name__)
@@ -31,12 +34,22 @@ _STALE_FOR_S = 10.0
 class PrefixIndex:
     """A `router.prefix_lookup.PrefixLookup`. Belongs to one event loop."""
 
-    def __init__(self, store: PrefixStore, model: str) -> None:
-        """`model` is the model's reference, which chains start from."""
+    def __init__(
+        self,
+        store: PrefixStore,
+        model: str,
+        expected_s: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`model` is the model's reference, which chains start from. `expected_s` is
+        `RouterSection.expected_prefix_s`."""
         self._store = store
         self._model = model
+        self._expected_s = expected_s
+        self._clock = clock
         self._groups: tuple[BlockGroup, ...] = ()
         self._mirror: Mirror | None = None
+        self._expected: ExpectedPrefixes | None = None
         self._scrub: asyncio.Task[None] | None = None
         self._closing: set[asyncio.Future[Any]] = set()
 
@@ -55,12 +68,12 @@ class PrefixIndex:
             self._groups = groups
             self._follow()
 
-    def usable_prefixes(
+    def look_up(
         self, token_ids: Sequence[int], adapter: str | None, cache_salt: str | None
-    ) -> Mapping[ReplicaId, UsablePrefix] | None:
-        """See `PrefixLookup.usable_prefixes`."""
-        mirror = self._mirror
-        if mirror is None or not _can_be_trusted(mirror):
+    ) -> FoundPrefixes | None:
+        """See `PrefixLookup.look_up`."""
+        mirror, expected = self._mirror, self._expected
+        if mirror is None or expected is None or not _can_be_trusted(mirror):
             return None
         tokens = token_array(token_ids)
         context = ChainContext(self._model, adapter, cache_salt)
@@ -69,8 +82,11 @@ class PrefixIndex:
             for i, group in enumerate(self._groups)
         ]
         # The last token is always computed.
-        usable = np.minimum(mirror.lookup(hashes), max(len(tokens) - 1, 0))
-        return _by_replica(mirror.live_holders(), usable)
+        most = max(len(tokens) - 1, 0)
+        usable = _by_replica(mirror.live_holders(), np.minimum(mirror.lookup(hashes), most))
+        for replica_id, num_tokens in expected.usable(hashes, self._clock()).items():
+            _raise_to(usable, ReplicaId(replica_id), min(num_tokens, most))
+        return FoundPrefixes(usable, lambda to: expected.expect(to, hashes, self._clock()))
 
     async def wait_current(self) -> None:
         """Wait until the index can be asked, if the model has one."""
@@ -100,6 +116,7 @@ class PrefixIndex:
         store = self._store.of_model(self._model, self._groups)
         self._mirror = Mirror(store, self._groups)
         self._mirror.start()
+        self._expected = ExpectedPrefixes(self._groups, self._expected_s)
         self._scrub = asyncio.create_task(self._store.scrubber_of(store).run())
 
     def _stop(self) -> None:
@@ -132,3 +149,11 @@ def _by_replica(
             host = max(host, tokens)
         found[replica_id] = UsablePrefix(device, host)
     return found
+
+
+def _raise_to(
+    found: dict[ReplicaId, UsablePrefix], replica_id: ReplicaId, device_tokens: int
+) -> None:
+    known = found.get(replica_id, UsablePrefix())
+    if device_tokens > known.device_tokens:
+        found[replica_id] = msgspec.structs.replace(known, device_tokens=device_tokens)

@@ -56,7 +56,7 @@ class Gateway:
         router = RouterSection.model_validate(sections["router"])
         self._gate = _gate(sections, router.replica_wait_s, section.num_replicas)
         self._store = PrefixStore.from_arguments(index)
-        self._indexes = {} if self._store is None else _indexes(self._store, models)
+        self._indexes = {} if self._store is None else _indexes(self._store, models, router)
         self._served = [
             ServedModel(
                 m,
@@ -152,8 +152,14 @@ def _tokenizer(model: ModelSection, link: dict[str, str]) -> Tokenizer:
     return Tokenizer.load(path, model.chat_template_file)
 
 
-def _indexes(store: PrefixStore, models: Sequence[ModelSection]) -> dict[str, PrefixIndex]:
-    return {m.name: PrefixIndex(store, m.model) for m in models if m.task == "generate"}
+def _indexes(
+    store: PrefixStore, models: Sequence[ModelSection], router: RouterSection
+) -> dict[str, PrefixIndex]:
+    return {
+        m.name: PrefixIndex(store, m.model, router.expected_prefix_s)
+        for m in models
+        if m.task == "generate"
+    }
 
 
 def _follow(

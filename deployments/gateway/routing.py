@@ -10,7 +10,7 @@ from deployments.types import Call, Delta
 from router.consistent_hash import hash_keys
 from router.ledger import Ledger, Prefixes, Reservation
 from router.policies import FALLBACKS
-from router.prefix_lookup import PrefixLookup
+from router.prefix_lookup import FoundPrefixes, PrefixLookup
 from router.settings import RouterSection
 from router.types import HashKeys, LoadReport, ReplicaId, ReplicaState, RoutedRequest
 
@@ -70,8 +70,8 @@ class Routing:
         request, now_s = self._request(call, {}), self._clock()
         if self._ledger.has_room(request, {}, now_s):
             return True
-        prefixes = self._look_up(call)
-        return prefixes is None or self._ledger.has_room(request, prefixes, now_s)
+        found = self._look_up(call)
+        return found is None or self._ledger.has_room(request, found.usable, now_s)
 
     @contextmanager
     def reserve(self, call: Call) -> Iterator[RoutedCall]:
@@ -79,9 +79,13 @@ class Routing:
 
         Raises NoReplicaError where no replica may be chosen.
         """
-        prefixes = self._prefixes_of(call)
+        needs_index = self._section.policy in FALLBACKS
+        found = self._look_up(call) if needs_index else None
+        prefixes = found.usable if found else None if needs_index else {}
         request = self._request(call, prefixes)
         with self._ledger.reserve(request, prefixes, self._clock()) as reservation:
+            if found:
+                found.expect(reservation.decision.replica_id)
             decided = self.log.add(call.request_id, reservation.decision)
             try:
                 yield RoutedCall(reservation, self.log, decided)
@@ -93,16 +97,8 @@ class Routing:
         self._ledger.check_invariants()
         self.log.check_invariants()
 
-    def _prefixes_of(self, call: Call) -> Prefixes | None:
-        """None where the index is away; nothing is looked up for who does not ask it."""
-        if self._section.policy not in FALLBACKS:
-            return {}
-        return self._look_up(call)
-
-    def _look_up(self, call: Call) -> Prefixes | None:
-        return self._prefixes.usable_prefixes(
-            call.read_token_ids, call.adapter, call.cache_salt
-        )
+    def _look_up(self, call: Call) -> FoundPrefixes | None:
+        return self._prefixes.look_up(call.read_token_ids, call.adapter, call.cache_salt)
 
     def _request(self, call: Call, prefixes: Prefixes | None) -> RoutedRequest:
         is_hashed = prefixes is None or self._section.policy == "consistent_hash"

@@ -1,7 +1,7 @@
 """From an engine replica's changes through a real server to a gateway's lookups."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from cache.types import BlockGroup, ChainContext, Change, Hashes, Holder
 from deployments.gateway import prefix_index
 from deployments.gateway.prefix_index import PrefixIndex
 from deployments.prefix_store import PrefixStore
-from router.types import UsablePrefix
+from router.types import ReplicaId, UsablePrefix
 from tests.builders.metadata_server import Server, valkey
 
 MODEL = "some/model"
@@ -51,7 +51,7 @@ async def store(server: Server) -> AsyncIterator[PrefixStore]:
 
 @pytest_asyncio.fixture
 async def index(store: PrefixStore) -> AsyncIterator[PrefixIndex]:
-    made = PrefixIndex(store, MODEL)
+    made = PrefixIndex(store, MODEL, expected_s=60)
     made.learn({"e1": {"groups": [asdict(GROUP)]}})
     await asyncio.wait_for(made.wait_current(), 10)
     yield made
@@ -73,6 +73,14 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
+def usable(
+    index: PrefixIndex, prompt: list[int], adapter: str | None, salt: str | None
+) -> Mapping[ReplicaId, UsablePrefix]:
+    found = index.look_up(prompt, adapter, salt)
+    assert found is not None
+    return found.usable
+
+
 async def begun(replica: Publisher) -> None:
     await until(lambda: replica.epoch is not None)
 
@@ -81,14 +89,14 @@ async def test_what_a_replica_stores_is_found_and_what_it_removes_is_not(
     index: PrefixIndex, replica: Publisher
 ) -> None:
     await begun(replica)
-    assert index.usable_prefixes(PROMPT, None, None) == {}
+    assert usable(index, PROMPT, None, None) == {}
     stored = hashes_of(PROMPT)
     replica.publish(Change(0, stored, NONE))
-    await until(lambda: bool(index.usable_prefixes(PROMPT, None, None)))
-    assert index.usable_prefixes(PROMPT, None, None) == {"e1": UsablePrefix(20, 0)}
-    assert index.usable_prefixes(PROMPT[:9] + [7] * 9, None, None) == {"e1": UsablePrefix(8, 0)}
+    await until(lambda: bool(usable(index, PROMPT, None, None)))
+    assert usable(index, PROMPT, None, None) == {"e1": UsablePrefix(20, 0)}
+    assert usable(index, PROMPT[:9] + [7] * 9, None, None) == {"e1": UsablePrefix(8, 0)}
     replica.publish(Change(1, NONE, stored[1:]))
-    await until(lambda: index.usable_prefixes(PROMPT, None, None) == {"e1": UsablePrefix(4, 0)})
+    await until(lambda: usable(index, PROMPT, None, None) == {"e1": UsablePrefix(4, 0)})
 
 
 async def test_the_last_token_of_a_prompt_is_always_computed(
@@ -96,9 +104,25 @@ async def test_the_last_token_of_a_prompt_is_always_computed(
 ) -> None:
     await begun(replica)
     replica.publish(Change(0, hashes_of(PROMPT), NONE))
-    await until(lambda: bool(index.usable_prefixes(PROMPT, None, None)))
-    assert index.usable_prefixes(PROMPT[:8], None, None) == {"e1": UsablePrefix(7, 0)}
-    assert index.usable_prefixes([], None, None) == {}
+    await until(lambda: bool(usable(index, PROMPT, None, None)))
+    assert usable(index, PROMPT[:8], None, None) == {"e1": UsablePrefix(7, 0)}
+    assert usable(index, [], None, None) == {}
+
+
+async def test_where_a_prompt_was_sent_its_prefix_is_expected_until_the_index_says_so(
+    index: PrefixIndex, replica: Publisher
+) -> None:
+    await begun(replica)
+    replica.publish(Change(0, hashes_of(PROMPT[:8]), NONE))
+    await until(lambda: bool(usable(index, PROMPT, None, None)))
+    found = index.look_up(PROMPT, None, None)
+    assert found is not None
+    for replica_id in ("e1", "e2"):
+        found.expect(ReplicaId(replica_id))
+    both = {"e1": UsablePrefix(20, 0), "e2": UsablePrefix(20, 0)}
+    assert usable(index, PROMPT, None, None) == both
+    assert usable(index, PROMPT[:8], None, None)[ReplicaId("e2")] == UsablePrefix(7, 0)
+    assert usable(index, PROMPT, None, "salt") == {}
 
 
 @pytest.mark.parametrize("other", [("adapter", None), (None, "salt")])
@@ -107,24 +131,24 @@ async def test_adapters_and_cache_salts_have_prefixes_of_their_own(
 ) -> None:
     await begun(replica)
     replica.publish(Change(0, hashes_of(PROMPT, *other), NONE))
-    await until(lambda: bool(index.usable_prefixes(PROMPT, *other)))
-    assert index.usable_prefixes(PROMPT, None, None) == {}
+    await until(lambda: bool(usable(index, PROMPT, *other)))
+    assert usable(index, PROMPT, None, None) == {}
 
 
 async def test_an_index_whose_server_is_gone_is_away_after_a_while(
     index: PrefixIndex, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert index.usable_prefixes(PROMPT, None, None) == {}
+    assert usable(index, PROMPT, None, None) == {}
     monkeypatch.setattr(prefix_index, "_STALE_FOR_S", 0.0)
     server.kill()
-    await until(lambda: index.usable_prefixes(PROMPT, None, None) is None)
+    await until(lambda: index.look_up(PROMPT, None, None) is None)
     assert index.status()["state"] == "stale"
 
 
 async def test_before_the_first_replica_the_index_is_away(store: PrefixStore) -> None:
-    index = PrefixIndex(store, MODEL)
+    index = PrefixIndex(store, MODEL, expected_s=60)
     index.learn({})
     index.learn({"e1": {"groups": []}})
-    assert index.usable_prefixes(PROMPT, None, None) is None
+    assert index.look_up(PROMPT, None, None) is None
     assert index.status() == {"state": "empty"}
     await index.close()

@@ -13,7 +13,7 @@ from deployments.gateway.served_model import ServedModel
 from deployments.gateway.tokenizer import Tokenizer
 from deployments.settings import ModelSection
 from deployments.types import Call, Sampling
-from router.prefix_lookup import NoPrefixIndex, PrefixLookup
+from router.prefix_lookup import FoundPrefixes, NoPrefixIndex, PrefixLookup
 from router.settings import RouterSection
 from router.types import (
     KvRoom,
@@ -34,14 +34,15 @@ class FixedPrefixes:
 
     def __init__(self, replica_to_tokens: Mapping[str, int]) -> None:
         self.asked: list[tuple[Sequence[int], str | None, str | None]] = []
+        self.expected: list[ReplicaId] = []
         self._found = {ReplicaId(r): UsablePrefix(n) for r, n in replica_to_tokens.items()}
 
-    def usable_prefixes(
+    def look_up(
         self, token_ids: Sequence[int], adapter: str | None, cache_salt: str | None
-    ) -> Mapping[ReplicaId, UsablePrefix]:
-        """See `PrefixLookup.usable_prefixes`."""
+    ) -> FoundPrefixes:
+        """See `PrefixLookup.look_up`."""
         self.asked.append((token_ids, adapter, cache_salt))
-        return self._found
+        return FoundPrefixes(self._found, self.expected.append)
 
 
 class Fleet:
@@ -169,6 +170,7 @@ async def test_the_prefix_index_is_asked_and_the_replica_that_has_more_is_chosen
         await fleet.until_open(2)
         assert [len(e.open_request_ids) for e in fleet.engines] == [0, 2]
         assert prefixes.asked == [(PROMPT, None, "salt")] * 2
+        assert prefixes.expected == ["e1"] * 2
         first = model.routing.log.explain("r")[0]
         assert (first.replica_id, first.num_expected_cached_tokens) == ("e1", 96)
         (row,) = [r for r in first.rows if r.outcome == "chosen"]
