@@ -5,6 +5,7 @@ import logging
 import os
 import tempfile
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -35,15 +36,21 @@ log = logging.getLogger("ray.serve")
 
 
 class EngineStatus(msgspec.Struct, frozen=True):
-    """What an engine replica says of itself when asked."""
+    """What an engine replica says of itself when asked.
+
+    `prefix_index` counts what became of the engine's KV events (`EventCounters`), and what
+    was told to the index (`IndexFeed.counts`); empty where no index is kept.
+    """
 
     model: str
+    replica_id: str
     pid: int
     num_open_calls: int
     num_kv_blocks: int
     num_used_kv_blocks: int
     num_tasks: int
     startup_s: dict[str, float]
+    prefix_index: dict[str, int]
 
 
 class EngineReplica:
@@ -64,6 +71,7 @@ class EngineReplica:
     ) -> None:
         serve_log = ServeLog()
         self._section = ModelSection.model_validate(section)
+        self._replica_id = serve.get_replica_context().replica_id.unique_id
         self._startup_s: dict[str, float] = {}
         self._store = PrefixStore.from_arguments(index)
         self._scratch = Scratch.claim()
@@ -92,10 +100,14 @@ class EngineReplica:
         if self._kv_events is None or self._store is None:
             return None
         index = self._store.of_model(self._section.model, self._engine.info.groups)
-        replica_id = serve.get_replica_context().replica_id.unique_id
-        feed = IndexFeed(index, replica_id, self._kv_events)
+        feed = IndexFeed(index, self._replica_id, self._kv_events)
         feed.start()
         return feed
+
+    def _index_counts(self) -> dict[str, int]:
+        if self._feed is None or self._kv_events is None:
+            return {}
+        return asdict(self._kv_events.counters) | self._feed.counts()
 
     def _traced_engine(self, host: str) -> CallRunner:
         if self._tracing is None:
@@ -158,12 +170,14 @@ class EngineReplica:
         num_blocks = self._engine.info.num_kv_blocks
         status = EngineStatus(
             model=self._section.name,
+            replica_id=self._replica_id,
             pid=os.getpid(),
             num_open_calls=self._server.num_open_calls,
             num_kv_blocks=num_blocks,
             num_used_kv_blocks=round(self._engine.load.kv_usage * num_blocks),
             num_tasks=len(asyncio.all_tasks()),
             startup_s=self._startup_s,
+            prefix_index=self._index_counts(),
         )
         found: dict[str, Any] = msgspec.to_builtins(status)
         return found

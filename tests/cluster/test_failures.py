@@ -1,10 +1,12 @@
 """Two gateways and two engine replicas: what is lost when one of them goes, stops or moves."""
 
 import asyncio
+import json
 import signal
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import psutil
 import pytest
@@ -68,8 +70,10 @@ def engine_core_counts(cluster: RunningCluster) -> list[int]:
     return [len(spawned_by(each)) for each in replicas(cluster, f"engine-{MODEL}")]
 
 
-async def num_cached(client: AsyncClient, prompt: list[int]) -> int:
-    answer = await client.generate_unary(prompt, max_tokens=1, temperature=0)
+async def num_cached(client: AsyncClient, prompt: list[int], request_id: str = "") -> int:
+    answer = await client.generate_unary(
+        prompt, request_id=request_id, max_tokens=1, temperature=0
+    )
     assert answer.usage is not None
     return answer.usage.num_cached_tokens
 
@@ -192,6 +196,42 @@ async def test_a_gateway_that_is_killed_takes_only_its_own_streams_along(
         assert await asyncio.gather(*(count_tokens(c, 2) for c in several)) == [2] * 4
     assert num_open_calls(cluster) == 0
     until(lambda: is_whole(cluster), 120)
+
+
+def explained(cluster: RunningCluster, request_id: str) -> dict[str, Any]:
+    """Where a request went, and what was expected to be cached there."""
+    (call,) = json.loads(
+        cluster.coterie("explain", request_id, "-f", str(cluster.file), "--json")
+    )
+    return {key: call[key] for key in ("replica_id", "num_expected_cached_tokens")}
+
+
+async def test_after_a_restart_of_all_but_the_indexs_server_only_living_caches_count(
+    cluster: RunningCluster,
+) -> None:
+    prompts = {
+        f"before-{start}": list(range(start, start + 400)) for start in range(5000, 5400, 50)
+    }
+    async with clients(cluster, 1) as (client,):
+        for request_id, prompt in prompts.items():
+            await num_cached(client, prompt, request_id)
+    holders = {r: explained(cluster, r)["replica_id"] for r in prompts}
+    assert len(set(holders.values())) == 2
+    server = index_server(cluster)
+    states = cluster.status()
+    engine, survivor = states[f"engine-{MODEL}"]["details"]
+    for pid in (engine["pid"], *(each["pid"] for each in states["gateway"]["details"])):
+        psutil.Process(pid).send_signal(signal.SIGKILL)
+    until(lambda: is_whole(cluster), 120)
+    assert index_server(cluster).pid == server.pid
+    async with clients(cluster, 1) as (client,):
+        for request_id, prompt in prompts.items():
+            found = await num_cached(client, prompt, f"after-{request_id}")
+            told = explained(cluster, f"after-{request_id}")
+            has_survived = holders[request_id] == survivor["replica_id"]
+            expected = 384 if has_survived else 0
+            assert (told["num_expected_cached_tokens"], found) == (expected, expected)
+            assert told["replica_id"] == survivor["replica_id"] or not has_survived
 
 
 async def heard_by_all(cluster: RunningCluster, num_tokens: int, heard: list[Heard]) -> None:
