@@ -41,7 +41,7 @@ class MirrorView:
         self._last_number = registry.last_number
         # Bits of ended epochs that blocks may still have.
         self._unclean: set[EpochBit] = set()
-        self._live_mask = _mask_of(self._bit_to_epoch)
+        self._note_living()
 
     @property
     def live_mask(self) -> Hashes:
@@ -52,9 +52,9 @@ class MirrorView:
         """The epochs that live, by their bits."""
         return self._bit_to_epoch
 
-    def holders(self) -> dict[EpochBit, Holder]:
+    def holders(self) -> Mapping[EpochBit, Holder]:
         """Whom the live bits stand for."""
-        return {bit: epoch.holder for bit, epoch in self._bit_to_epoch.items()}
+        return self._bit_to_holder
 
     def merge(self, hashes: Hashes, masks: Masks) -> None:
         """Take entries of the snapshot, before the first of the stream.
@@ -116,18 +116,23 @@ class MirrorView:
         self._bit_to_epoch[epoch.bit] = epoch
         self._next_seq[epoch.bit] = 0
         self._last_number = epoch.number
-        self._live_mask = _mask_of(self._bit_to_epoch)
+        self._note_living()
 
     def _end(self, entry: Ended) -> None:
         epoch = self._bit_to_epoch.get(entry.bit)
         if epoch is not None and epoch.number == entry.number:
             del self._bit_to_epoch[entry.bit], self._next_seq[entry.bit]
             self._unclean.add(entry.bit)
-            self._live_mask = _mask_of(self._bit_to_epoch)
+            self._note_living()
+
+    def _note_living(self) -> None:
+        self._live_mask = _mask_of(self._bit_to_epoch)
+        self._bit_to_holder = {bit: e.holder for bit, e in self._bit_to_epoch.items()}
 
     def check_invariants(self) -> None:
         """Live bits are those of the epochs; blocks have live bits and unclean ones."""
         assert np.array_equal(self._live_mask, _mask_of(self._bit_to_epoch))
+        assert self._bit_to_holder.keys() == self._bit_to_epoch.keys()
         assert self._next_seq.keys() == self._bit_to_epoch.keys()
         assert not self._unclean & self._bit_to_epoch.keys()
         assert all(epoch.bit == bit for bit, epoch in self._bit_to_epoch.items())

@@ -124,6 +124,9 @@ class Call(msgspec.Struct, frozen=True, omit_defaults=True):
     trace: dict[str, str] | None = None
     pooling: Pooling | None = None
     delivered: Delivered | None = None
+    rank_prefixes: dict[int, int] = {}
+    """Prompt tokens that data-parallel ranks of the replica have cached, where it has
+    several: for `deployments.engine.dp_ranks`."""
 
     @property
     def read_token_ids(self) -> list[int]:

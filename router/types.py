@@ -39,11 +39,14 @@ class UsablePrefix(msgspec.Struct, frozen=True):
     """Leading tokens of a prompt that a replica need not compute again.
 
     `host_tokens` counts from the prompt's start as well: where it is larger than
-    `device_tokens`, what lies between comes from host memory.
+    `device_tokens`, what lies between comes from host memory. Of a replica with several
+    data-parallel ranks both are the best of any rank, and `rank_tokens` has each one's
+    `device_tokens`.
     """
 
     device_tokens: int = 0
     host_tokens: int = 0
+    rank_tokens: dict[int, int] = {}
 
     @property
     def longest_tokens(self) -> int:

@@ -17,6 +17,7 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 
 from cache.types import BlockGroup
+from deployments.engine.dp_ranks import DpRanks
 from deployments.engine.embedding import embed
 from deployments.engine.failures import translated
 from deployments.engine.kv_events.batch_stream import EventSource
@@ -65,6 +66,12 @@ class Engine:
             name: LoRARequest(name, number, path)
             for number, (name, path) in enumerate(sorted(adapters.items()), start=1)
         }
+        parallel = config.parallel_config
+        self._ranks = DpRanks(
+            parallel.data_parallel_size_local
+            if parallel.local_engines_only
+            else parallel.data_parallel_size
+        )
         self.info = EngineInfo(
             max_model_len=config.model_config.max_model_len,
             vocab_size=config.model_config.get_vocab_size(),
@@ -127,15 +134,18 @@ class Engine:
             if call.pooling is not None:
                 yield await embed(self._llm, call, **self._options(call)), True
                 return
-            async for output in self._llm.generate(
-                tokens_input(call.read_token_ids, cache_salt=call.cache_salt),
-                params_of(call, self._defaults),
-                call.request_id,
-                **self._options(call),
-            ):
-                has_output = True
-                for delta, is_last in _to_deltas(output, call.sampling.logprobs or 0):
-                    yield delta, is_last
+            with self._ranks.reserve(call) as ranked:
+                async for output in self._llm.generate(
+                    tokens_input(call.read_token_ids, cache_salt=call.cache_salt),
+                    params_of(call, self._defaults),
+                    call.request_id,
+                    **self._options(call),
+                    data_parallel_rank=ranked.dp_rank,
+                ):
+                    has_output = True
+                    for delta, is_last in _to_deltas(output, call.sampling.logprobs or 0):
+                        ranked.saw(delta)
+                        yield delta, is_last
         except (CoterieError, asyncio.CancelledError, GeneratorExit):
             raise
         except Exception as error:

@@ -48,6 +48,7 @@ class PrefixIndex:
         self._expected_s = expected_s
         self._clock = clock
         self._groups: tuple[BlockGroup, ...] = ()
+        self._has_ranks = False
         self._mirror: Mirror | None = None
         self._expected: ExpectedPrefixes | None = None
         self._scrub: asyncio.Task[None] | None = None
@@ -63,6 +64,7 @@ class PrefixIndex:
         told = [r["groups"] for r in replicas.values() if r.get("groups")]
         if not told:
             return
+        self._has_ranks = any(len(r.get("dp_ranks", ())) > 1 for r in replicas.values())
         groups = msgspec.convert(told[-1], tuple[BlockGroup, ...])
         if groups != self._groups:
             self._groups = groups
@@ -83,7 +85,11 @@ class PrefixIndex:
         ]
         # The last token is always computed.
         most = max(len(tokens) - 1, 0)
-        usable = _by_replica(mirror.live_holders(), np.minimum(mirror.lookup(hashes), most))
+        usable = _by_replica(
+            mirror.live_holders(),
+            np.minimum(mirror.lookup(hashes), most),
+            has_ranks=self._has_ranks,
+        )
         for replica_id, num_tokens in expected.usable(hashes, self._clock()).items():
             _raise_to(usable, ReplicaId(replica_id), min(num_tokens, most))
         return FoundPrefixes(usable, lambda to: expected.expect(to, hashes, self._clock()))
@@ -135,6 +141,8 @@ def _can_be_trusted(mirror: Mirror) -> bool:
 def _by_replica(
     holders: Mapping[EpochBit, Holder],
     usable: NDArray[np.int32],  # [num_bits]
+    *,
+    has_ranks: bool,
 ) -> dict[ReplicaId, UsablePrefix]:
     """Of a replica's ranks the one with the most counts."""
     found: dict[ReplicaId, UsablePrefix] = {}
@@ -142,12 +150,13 @@ def _by_replica(
         holder = holders[bit]
         replica_id, tokens = ReplicaId(holder.replica_id), int(usable[bit])
         known = found.get(replica_id, UsablePrefix())
-        device, host = known.device_tokens, known.host_tokens
+        device, host, ranks = known.device_tokens, known.host_tokens, known.rank_tokens
         if holder.tier == "device":
             device = max(device, tokens)
+            ranks = ranks | {holder.dp_rank: tokens} if has_ranks else ranks
         else:
             host = max(host, tokens)
-        found[replica_id] = UsablePrefix(device, host)
+        found[replica_id] = UsablePrefix(device, host, ranks)
     return found
 
 

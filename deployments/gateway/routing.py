@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from random import Random
 
+import msgspec
+
 from deployments.gateway.decision_log import DecidedCall, DecisionLog
 from deployments.types import Call, Delta
 from router.consistent_hash import hash_keys
@@ -19,8 +21,11 @@ class RoutedCall:
     """A call that a replica is charged with; it hears of the call's deltas."""
 
     def __init__(
-        self, reservation: Reservation, log: DecisionLog, decided: DecidedCall
+        self, call: Call, reservation: Reservation, log: DecisionLog, decided: DecidedCall
     ) -> None:
+        ranks = reservation.decision.chosen.prefix.rank_tokens
+        self.call = msgspec.structs.replace(call, rank_prefixes=ranks) if ranks else call
+        """As the replica is to get it."""
         self.replica_id = reservation.decision.replica_id
         self.num_prefill_tokens = reservation.num_prefill_tokens
         self._reservation = reservation
@@ -88,7 +93,7 @@ class Routing:
                 found.expect(reservation.decision.replica_id)
             decided = self.log.add(call.request_id, reservation.decision)
             try:
-                yield RoutedCall(reservation, self.log, decided)
+                yield RoutedCall(call, reservation, self.log, decided)
             finally:
                 decided.has_ended = True
 

@@ -119,7 +119,7 @@ class ServedModel:
             with self.routing.reserve(call) as routed:
                 try:
                     link = self._links[routed.replica_id]
-                    run = link.run(call, left_s, on_begun, routed.num_prefill_tokens)
+                    run = link.run(routed.call, left_s, on_begun, routed.num_prefill_tokens)
                     async with aclosing(run) as deltas:
                         async for delta in deltas:
                             routed.saw(delta)

@@ -16,9 +16,14 @@ class FakeEngine:
 
     def __init__(self, *, is_free_running: bool = True) -> None:
         self.is_free_running = is_free_running
-        self.open_request_ids: set[str] = set()
+        self.open_calls: dict[str, Call] = {}
         self.aborted_request_ids: list[str] = []
         self._step = asyncio.Event()
+
+    @property
+    def open_request_ids(self) -> set[str]:
+        """Of the calls that are under way."""
+        return set(self.open_calls)
 
     def step(self) -> None:
         """Let every open call make one token."""
@@ -29,7 +34,7 @@ class FakeEngine:
         """See `CallRunner.run`."""
         if call.token_ids[0] == 13:
             raise InvalidArgumentError("13 is unlucky", param="prompt")
-        self.open_request_ids.add(call.request_id)
+        self.open_calls[call.request_id] = call
         num_tokens = call.sampling.max_tokens or 1
         num_delivered = 0 if call.delivered is None else len(call.delivered.token_ids)
         is_done = False
@@ -40,6 +45,6 @@ class FakeEngine:
                 reason = "length" if is_done else None
                 yield Delta(0, f"{number} ", [number], reason), is_done  # type: ignore[arg-type]
         finally:
-            self.open_request_ids.discard(call.request_id)
+            self.open_calls.pop(call.request_id, None)
             if not is_done:
                 self.aborted_request_ids.append(call.request_id)

@@ -125,6 +125,21 @@ async def test_where_a_prompt_was_sent_its_prefix_is_expected_until_the_index_sa
     assert usable(index, PROMPT, None, "salt") == {}
 
 
+async def test_each_rank_of_a_replica_is_told_and_the_best_one_counts(
+    store: PrefixStore, index: PrefixIndex, replica: Publisher
+) -> None:
+    index.learn({"e1": {"groups": [asdict(GROUP)], "dp_ranks": [0, 1]}})
+    other_rank = Publisher(store.of_model(MODEL, [GROUP]), Holder("e1", 1), lambda: NONE)
+    other_rank.start()
+    await begun(replica)
+    await begun(other_rank)
+    replica.publish(Change(0, hashes_of(PROMPT[:8]), NONE))
+    other_rank.publish(Change(0, hashes_of(PROMPT), NONE))
+    wanted = {"e1": UsablePrefix(20, 0, {0: 8, 1: 20})}
+    await until(lambda: usable(index, PROMPT, None, None) == wanted)
+    await other_rank.close()
+
+
 @pytest.mark.parametrize("other", [("adapter", None), (None, "salt")])
 async def test_adapters_and_cache_salts_have_prefixes_of_their_own(
     index: PrefixIndex, replica: Publisher, other: tuple[str | None, str | None]

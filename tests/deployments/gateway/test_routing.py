@@ -35,14 +35,14 @@ class FixedPrefixes:
     def __init__(self, replica_to_tokens: Mapping[str, int]) -> None:
         self.asked: list[tuple[Sequence[int], str | None, str | None]] = []
         self.expected: list[ReplicaId] = []
-        self._found = {ReplicaId(r): UsablePrefix(n) for r, n in replica_to_tokens.items()}
+        self.found = {ReplicaId(r): UsablePrefix(n) for r, n in replica_to_tokens.items()}
 
     def look_up(
         self, token_ids: Sequence[int], adapter: str | None, cache_salt: str | None
     ) -> FoundPrefixes:
         """See `PrefixLookup.look_up`."""
         self.asked.append((token_ids, adapter, cache_salt))
-        return FoundPrefixes(self._found, self.expected.append)
+        return FoundPrefixes(self.found, self.expected.append)
 
 
 class Fleet:
@@ -178,6 +178,18 @@ async def test_the_prefix_index_is_asked_and_the_replica_that_has_more_is_chosen
         # The engine counts the prompt as the gateway does.
         assert fleet.servers[1].load._total.load.queued_prefill_tokens == 2 * 4
         await fleet.finish(*runs)
+
+
+async def test_the_replica_is_told_which_of_its_ranks_has_how_much() -> None:
+    prefixes = FixedPrefixes({})
+    prefixes.found[ReplicaId("e1")] = UsablePrefix(96, 0, {1: 96})
+    async with Fleet() as fleet:
+        model = await fleet.gateway("cost", prefixes)
+        run = start(model, "r")
+        await fleet.until_open(1)
+        (told,) = fleet.engines[1].open_calls.values()
+        assert told.rank_prefixes == {1: 96}
+        await fleet.finish(run)
 
 
 async def test_policies_that_need_no_index_do_not_ask_it() -> None:
