@@ -9,6 +9,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.coterie-$(DEVICE)
 INSTALL := infra/install
 ROOMS := cache coterie deployments experts infra router
+# Files that import vLLM and torch are passed over: each worker would load them for nothing.
+# More workers than two cores, as the tests wait half of the time.
+UNIT_TESTS := -m "not cluster and not model and not gpu" -n 3 --dist worksteal \
+	--ignore=tests/cluster --ignore=tests/deployments/engine/on_vllm
 PROTOS := coterie/v1/inference.proto deployments/kserve/grpc_service.proto
 
 SHELL := bash
@@ -42,7 +46,7 @@ check: setup ## Style, types, import direction and unit tests: what CI runs firs
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest -m "not cluster and not model and not gpu"
+	$(BIN)/pytest $(UNIT_TESTS)
 
 .PHONY: test
 test: check ## Everything: `check`, real models, real clusters, a GPU where there is one

@@ -28,6 +28,9 @@ GATEWAY = "gateway"
 LINK_TOKEN_VARIABLE = "COTERIE_LINK_TOKEN"
 _HEALTH_PERIOD_S = 2.0
 _SHUTDOWN_MARGIN_S = 15.0
+# Serve waits this long, 2 s by default, before it looks whether calls of its own are under
+# way. There are none: requests pass it by, and replicas drain them themselves.
+_SHUTDOWN_LOOK_S = 0.1
 
 
 def build(args: dict[str, Any]) -> serve.Application:
@@ -54,6 +57,7 @@ def build(args: dict[str, Any]) -> serve.Application:
             num_replicas=gateway.num_replicas,
             ray_actor_options={"num_cpus": gateway.num_cpus},
             graceful_shutdown_timeout_s=gateway.drain_timeout_s + _SHUTDOWN_MARGIN_S,
+            graceful_shutdown_wait_loop_s=_SHUTDOWN_LOOK_S,
             health_check_period_s=_HEALTH_PERIOD_S,
             max_constructor_retry_count=3,
             logging_config=logging_config(telemetry),
@@ -131,6 +135,7 @@ def _engine(
                 "num_gpus": placement.actor_num_gpus,
             },
             graceful_shutdown_timeout_s=model.drain_timeout_s + _SHUTDOWN_MARGIN_S,
+            graceful_shutdown_wait_loop_s=_SHUTDOWN_LOOK_S,
             health_check_period_s=_HEALTH_PERIOD_S,
             health_check_timeout_s=model.health_timeout_s + _SHUTDOWN_MARGIN_S,
             max_constructor_retry_count=3,

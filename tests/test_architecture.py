@@ -87,6 +87,15 @@ def test_every_folder_of_tests_is_a_package() -> None:
     assert [name_of(f) for f in sorted(folders) if not (f / "__init__.py").exists()] == []
 
 
+def test_what_the_unit_tests_pass_over_is_marked_as_no_unit_test() -> None:
+    makefile = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
+    folders = re.findall(r"--ignore=(\S+)", makefile)
+    paths = [p for folder in folders for p in (REPOSITORY / folder).rglob("test_*.py")]
+    assert len(paths) > 10
+    marked = re.compile(r"^pytestmark = \[?\s*pytest\.mark\.(cluster|model)\b", re.MULTILINE)
+    assert [name_of(p) for p in paths if not marked.search(p.read_text())] == []
+
+
 @pytest.mark.parametrize("room", ROOMS)
 def test_each_room_is_imported_from_this_repository(room: str) -> None:
     module_file = importlib.import_module(room).__file__

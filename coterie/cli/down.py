@@ -28,6 +28,7 @@ def down_command(file: Path | None, as_json: bool) -> None:
     section = load_config(file).cluster
     stages = Stages(quiet=as_json)
     cluster = None
+    is_empty = False
     if section.address is None:
         local_cluster.use_auth_token(section)
         cluster = local_cluster.find(section)
@@ -42,6 +43,7 @@ def down_command(file: Path | None, as_json: bool) -> None:
         try:
             with operate.connected(section), stages.stage("draining"):
                 operate.remove(section)
+            is_empty = True
         except CoterieError as error:
             if cluster is None:
                 raise
@@ -49,7 +51,9 @@ def down_command(file: Path | None, as_json: bool) -> None:
             err().print(f"nothing was drained: {error}")
     if cluster is not None:
         with stages.stage("Ray"):
-            cluster.stop()
+            # Ray takes seconds to end its processes one after another; once the
+            # application is gone there is nothing in them to be put in order.
+            cluster.kill() if is_empty else cluster.stop()
             local_cluster.forget(section)
             metadata_server.stop(section)
     _say(as_json, was_running=True)

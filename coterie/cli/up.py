@@ -72,6 +72,9 @@ def _told_what_stays(file: Path | None) -> Iterator[None]:
 
 
 def _prepare(config: Config, stages: Stages) -> None:
+    if config.cluster.address is None:
+        # Before anything imports Ray.
+        local_cluster.use_auth_token(config.cluster)
     with ThreadPoolExecutor(max_workers=1) as pool:
         # Ray starts beside the preparation of the models.
         ray_start = pool.submit(_start_ray, config)
@@ -79,6 +82,9 @@ def _prepare(config: Config, stages: Stages) -> None:
             with stages.stage(f"model files of {model.name}"):
                 resolve_model(model.model, config.cluster.state_dir.expanduser(), stages)
         with stages.stage("Ray"):
+            # Its import takes seconds, in which its processes start.
+            import deployments.operate  # noqa: F401, PLC0415
+
             ray_start.result()
 
 
@@ -98,7 +104,6 @@ def _check_templates(config: Config) -> None:
 def _start_ray(config: Config) -> None:
     if config.cluster.address is not None:
         return
-    local_cluster.use_auth_token(config.cluster)
     if config.cache.enabled:
         _start_index(config)
     if local_cluster.find(config.cluster) is None:
@@ -112,8 +117,7 @@ def _start_index(config: Config) -> None:
 
 
 def _deploy(config: Config, stages: Stages) -> None:
-    # Ray must be imported after use_auth_token.
-    from deployments import operate  # noqa: PLC0415
+    from deployments import operate  # noqa: PLC0415 - imports Ray
 
     def on_state(states: "list[DeploymentState]") -> None:
         waiting = [s.name for s in states if s.num_running < max(s.num_wanted, 1)]

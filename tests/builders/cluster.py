@@ -37,6 +37,7 @@ class RunningCluster:
             **sections,
         }
         self.up: dict[str, Any] = {}
+        self._watch: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> Self:
         try:
@@ -70,11 +71,25 @@ class RunningCluster:
         self.up = json.loads(self.coterie("up", "-f", str(self.file), "--json"))
 
     def status(self) -> dict[str, dict[str, Any]]:
-        """What `coterie status --json` says, by deployment."""
-        found = json.loads(self.coterie("status", "-f", str(self.file), "--json"))
+        """What `coterie status --json` says, by deployment; see `status_program`."""
+        if self._watch is None:
+            self._watch = subprocess.Popen(
+                [sys.executable, "-m", "tests.builders.status_program", str(self.file)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                bufsize=1,
+            )
+        assert self._watch.stdin is not None and self._watch.stdout is not None
+        self._watch.stdin.write("\n")
+        found = json.loads(self._watch.stdout.readline())
         return {state["name"]: state for state in found}
 
     def _down(self) -> None:
+        if self._watch is not None:
+            with self._watch as watch:
+                watch.kill()
+            self._watch = None
         self.coterie("down", "-f", str(self.file), "--json")
 
     def processes(self) -> list[psutil.Process]:

@@ -337,6 +337,11 @@ def test_the_command_line_speaks_to_the_cluster(cluster: RunningCluster) -> None
         "generate", "The capital of France is", "--max-tokens", "8", "--temperature", "0"
     )
     assert "Paris" in text
+    states = json.loads(cluster.coterie("status", "-f", str(cluster.file), "--json"))
+    assert {state["name"]: state["num_running"] for state in states} == {
+        "gateway": 1,
+        f"engine-{MODEL}": 1,
+    }
 
 
 def test_a_triton_client_gets_the_text_that_ours_gets(

@@ -2,31 +2,14 @@
 
 import asyncio
 import json
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import openai
 import pytest
 
-from tests.builders.cluster import RunningCluster
+from tests.cluster.guarded.conftest import MODEL, Place
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
-MODEL = "smollm2-135m-instruct"
-EXAMPLES = Path(__file__).parents[2] / "deployments" / "examples"
-# float32, since in bfloat16 two tokens can tie and the batch decides.
-SECTION = {
-    "name": MODEL,
-    "model": MODEL,
-    "dtype": "float32",
-    "enforce_eager": True,
-    "max_model_len": 1024,
-    "kv_cache_memory_bytes": 256 * 1024**2,
-    # Its own template knows no tools.
-    "chat_template_file": str(EXAMPLES / "chatml-hermes-tools.jinja"),
-    "tool_parser": "hermes",
-}
 PROMPTS = ["The history of bread", "Once upon a time,", "1, 2,", "def fibonacci(n):"]
 QUESTION: Any = {"role": "user", "content": "What will the weather in Rome be for 3 days?"}
 
@@ -58,13 +41,6 @@ ASKING: Any = {
 }
 
 
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningCluster]:
-    folder = tmp_path_factory.mktemp("openai")
-    with RunningCluster(folder, "openai", models=[SECTION]) as running:
-        yield running
-
-
 def check_call(name: str, arguments: str) -> None:
     """The call names a tool, and its arguments obey that tool's schema."""
     given = json.loads(arguments)
@@ -77,21 +53,20 @@ def check_call(name: str, arguments: str) -> None:
 
 @pytest.mark.parametrize("choice", ["required", NAMED])
 async def test_demanded_tools_are_called_whole_and_streamed_by_both_openai_clients(
-    cluster: RunningCluster, choice: Any
+    place: Place, choice: Any
 ) -> None:
-    def ask(address: str) -> list[tuple[str, str]]:
-        with openai.OpenAI(base_url=address, api_key="none", max_retries=0) as client:
+    def ask() -> list[tuple[str, str]]:
+        with place.openai("first") as client:
             answer = client.chat.completions.create(**ASKING, tool_choice=choice)
         assert answer.choices[0].finish_reason == "tool_calls"
         assert answer.choices[0].message.content is None
         calls = answer.choices[0].message.tool_calls or []
         return [(call.function.name, call.function.arguments) for call in calls]
 
-    address = f"{cluster.http_url}/v1"
-    [(name, arguments)] = await asyncio.to_thread(ask, address)
+    [(name, arguments)] = await asyncio.to_thread(ask)
     check_call(name, arguments)
     assert choice == "required" or name == "weather"
-    async with openai.AsyncOpenAI(base_url=address, api_key="none", max_retries=0) as client:
+    async with place.async_openai("first") as client:
         stream = await client.chat.completions.create(**ASKING, tool_choice=choice, stream=True)
         chunks = [chunk.choices[0] async for chunk in stream]
     pieces = [call for chunk in chunks for call in chunk.delta.tool_calls or []]
@@ -102,9 +77,9 @@ async def test_demanded_tools_are_called_whole_and_streamed_by_both_openai_clien
 
 
 def test_a_model_whose_template_knows_tools_is_shown_them_and_may_choose(
-    cluster: RunningCluster,
+    place: Place,
 ) -> None:
-    with openai.OpenAI(base_url=f"{cluster.http_url}/v1", api_key="none") as client:
+    with place.openai("first") as client:
         chosen = client.chat.completions.create(**ASKING)
         without = client.chat.completions.create(**(ASKING | {"tool_choice": "none"}))
     assert chosen.usage is not None and without.usage is not None
@@ -114,22 +89,20 @@ def test_a_model_whose_template_knows_tools_is_shown_them_and_may_choose(
     assert without.choices[0].message.tool_calls is None
 
 
-def test_what_a_call_gave_reaches_the_model(cluster: RunningCluster) -> None:
+def test_what_a_call_gave_reaches_the_model(place: Place) -> None:
     call = {"id": "abc", "type": "function", "function": {"name": "time", "arguments": "{}"}}
     turns: Any = [
         {"role": "user", "content": "What is the secret word? Ask the tool."},
         {"role": "assistant", "content": None, "tool_calls": [call]},
         {"role": "tool", "tool_call_id": "abc", "content": "The secret word is marmalade."},
     ]
-    with openai.OpenAI(base_url=f"{cluster.http_url}/v1", api_key="none") as client:
+    with place.openai("first") as client:
         answer = client.chat.completions.create(**(ASKING | {"messages": turns}))
     assert "marmalade" in str(answer.choices[0].message.content)
 
 
-async def test_several_prompts_are_answered_as_each_alone(cluster: RunningCluster) -> None:
-    async with openai.AsyncOpenAI(
-        base_url=f"{cluster.http_url}/v1", api_key="none", max_retries=0
-    ) as client:
+async def test_several_prompts_are_answered_as_each_alone(place: Place) -> None:
+    async with place.async_openai("first") as client:
 
         async def texts(prompt: Any, **more: Any) -> list[str]:
             answer = await client.completions.create(
@@ -148,14 +121,14 @@ async def test_several_prompts_are_answered_as_each_alone(cluster: RunningCluste
         assert await texts(PROMPTS, stream=True) == alone
 
 
-def test_responses_are_those_of_chat_whole_and_streamed(cluster: RunningCluster) -> None:
+def test_responses_are_those_of_chat_whole_and_streamed(place: Place) -> None:
     question = "Name three colours of the rainbow."
     asking: Any = {"model": MODEL, "input": question, "temperature": 0}
     demand: Any = {
         "tools": [{"type": "function", **WEATHER}],
         "tool_choice": {"type": "function", "name": "weather"},
     }
-    with openai.OpenAI(base_url=f"{cluster.http_url}/v1", api_key="none") as client:
+    with place.openai("first") as client:
         chat = client.chat.completions.create(
             model=MODEL,
             messages=[{"role": "user", "content": question}],

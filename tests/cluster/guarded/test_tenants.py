@@ -1,10 +1,7 @@
 """Strangers at the doors of a real cluster: keys, TLS, limits, and prefixes kept apart."""
 
-import ssl
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Callable
 
 import httpx2
 import openai
@@ -13,73 +10,10 @@ import pytest
 from coterie import CapacityError, Client, UnauthenticatedError, UnavailableError
 from deployments.gateway.security.api_keys import new_key, sha256_of
 from deployments.gateway.security.key_file import changing
-from tests.builders.authority import Authority
-from tests.builders.cluster import RunningCluster
-from tests.builders.keys import add_key, write_keys
+from tests.builders.keys import add_key
+from tests.cluster.guarded.conftest import MODEL, Place
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
-
-MODEL = "smollm2-135m-instruct"
-SECTION = {
-    "name": MODEL,
-    "model": MODEL,
-    "enforce_eager": True,
-    "max_model_len": 512,
-    "kv_cache_memory_bytes": 128 * 1024**2,
-}
-TENANTS: list[dict[str, Any]] = [
-    {"name": "first"},
-    {"name": "second"},
-    {"name": "limited", "requests_per_minute": 2},
-]
-
-
-class Place(NamedTuple):
-    """A cluster that asks for keys, over TLS."""
-
-    cluster: RunningCluster
-    keys_file: Path
-    ca_file: Path
-    keys: dict[str, str]
-
-    def client(self, tenant: str, max_retries: int = 2) -> Client:
-        """A client of this tenant."""
-        return self.client_with(self.keys[tenant], max_retries)
-
-    def client_with(self, key: str | None, max_retries: int = 2) -> Client:
-        """A client with this key."""
-        port = self.cluster.address.rsplit(":", 1)[1]
-        return Client(
-            f"localhost:{port}", api_key=key, ca_file=self.ca_file, max_retries=max_retries
-        )
-
-    def openai(self, tenant: str) -> openai.OpenAI:
-        """OpenAI's own client of this tenant."""
-        context = ssl.create_default_context(cafile=str(self.ca_file))
-        return openai.OpenAI(
-            base_url=self.cluster.http_url.replace("http://127.0.0.1", "https://localhost")
-            + "/v1",
-            api_key=self.keys[tenant],
-            max_retries=0,
-            http_client=openai.DefaultHttpxClient(verify=context),
-        )
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    folder = tmp_path_factory.mktemp("tenants")
-    authority = Authority(folder)
-    pair = authority.issue("server")
-    keys_file = folder / "keys.yaml"
-    keys = write_keys(keys_file, [tenant["name"] for tenant in TENANTS])
-    gateway = {
-        "api_keys_file": str(keys_file),
-        "tls": {"certificate_file": str(pair.certificate), "key_file": str(pair.key)},
-    }
-    with RunningCluster(
-        folder, "tenants", gateway=gateway, tenants=TENANTS, models=[SECTION]
-    ) as cluster:
-        yield Place(cluster, keys_file, authority.file, keys)
 
 
 def test_a_key_opens_both_doors_over_tls_and_nothing_else_does(place: Place) -> None:

@@ -10,7 +10,7 @@ from deployments.engine.plan import CORE_EXECUTOR, plan_engine_args, plan_kv_eve
 from deployments.settings import ModelSection
 from deployments.types import Call, Sampling
 from tests.builders.kv_events import KeptChanges
-from tests.deployments.engine.tiny_gemma import write_tiny_gemma
+from tests.deployments.engine.on_vllm.tiny_gemma import write_tiny_gemma
 
 pytestmark = [pytest.mark.model, pytest.mark.timeout(300)]
 

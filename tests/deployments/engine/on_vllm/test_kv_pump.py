@@ -22,6 +22,9 @@ from tests.builders.kv_events import (
 )
 from tests.reference.kv_events import chain
 
+# Importing vLLM takes some 8 s.
+pytestmark = pytest.mark.model
+
 
 class Network:
     """Stands before the publisher's socket: loses batches, or doubles them."""

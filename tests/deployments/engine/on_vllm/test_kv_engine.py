@@ -17,7 +17,11 @@ from deployments.engine.plan import CORE_EXECUTOR, plan_engine_args, plan_kv_eve
 from deployments.settings import ModelSection
 from deployments.types import Call, Sampling
 from tests.builders.kv_events import KeptChanges
-from tests.deployments.engine.tiny_gemma import WINDOW, write_tiny_adapter, write_tiny_gemma
+from tests.deployments.engine.on_vllm.tiny_gemma import (
+    WINDOW,
+    write_tiny_adapter,
+    write_tiny_gemma,
+)
 from tests.reference.kv_events import chain, usable_prefix
 
 pytestmark = [

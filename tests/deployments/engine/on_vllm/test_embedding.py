@@ -13,6 +13,9 @@ from deployments.engine.embedding import embed
 from deployments.types import Call, Embedding, Pooling, Sampling
 from infra.errors import EngineError, InvalidArgumentError
 
+# Importing vLLM takes some 8 s.
+pytestmark = pytest.mark.model
+
 
 class FakeEncoder:
     """Answers with its vector; records what it was asked."""
