@@ -56,12 +56,12 @@ _MAX_GROWTH = 0.03
 # oneDNN keeps 1,024 compiled primitives, one for each shape of a step, and takes minutes
 # to meet them all; with few of them a leak in the engine core can be told from that.
 _ENVIRONMENT = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "16"}
-# gRPC's pools of threads, by the libraries that a process has loaded: so many each of them
-# keeps for good once they were needed, whenever that is; what is beyond them it gives back
-# (DECISIONS.md, "gRPC's pools of threads have a size").
+# gRPC's pools of threads, by the libraries that a process has loaded. They grow with what
+# is busy at once, and not with what was done: more than these are a leak (DECISIONS.md,
+# "gRPC's pools of threads are bounded, not level").
 _NUM_CORES = os.cpu_count() or 1
 _GRPC_POOLS = {
-    "cygrpc": min(max(_NUM_CORES, 4), 16),
+    "cygrpc": 2 * min(max(_NUM_CORES, 4), 16),
     "_raylet": min(max(_NUM_CORES, 2), 16) + 1,
 }
 _GRPC_THREAD = "event_engine"
@@ -83,7 +83,7 @@ class Count:
     threads: dict[str, int]
     """By the names that the kernel has for them."""
     pool_sizes: dict[str, int] = field(default_factory=dict)
-    """Threads, by these names, that pools keep for good once they were needed."""
+    """Threads, by these names, that pools may have at most."""
 
     @property
     def num_threads(self) -> int:
@@ -232,8 +232,8 @@ def findings(report: Report) -> list[str]:
             more = (getattr(after, what) or 0) - (getattr(before, what) or 0)
             if more > slack:
                 found.append(f"{after.process}: {more} more {what} than before")
-        resting = Counter(after.pool_sizes)
-        newcomers = Counter(after.threads) - (Counter(before.threads) | resting)
+        allowed = Counter(before.threads) | Counter(after.pool_sizes)
+        newcomers = Counter(after.threads) - allowed
         found += [
             f"{after.process}: {number} more threads {name!r} than before"
             for name, number in newcomers.items()
