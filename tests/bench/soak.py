@@ -56,6 +56,15 @@ _MAX_GROWTH = 0.03
 # oneDNN keeps 1,024 compiled primitives, one for each shape of a step, and takes minutes
 # to meet them all; with few of them a leak in the engine core can be told from that.
 _ENVIRONMENT = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "16"}
+# gRPC's pools of threads, by the libraries that a process has loaded. They grow with what
+# is busy at once, and not with what was done: more than these are a leak (DECISIONS.md,
+# "gRPC's pools of threads are bounded, not level").
+_NUM_CORES = os.cpu_count() or 1
+_GRPC_POOLS = {
+    "cygrpc": 2 * min(max(_NUM_CORES, 4), 16),
+    "_raylet": min(max(_NUM_CORES, 2), 16) + 1,
+}
+_GRPC_THREAD = "event_engine"
 # Ray opens and closes a connection of its own now and then.
 _SLACK = {"num_door_sockets": 0, "num_tasks": 0, "num_fds": 2}
 
@@ -73,6 +82,8 @@ class Count:
     num_open: int | None
     threads: dict[str, int]
     """By the names that the kernel has for them."""
+    pool_sizes: dict[str, int] = field(default_factory=dict)
+    """Threads, by these names, that pools may have at most."""
 
     @property
     def num_threads(self) -> int:
@@ -134,6 +145,7 @@ def _count(
         num_tasks=num_tasks,
         num_open=num_open,
         threads=_threads_of(pid),
+        pool_sizes=_pool_sizes_of(process),
     )
 
 
@@ -144,6 +156,16 @@ def _threads_of(pid: int) -> dict[str, int]:
         with suppress(OSError):
             names[(task / "comm").read_text().strip()] += 1
     return dict(sorted(names.items()))
+
+
+def _pool_sizes_of(process: psutil.Process) -> dict[str, int]:
+    files = [Path(each.path).name for each in process.memory_maps()]
+    sizes = [
+        size
+        for library, size in _GRPC_POOLS.items()
+        if any(name.startswith(library) for name in files)
+    ]
+    return {_GRPC_THREAD: sum(sizes)} if sizes else {}
 
 
 async def behave(
@@ -210,7 +232,8 @@ def findings(report: Report) -> list[str]:
             more = (getattr(after, what) or 0) - (getattr(before, what) or 0)
             if more > slack:
                 found.append(f"{after.process}: {more} more {what} than before")
-        newcomers = Counter(after.threads) - Counter(before.threads)
+        allowed = Counter(before.threads) | Counter(after.pool_sizes)
+        newcomers = Counter(after.threads) - allowed
         found += [
             f"{after.process}: {number} more threads {name!r} than before"
             for name, number in newcomers.items()
