@@ -250,7 +250,8 @@ def test_ctrl_c_prints_what_was_measured_so_far(address: str, fake: FakeInferenc
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
-        while len(generated(fake)) < 6 and process.poll() is None:
+        # The warm-up does not count, and the first that do are to be answered by then.
+        while len(generated(fake)) < 40 and process.poll() is None:
             time.sleep(0.01)
         process.send_signal(signal.SIGINT)
         stdout, stderr = process.communicate(timeout=20)
