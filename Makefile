@@ -50,7 +50,7 @@ check: setup ## Style, types, import direction and unit tests: what CI runs firs
 
 .PHONY: test
 test: check ## Everything: `check`, real models, real clusters, a GPU where there is one
-	$(BIN)/pytest -m "cluster or model or gpu"
+	$(BIN)/pytest -m "cluster or model or gpu" --durations=20
 
 .PHONY: format
 format: setup ## Put the code into its form

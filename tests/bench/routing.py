@@ -39,8 +39,8 @@ MODEL: dict[str, Any] = {
     "max_model_len": 2048,
     "max_num_seqs": 8,
     "enforce_eager": True,
-    # 5,500 tokens or so; all conversations together have some 10,000.
-    "kv_cache_memory_bytes": 120 * 1024**2,
+    # 7,000 tokens or so; all conversations together have some 10,000.
+    "kv_cache_memory_bytes": 160 * 1024**2,
     "engine_args": {"block_size": BLOCK_SIZE},
 }
 POLICIES: tuple[str, ...] = get_args(PolicyName)
