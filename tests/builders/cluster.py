@@ -82,7 +82,9 @@ class RunningCluster:
             )
         assert self._watch.stdin is not None and self._watch.stdout is not None
         self._watch.stdin.write("\n")
-        found = json.loads(self._watch.stdout.readline())
+        line = self._watch.stdout.readline()
+        assert line, f"the status program has ended, with {self._watch.wait()}"
+        found = json.loads(line)
         return {state["name"]: state for state in found}
 
     def _down(self) -> None:
