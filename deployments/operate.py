@@ -165,7 +165,10 @@ def _state(app_name: str, found: DeploymentDetails, with_details: bool) -> Deplo
 
 def _ask_status(app_name: str, deployment: str) -> list[dict[str, Any]]:
     """What each replica says of itself; one that does not answer is left out."""
-    answers = _ask(app_name, deployment, "status")
+    answers: list[Any] = []
+    # All of them may have gone since Serve last looked.
+    with contextlib.suppress(NoReplicaError), ray_failures():
+        answers = _ask(app_name, deployment, "status")
     return [answer for answer in answers if isinstance(answer, dict)]
 
 
@@ -188,9 +191,8 @@ def _wait_answering(models: list[ModelSection], section: ClusterSection) -> None
     missing = {model.name for model in models}
     while time.monotonic() < deadline:
         # A gateway that is being replaced at this moment is asked again.
-        with contextlib.suppress(NoReplicaError), ray_failures():
-            for answer in _ask_status(section.app_name, GATEWAY):
-                missing -= {name for name, n in answer["num_ready_replicas"].items() if n}
+        for answer in _ask_status(section.app_name, GATEWAY):
+            missing -= {name for name, n in answer["num_ready_replicas"].items() if n}
         if not missing:
             return
         time.sleep(0.05)

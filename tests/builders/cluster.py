@@ -88,10 +88,10 @@ class RunningCluster:
         return {state["name"]: state for state in found}
 
     def _down(self) -> None:
-        if self._watch is not None:
-            with self._watch as watch:
-                watch.kill()
-            self._watch = None
+        watch, self._watch = self._watch, None
+        if watch is not None:
+            watch.kill()
+            watch.communicate()
         self.coterie("down", "-f", str(self.file), "--json")
 
     def processes(self) -> list[psutil.Process]:
