@@ -210,7 +210,7 @@ async def test_after_a_restart_of_all_but_the_indexs_server_only_living_caches_c
     cluster: RunningCluster,
 ) -> None:
     prompts = {
-        f"before-{start}": list(range(start, start + 400)) for start in range(5000, 5400, 50)
+        f"before-{start}": list(range(start, start + 400)) for start in range(5000, 5200, 50)
     }
     async with clients(cluster, 1) as (client,):
         for request_id, prompt in prompts.items():
