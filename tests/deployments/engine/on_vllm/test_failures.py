@@ -46,9 +46,11 @@ class FakeLLM:
             get_diff_sampling_param=dict, max_model_len=100, get_vocab_size=lambda: 100
         )
         cache = SimpleNamespace(num_gpu_blocks=1, block_size=16)
+        parallel = SimpleNamespace(local_engines_only=False, data_parallel_size=1)
         self.vllm_config = SimpleNamespace(
             model_config=model,
             cache_config=cache,
+            parallel_config=parallel,
             observability_config=SimpleNamespace(otlp_traces_endpoint=None),
         )
 
