@@ -164,11 +164,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n", maxsplit=1)[0])
     parser.add_argument("--rounds", type=int, default=3, help="rounds (default 3)")
     parser.add_argument("--clients", type=int, default=4, help="turns under way (default 4)")
-    parser.add_argument("--policies", nargs="+", choices=POLICIES, default=POLICIES)
+    parser.add_argument(
+        "--policies", nargs="*", metavar="NAME", default=POLICIES, help="default: all; or none"
+    )
     parser.add_argument("--serve-llm", type=Path, help="interpreter for Ray Serve LLM")
     parser.add_argument("--json", type=Path, help="also write the rows to this file")
     arguments = parser.parse_args()
-    rows = rounds_of(arguments.policies, arguments.rounds, arguments.clients)
+    if unknown := set(arguments.policies) - set(POLICIES):
+        parser.error(f"no policies: {', '.join(sorted(unknown))}")
+    rows = []
+    if arguments.policies:
+        rows += rounds_of(arguments.policies, arguments.rounds, arguments.clients)
     if arguments.serve_llm:
         rows += serve_llm_rows(arguments.serve_llm, arguments.rounds, arguments.clients)
     text = json.dumps([asdict(row) for row in rows], indent=1) + "\n"
