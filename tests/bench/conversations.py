@@ -23,10 +23,14 @@ from coterie.benchmark.types import Ask
 
 @dataclass(frozen=True)
 class Shape:
-    """Of a load. Lengths in symbols of the alphabet, which are tokens or about that."""
+    """Of a load. Lengths in symbols of the alphabet, which are tokens or about that.
+
+    An odd number of conversations: of an even one, replicas that take requests in turn
+    would get each conversation back by accident.
+    """
 
     num_systems: int = 4
-    num_conversations: int = 24
+    num_conversations: int = 25
     num_turns: int = 6
     system_length: int = 256
     question_length: int = 48
