@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from cache.store.library import function_name
+from cache.store.server_functions import function_name
 
 
 class StoreError(Exception):

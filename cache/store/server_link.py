@@ -20,8 +20,8 @@ from redis.exceptions import (
 
 from cache.settings import CacheSection
 from cache.store.keys import KEY_PATTERN
-from cache.store.library import LIBRARY_TEXT, REQUIRED_COMMANDS
 from cache.store.link import Command, EpochEndedError, Node, StoreError
+from cache.store.server_functions import LIBRARY_TEXT, REQUIRED_COMMANDS
 from infra.errors import ConfigError
 
 _ENDED = "EPOCHENDED"

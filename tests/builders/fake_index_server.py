@@ -1,4 +1,4 @@
-"""A server of the index in memory: the functions of `cache/store/library.py`, in Python.
+"""A server of the index in memory: what `cache/store/server_functions.py` does, in Python.
 
 It has one node, and lets others run between any two commands. Its time is `now_s`; it is
 away while `is_away`, and forgets what a test tells it to forget.
@@ -12,8 +12,8 @@ import struct
 from collections.abc import Sequence
 from typing import Any
 
-from cache.store.library import LIBRARY_NAME
 from cache.store.link import Command, EpochEndedError, Node, StoreError
+from cache.store.server_functions import LIBRARY_NAME
 
 _BEGIN, _END = 1, 2
 _FIRST_NUMBER = 1_000_000

@@ -36,10 +36,10 @@ class Program:
     """A server's binary, and where its libraries are."""
 
     path: str
-    library_dir: str | None = None
+    linked_dir: str | None = None
 
     def environment(self) -> dict[str, str]:
-        added = {} if self.library_dir is None else {"LD_LIBRARY_PATH": self.library_dir}
+        added = {} if self.linked_dir is None else {"LD_LIBRARY_PATH": self.linked_dir}
         return dict(os.environ) | added
 
 

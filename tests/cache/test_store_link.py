@@ -9,8 +9,8 @@ import pytest
 
 from cache.settings import CacheSection
 from cache.store.keys import KEY_PATTERN
-from cache.store.library import REQUIRED_COMMANDS
 from cache.store.link import StoreError
+from cache.store.server_functions import REQUIRED_COMMANDS
 from cache.store.server_link import ServerLink, check_server
 from cache.types import Change
 from deployments.local_cluster import free_ports
