@@ -56,9 +56,8 @@ _MAX_GROWTH = 0.03
 # oneDNN keeps 1,024 compiled primitives, one for each shape of a step, and takes minutes
 # to meet them all; with few of them a leak in the engine core can be told from that.
 _ENVIRONMENT = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "16"}
-# gRPC's pools of threads, by the libraries that a process has loaded. They grow with what
-# is busy at once, and not with what was done: more than these are a leak (DECISIONS.md,
-# "gRPC's pools of threads are bounded, not level").
+# What gRPC's pools of threads have seldom more than, by the libraries that a process has
+# loaded: told, and no excuse (DECISIONS.md, "gRPC's pools of threads").
 _NUM_CORES = os.cpu_count() or 1
 _GRPC_POOLS = {
     "cygrpc": 2 * min(max(_NUM_CORES, 4), 16),
@@ -83,7 +82,7 @@ class Count:
     threads: dict[str, int]
     """By the names that the kernel has for them."""
     pool_sizes: dict[str, int] = field(default_factory=dict)
-    """Threads, by these names, that pools may have at most."""
+    """Threads, by these names, that pools of gRPC's seldom have more than."""
 
     @property
     def num_threads(self) -> int:
@@ -232,8 +231,7 @@ def findings(report: Report) -> list[str]:
             more = (getattr(after, what) or 0) - (getattr(before, what) or 0)
             if more > slack:
                 found.append(f"{after.process}: {more} more {what} than before")
-        allowed = Counter(before.threads) | Counter(after.pool_sizes)
-        newcomers = Counter(after.threads) - allowed
+        newcomers = Counter(after.threads) - Counter(before.threads)
         found += [
             f"{after.process}: {number} more threads {name!r} than before"
             for name, number in newcomers.items()

@@ -7,15 +7,12 @@ from pathlib import Path
 import pytest
 
 from deployments.engine.plan import CORE_EXECUTOR, plan_engine_args, plan_kv_events
-from deployments.settings import ModelSection
 from deployments.types import Call, Sampling
 from tests.builders.kv_events import KeptChanges
-from tests.deployments.engine.on_vllm.tiny_gemma import write_tiny_gemma
+from tests.deployments.engine.on_vllm.tiny_gemma import MODEL, tiny_section, write_tiny_gemma
 
 pytestmark = [pytest.mark.model, pytest.mark.timeout(300)]
 
-MODEL = "tiny/gemma"
-BLOCK_SIZE = 32
 PROMPT = list(range(3, 103))
 
 
@@ -25,21 +22,7 @@ async def test_a_prompt_goes_to_the_rank_that_has_it_and_others_to_the_idle_one(
     from deployments.engine.engine import Engine  # noqa: PLC0415 - takes seconds
 
     monkeypatch.setitem(os.environ, "VLLM_NO_USAGE_STATS", "1")
-    section = ModelSection.model_validate(
-        {
-            "name": "tiny",
-            "model": MODEL,
-            "dtype": "float32",
-            "enforce_eager": True,
-            "max_model_len": 512,
-            "max_num_seqs": 4,
-            "engine_args": {
-                "block_size": BLOCK_SIZE,
-                "num_gpu_blocks_override": 81,
-                "data_parallel_size": 2,
-            },
-        }
-    )
+    section = tiny_section(data_parallel_size=2)
     path = str(write_tiny_gemma(tmp_path / "model"))
     args = plan_engine_args(section, "cpu", path, CORE_EXECUTOR)
     engine = await asyncio.to_thread(

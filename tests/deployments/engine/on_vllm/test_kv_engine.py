@@ -14,11 +14,13 @@ import pytest_asyncio
 from cache.types import BlockGroup, ChainContext
 from deployments.engine.kv_events.pump import KvEventPump
 from deployments.engine.plan import CORE_EXECUTOR, plan_engine_args, plan_kv_events
-from deployments.settings import ModelSection
 from deployments.types import Call, Sampling
 from tests.builders.kv_events import KeptChanges
 from tests.deployments.engine.on_vllm.tiny_gemma import (
+    BLOCK_SIZE,
+    MODEL,
     WINDOW,
+    tiny_section,
     write_tiny_adapter,
     write_tiny_gemma,
 )
@@ -30,9 +32,7 @@ pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
 ]
 
-BLOCK_SIZE = 32
 GROUPS = (BlockGroup("sliding_window", BLOCK_SIZE, WINDOW), BlockGroup("full", BLOCK_SIZE))
-MODEL = "tiny/gemma"
 NUM_OUTPUT_TOKENS = 12
 
 
@@ -42,18 +42,7 @@ class Serving:
     def __init__(self, folder: Path) -> None:
         from deployments.engine.engine import Engine  # noqa: PLC0415 - takes seconds
 
-        section = ModelSection.model_validate(
-            {
-                "name": "tiny",
-                "model": MODEL,
-                "dtype": "float32",
-                "enforce_eager": True,
-                "max_model_len": 512,
-                "max_num_seqs": 4,
-                "adapters": {"poet": str(write_tiny_adapter(folder / "poet"))},
-                "engine_args": {"block_size": BLOCK_SIZE, "num_gpu_blocks_override": 81},
-            }
-        )
+        section = tiny_section({"poet": str(write_tiny_adapter(folder / "poet"))})
         path = str(write_tiny_gemma(folder / "model"))
         args = plan_engine_args(section, "cpu", path, CORE_EXECUTOR) | plan_kv_events(
             section, folder

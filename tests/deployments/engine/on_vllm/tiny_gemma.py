@@ -2,9 +2,29 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
+from deployments.settings import ModelSection
+
+MODEL = "tiny/gemma"
 VOCAB_SIZE = 256
 WINDOW = 96
+BLOCK_SIZE = 32
+
+
+def tiny_section(adapters: dict[str, str] | None = None, **engine_args: Any) -> ModelSection:
+    """How the engine's tests serve it, with a cache of few blocks."""
+    fixed = {"block_size": BLOCK_SIZE, "num_gpu_blocks_override": 81}
+    return ModelSection(
+        name="tiny",
+        model=MODEL,
+        dtype="float32",
+        enforce_eager=True,
+        max_model_len=512,
+        max_num_seqs=4,
+        adapters=adapters or {},
+        engine_args=fixed | engine_args,
+    )
 
 
 def write_tiny_gemma(folder: Path) -> Path:
