@@ -14,6 +14,7 @@ from ray.serve.config import RequestRouterConfig
 
 from cache.settings import CacheSection
 from deployments import metadata_server
+from deployments.engine.cores import num_ranks_to_share
 from deployments.engine.plan import Device, plan_placement
 from deployments.engine.replica import EngineReplica
 from deployments.gateway.replica import Gateway
@@ -49,7 +50,10 @@ def build(args: dict[str, Any]) -> serve.Application:
     state_dir = cluster.state_dir.expanduser()
     link = {"token": link_token(state_dir), "state_dir": str(state_dir)}
     index = index_arguments(cache, cluster)
-    engines = {model.name: _engine(model, link, telemetry, index) for model in models}
+    num_cpu_ranks = num_ranks_to_share([m for m in models if _device(m) == "cpu"])
+    engines = {
+        model.name: _engine(model, link, telemetry, index, num_cpu_ranks) for model in models
+    }
     return (
         serve.deployment(Gateway)
         .options(
@@ -118,6 +122,7 @@ def _engine(
     link: dict[str, str],
     telemetry: TelemetrySection,
     index: dict[str, Any] | None,
+    num_cpu_ranks: int,
 ) -> serve.Application:
     device = _device(model)
     placement = plan_placement(model, device)
@@ -150,6 +155,7 @@ def _engine(
             link,
             telemetry.tracing_arguments(),
             index,
+            num_cpu_ranks,
         )
     )
 

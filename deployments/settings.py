@@ -229,12 +229,14 @@ class ModelSection(Section):
 
     num_cpus_per_rank: Annotated[float, Field(ge=0)] | None = None
     """CPUs that Ray sets aside for each rank. Default: 1 where the device is a
-    GPU; on CPU 0, as ranks are bound to cores by `cpu_cores_per_rank`."""
+    GPU; on CPU 0: ranks share out the cores of their node without Ray. Where it is
+    given on CPU, a rank is bound to as many cores."""
 
     cpu_cores_per_rank: list[list[int]] | None = None
     """CPU only: the cores that each rank's threads are bound to, one list a
-    rank, such as [[0], [1]]. Default: the cores of the machine in equal shares,
-    but for one that is left to gateway and scheduler where it can be spared."""
+    rank, such as [[0], [1]]. Default: all ranks of a node, of whichever replica and
+    model, share its cores out equally, but for one that is left to gateway and scheduler
+    where it can be spared. Replicas on one node would all be bound to the cores given."""
 
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     """Number type of weights and activations; `auto` takes the checkpoint's."""

@@ -22,7 +22,6 @@ from typing import Any, Literal
 
 from deployments.engine.kv_events.types import MAX_QUEUED_BATCHES
 from deployments.settings import ModelSection
-from infra.errors import ConfigError
 
 Device = Literal["cpu", "cuda"]
 CPU_KV_CACHE_BYTES = 1024**3
@@ -126,40 +125,15 @@ def plan_kv_events(section: ModelSection, folder: Path) -> dict[str, Any]:
     }
 
 
-def plan_thread_environment(section: ModelSection, cores: Sequence[int]) -> Mapping[str, str]:
-    """Variables that bind each rank's threads to its cores.
+def plan_thread_environment(runs: Sequence[Sequence[int]]) -> Mapping[str, str]:
+    """Variables that bind each rank's threads to its cores. Shape: as of `plan_cores`.
 
     An only rank lives in the engine core's process, which OpenMP's own
     variables bind. For several, vLLM takes the cores rank by rank ("0,1|2,3").
     """
-    runs = plan_cores(section, cores)
     if len(runs) == 1:
         return {
             "OMP_NUM_THREADS": str(len(runs[0])),
             "GOMP_CPU_AFFINITY": " ".join(map(str, runs[0])),
         }
     return {"VLLM_CPU_OMP_THREADS_BIND": "|".join(",".join(map(str, run)) for run in runs)}
-
-
-def plan_cores(section: ModelSection, cores: Sequence[int]) -> list[list[int]]:
-    """The cores of each rank. Shape: [num_ranks, num_cores_of_rank].
-
-    By default equal runs of the cores that this process may use, but for one
-    core that is left to gateway and scheduler where there are more cores than
-    ranks: a step waits for its slowest thread, so one that shares its core
-    slows all of them. (vLLM by itself wants a NUMA node for each rank.) Raises
-    ConfigError where there are fewer cores than ranks.
-    """
-    if section.cpu_cores_per_rank is not None:
-        return section.cpu_cores_per_rank
-    num_ranks = section.num_ranks
-    if len(cores) < num_ranks:
-        raise ConfigError(
-            f"models.{section.name}: {num_ranks} ranks need as many cores, "
-            f"this node offers {len(cores)}; lower tensor_parallel_size"
-        )
-    ordered = sorted(cores)
-    if len(ordered) > num_ranks:
-        del ordered[0]
-    share = len(ordered) // num_ranks
-    return [ordered[rank * share : (rank + 1) * share] for rank in range(num_ranks)]

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import os
 import tempfile
 import time
@@ -14,6 +15,7 @@ import psutil
 import ray
 from ray import serve
 
+from deployments.engine.cores import NodeCores, plan_cores
 from deployments.engine.environment import engine_environment, join_ray_cluster
 from deployments.engine.index_feed import IndexFeed
 from deployments.engine.link_server import CallRunner, LinkServer
@@ -68,9 +70,11 @@ class EngineReplica:
         link: dict[str, str],
         tracing: dict[str, Any],
         index: dict[str, Any] | None = None,
+        num_cpu_ranks: int = 0,
     ) -> None:
         serve_log = ServeLog()
         self._section = ModelSection.model_validate(section)
+        self._num_cpu_ranks = num_cpu_ranks
         self._replica_id = serve.get_replica_context().replica_id.unique_id
         self._startup_s: dict[str, float] = {}
         self._store = PrefixStore.from_arguments(index)
@@ -134,12 +138,19 @@ class EngineReplica:
         engine_class = self._timed("import", _import_engine)
         if device == "cpu":
             # After the import: meant for the engine's processes, not for this one.
-            cores = sorted(os.sched_getaffinity(0))
-            os.environ.update(plan_thread_environment(section, cores))
+            os.environ.update(plan_thread_environment(self._claim_cores()))
         adapters = dict(section.adapters)
         engine = self._timed("load_and_warm_up", lambda: engine_class.start(args, adapters))
         self._scratch.note_shared_memory(psutil.Process().children(recursive=True))
         return engine
+
+    def _claim_cores(self) -> list[list[int]]:
+        cores = sorted(os.sched_getaffinity(0))
+        nodes = [n for n in ray.nodes() if n["Alive"] and n["Resources"].get("CPU")]
+        num_ranks = math.ceil(self._num_cpu_ranks / max(1, len(nodes)))
+        return self._scratch.claim_cores(
+            lambda bound: plan_cores(self._section, NodeCores(cores, num_ranks, bound))
+        )
 
     def _timed(self, stage: str, step: Any) -> Any:
         started = time.monotonic()
@@ -183,6 +194,7 @@ class EngineReplica:
         return found
 
     async def __del__(self) -> None:
+        self._scratch.free_cores()
         await self._server.drain(self._section.drain_timeout_s)
         await self._server.stop()
         if self._feed is not None:

@@ -5,7 +5,8 @@ over shared memory, and leave some of both behind, above all where they are
 killed: a message queue between ranks is up to 160 MB of the machine's memory.
 So each replica has a folder of its own for the first, with a list of the
 second in it. Whoever holds the folder's lock is alive; `sweep` clears up after
-those that are not.
+those that are not. The cores that its ranks are bound to stand there as well, for
+the machine's other replicas.
 """
 
 import contextlib
@@ -15,7 +16,8 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Self
 
@@ -26,6 +28,7 @@ log = logging.getLogger(__name__)
 _PREFIX = "coterie-engine-"
 _LOCK = "lock"
 _LIST = "shared-memory"
+_CORES = "cores"
 _SHARED_MEMORY = Path("/dev/shm")
 
 
@@ -58,6 +61,26 @@ class Scratch:
         names = sorted({name for process in processes for name in shared_memory_names(process)})
         (self.path / _LIST).write_text("\n".join(names))
 
+    def claim_cores(
+        self, choose: Callable[[Mapping[int, int]], list[list[int]]]
+    ) -> list[list[int]]:
+        """Cores for this process's ranks, which count as bound to them until `free_cores`.
+
+        `choose` gets the number of living ranks that are bound to each core; no other
+        replica of this user chooses meanwhile. Shape of its result: [num_ranks, num_cores].
+        """
+        parent = self.path.parent
+        with _choosing_alone(parent):
+            sweep(parent)
+            chosen = choose(_num_bound(parent))
+            cores = [str(core) for run in chosen for core in run]
+            (self.path / _CORES).write_text(" ".join(cores))
+        return chosen
+
+    def free_cores(self) -> None:
+        """Let others have the cores: what runs on here gives way to what comes."""
+        (self.path / _CORES).unlink(missing_ok=True)
+
     def remove(self) -> None:
         """Remove the folder, and the shared memory that is noted in it."""
         with contextlib.suppress(FileNotFoundError):
@@ -74,6 +97,31 @@ def shared_memory_names(process: psutil.Process) -> Iterable[str]:
             path = Path(region.path)
             if path.parent == _SHARED_MEMORY:
                 yield path.name
+
+
+def _num_bound(parent: Path) -> Counter[int]:
+    """Ranks that are bound to each core, by what the folders of this user say."""
+    found: Counter[int] = Counter()
+    for path in parent.glob(f"{_PREFIX}*"):
+        # Others' folders are not believed; one that is being made or removed says nothing.
+        with contextlib.suppress(OSError, ValueError):
+            if path.lstat().st_uid == os.getuid():
+                found.update(map(int, (path / _CORES).read_text().split()))
+    return found
+
+
+@contextlib.contextmanager
+def _choosing_alone(parent: Path) -> Iterator[None]:
+    """Keep this user's other processes from choosing cores until the block ends."""
+    path = parent / f"coterie-cores-{os.getuid()}.lock"
+    with contextlib.ExitStack() as stack:
+        # Another user may have put something there; at worst two replicas share a core.
+        with contextlib.suppress(OSError):
+            lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+            stack.callback(os.close, lock)
+            if os.fstat(lock).st_uid == os.getuid():
+                fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def sweep(parent: Path | None = None) -> None:

@@ -17,6 +17,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING
 
 from coterie import AsyncClient
+from deployments.engine.cores import NodeCores, plan_cores
 from deployments.engine.environment import engine_environment
 from deployments.engine.plan import plan_engine_args, plan_placement, plan_thread_environment
 from deployments.models.resolve import resolve_model
@@ -51,7 +52,8 @@ async def bare_engine(section: ModelSection) -> AsyncIterator["Engine"]:
     from deployments.engine.engine import Engine  # noqa: PLC0415  (needs the environment)
 
     executor = plan_placement(section, "cpu").executor
-    os.environ.update(plan_thread_environment(section, sorted(os.sched_getaffinity(0))))
+    runs = plan_cores(section, NodeCores(sorted(os.sched_getaffinity(0))))
+    os.environ.update(plan_thread_environment(runs))
     args = plan_engine_args(section, "cpu", path, executor)
     engine = await asyncio.to_thread(Engine.start, args, {})
     try:

@@ -32,7 +32,7 @@ from typing import Any
 
 from deployments import local_cluster
 from deployments.engine.environment import engine_environment
-from deployments.engine.plan import plan_engine_args, plan_placement, plan_thread_environment
+from deployments.engine.plan import plan_engine_args, plan_placement
 from deployments.models.resolve import resolve_model
 from deployments.settings import ClusterSection, ModelSection
 
@@ -58,9 +58,7 @@ def llm_config(section: ModelSection, state_dir: Path) -> dict[str, Any]:
             "callback_class": "tests.bench.serve_llm_engine.EngineLikeOurs",
             "callback_kwargs": {
                 "executor": executor,
-                "environment": dict(
-                    plan_thread_environment(section, sorted(os.sched_getaffinity(0)))
-                ),
+                "section": section.model_dump(mode="json"),
             },
         },
     }

@@ -5,7 +5,8 @@ only rank then lives in a second process, for which the engine core waits by
 spinning on shared memory. And threads are bound by variables of the process that
 starts the engine core; set when that process starts, they would bind its own
 threads too. So both are changed in the replica, between the imports and the
-engine's start, by the hook that Serve LLM offers for such things. The names
+engine's start, by the hook that Serve LLM offers for such things. Its replicas share
+out the cores of the machine as ours do. The names
 below `ray.llm._internal` are not public: they hold for the pinned version of Ray.
 """
 
@@ -14,6 +15,11 @@ from typing import Any
 
 from ray.llm._internal.common.callbacks.base import CallbackBase
 from ray.llm._internal.serve.engines.vllm.vllm_models import VLLMEngineConfig
+
+from deployments.engine.cores import NodeCores, num_ranks_to_share, plan_cores
+from deployments.engine.plan import plan_thread_environment
+from deployments.engine.scratch import Scratch
+from deployments.settings import ModelSection
 
 
 class PlannedEngineConfig(VLLMEngineConfig):  # type: ignore[misc]  # Ray is read as Any
@@ -28,11 +34,18 @@ class PlannedEngineConfig(VLLMEngineConfig):  # type: ignore[misc]  # Ray is rea
 
 
 class EngineLikeOurs(CallbackBase):  # type: ignore[misc]  # Ray is read as Any
-    """Keyword arguments: `executor`, and `environment` of the engine's processes."""
+    """Keyword arguments: `executor`, and the `section` of the model."""
 
     async def on_after_node_init(self) -> None:
         """Called in the replica, right before the engine is configured."""
-        os.environ.update(self.kwargs["environment"])
+        section = ModelSection.model_validate(self.kwargs["section"])
+        cores, num_ranks = sorted(os.sched_getaffinity(0)), num_ranks_to_share([section])
+        # Its lock is this process's until that ends, as it holds a reference to it.
+        self._scratch = Scratch.claim()
+        runs = self._scratch.claim_cores(
+            lambda bound: plan_cores(section, NodeCores(cores, num_ranks, bound))
+        )
+        os.environ.update(plan_thread_environment(runs))
         found = self.llm_config.get_engine_config().model_dump()
         planned = PlannedEngineConfig(**found, executor=self.kwargs["executor"])
         self.llm_config._engine_config = planned

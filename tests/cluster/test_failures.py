@@ -213,8 +213,8 @@ async def test_after_a_restart_of_all_but_the_indexs_server_only_living_caches_c
         f"before-{start}": list(range(start, start + 400)) for start in range(5000, 5200, 50)
     }
     async with clients(cluster, 1) as (client,):
-        for request_id, prompt in prompts.items():
-            await num_cached(client, prompt, request_id)
+        # At once, so that each goes where the others are not.
+        await asyncio.gather(*(num_cached(client, prompts[r], r) for r in prompts))
     holders = {r: explained(cluster, r)["replica_id"] for r in prompts}
     assert len(set(holders.values())) == 2
     server = index_server(cluster)

@@ -9,14 +9,12 @@ from pydantic import ValidationError
 from deployments.engine.plan import (
     CORE_EXECUTOR,
     STAGE_WORKER,
-    plan_cores,
     plan_engine_args,
     plan_kv_events,
     plan_placement,
     plan_thread_environment,
 )
 from deployments.settings import ModelSection
-from infra.errors import ConfigError
 
 
 def section(**changes: object) -> ModelSection:
@@ -44,36 +42,15 @@ def test_on_cpu_nothing_is_claimed_unless_asked_for() -> None:
     assert (asked.actor_num_cpus, asked.actor_num_gpus) == (3.0, 0.0)
 
 
-def test_ranks_get_equal_runs_of_the_cores_there_are() -> None:
-    two = section(tensor_parallel_size=2)
-    assert plan_cores(two, [0, 1]) == [[0], [1]]
-    assert plan_cores(two, [7, 4, 5, 6, 8]) == [[5, 6], [7, 8]]
-
-
-def test_one_core_is_left_to_the_rest_where_there_is_one_to_spare() -> None:
-    assert plan_cores(section(), [2, 0, 1]) == [[1, 2]]
-    assert plan_cores(section(), [3]) == [[3]]
-
-
 def test_threads_are_bound_by_openmp_for_one_rank_and_by_vllm_for_several() -> None:
     assert plan_placement(section(), "cpu").executor == CORE_EXECUTOR
-    assert plan_thread_environment(section(), [0, 1, 2]) == {
+    assert plan_thread_environment([[1, 2]]) == {
         "OMP_NUM_THREADS": "2",
         "GOMP_CPU_AFFINITY": "1 2",
     }
     two = section(tensor_parallel_size=2)
     assert plan_placement(two, "cpu").executor == "mp"
-    assert plan_thread_environment(two, [0, 1]) == {"VLLM_CPU_OMP_THREADS_BIND": "0|1"}
-
-
-def test_given_cores_are_taken_as_they_are() -> None:
-    asked = section(tensor_parallel_size=2, cpu_cores_per_rank=[[0, 2], [1, 3]])
-    assert plan_cores(asked, [0]) == [[0, 2], [1, 3]]
-
-
-def test_more_ranks_than_cores_is_the_operators_mistake() -> None:
-    with pytest.raises(ConfigError, match="lower tensor_parallel_size"):
-        plan_cores(section(tensor_parallel_size=3), [0, 1])
+    assert plan_thread_environment([[0], [1]]) == {"VLLM_CPU_OMP_THREADS_BIND": "0|1"}
 
 
 def test_every_other_engine_argument_passes_through() -> None:

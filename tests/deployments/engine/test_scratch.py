@@ -1,8 +1,10 @@
 """A replica's temporary folder: who may clear it up, and what goes with it."""
 
+import fcntl
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from multiprocessing import resource_tracker
 from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
@@ -51,6 +53,63 @@ os.kill(os.getpid(), 9)
     sweep(tmp_path)
     assert not Path("/dev/shm", name).exists()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_cores_count_as_taken_until_they_are_freed_or_their_replica_is_dead(
+    tmp_path: Path,
+) -> None:
+    seen: list[dict[int, int]] = []
+
+    def choose(num_bound: Mapping[int, int]) -> list[list[int]]:
+        seen.append(dict(num_bound))
+        return [[1, 2], [3]]
+
+    first, second, third = (Scratch.claim(tmp_path) for _ in range(3))
+    assert first.claim_cores(choose) == [[1, 2], [3]]
+    second.claim_cores(choose)
+    first.free_cores()
+    third.claim_cores(choose)
+    second.remove()
+    os.close(third._lock)  # as its process's end does
+    first.claim_cores(choose)
+    first.remove()
+    assert seen == [{}, {1: 1, 2: 1, 3: 1}, {1: 1, 2: 1, 3: 1}, {}]
+
+
+def test_replicas_that_start_at_once_choose_one_after_the_other(tmp_path: Path) -> None:
+    program = """
+import sys, time
+from pathlib import Path
+from deployments.engine.scratch import Scratch
+
+def choose(num_bound):
+    time.sleep(0.1)  # time enough for all to read the same
+    return [[max(num_bound, default=-1) + 1]]
+
+print(Scratch.claim(Path(sys.argv[1])).claim_cores(choose)[0][0], flush=True)
+sys.stdin.read()
+"""
+    argv = [sys.executable, "-c", program, str(tmp_path)]
+    started = [
+        subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for _ in range(4)
+    ]
+    chosen = {int(one.stdout.readline()) for one in started if one.stdout}
+    for one in started:
+        one.communicate("")
+    assert chosen == {0, 1, 2, 3}
+
+
+def test_cores_are_chosen_where_another_user_holds_the_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scratch = Scratch.claim(tmp_path)
+    with (tmp_path / f"coterie-cores-{os.getuid() + 1}.lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        monkeypatch.setattr(os, "getuid", lambda: os.geteuid() + 1)
+        assert scratch.claim_cores(lambda _: [[0]]) == [[0]]
+        monkeypatch.undo()
+    scratch.remove()
 
 
 def test_memory_that_was_not_noted_stays(tmp_path: Path) -> None:
