@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import signal
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -29,6 +30,8 @@ SECTION = {
     "enforce_eager": True,
     "max_model_len": 1024,
     "kv_cache_memory_bytes": 128 * 1024**2,
+    # One core for both, and the rest for replicas that start while streams run on.
+    "cpu_cores_per_rank": [[max(os.sched_getaffinity(0))]],
     "health_timeout_s": 10,
     "drain_timeout_s": 60,
 }
