@@ -31,8 +31,9 @@ from functools import lru_cache
 import numpy as np
 from numba import types
 
-from cache.compiled import HASHES, TOKENS, compiled, inlined
+from cache.array_types import HASHES, TOKENS
 from cache.types import BlockHash, ChainContext, Hashes, Tokens
+from infra.compiled import compiled, inlined
 
 SCHEME = b"coterie chain 1"
 """Stands for this definition: a change of it changes all hashes."""

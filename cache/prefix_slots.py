@@ -26,8 +26,9 @@ from numba import types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from cache.compiled import BITMAPS, HASHES, compiled, inlined
+from cache.array_types import BITMAPS, HASHES
 from cache.types import Hashes
+from infra.compiled import compiled, inlined
 
 Bitmaps = NDArray[np.uint64]  # [num_blocks, num_words]
 Slots = NDArray[np.uint64]  # [num_slots, 1 + num_words]

@@ -32,8 +32,8 @@ import numpy as np
 from numba import types
 from numba.extending import intrinsic
 
-from cache.compiled import compiled
 from cache.types import Tokens
+from infra.compiled import compiled
 
 MAX_TOKEN_ID = 2**32 - 1
 

@@ -27,9 +27,10 @@ import numpy as np
 from numba import types
 from numpy.typing import NDArray
 
-from cache.compiled import BITMAPS, compiled, inlined
+from cache.array_types import BITMAPS
 from cache.prefix_table import PrefixTable
 from cache.types import BlockGroup, Hashes
+from infra.compiled import compiled, inlined
 
 _WORD_BITS = 64
 

@@ -7,7 +7,7 @@ import pytest
 from numba import types
 
 from cache import block_hash, prefix_slots, token_ids, usable_prefix
-from cache.compiled import compiled
+from infra.compiled import compiled
 
 FUNCTIONS = [
     block_hash._fill_keys,

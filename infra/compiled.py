@@ -13,15 +13,8 @@ from typing import Any, TypeVar
 
 import numba
 import numpy as np
-from numba import types
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-HASHES = types.Array(types.uint64, 1, "C", readonly=True)
-"""Read only, so that an array over a received message passes too."""
-
-TOKENS = types.Array(types.uint32, 1, "C", readonly=True)
-BITMAPS = types.Array(types.uint64, 2, "C", readonly=True)
 
 # The first array that numba sees makes it import numpy.ma: not in a request.
 numba.typeof(np.empty(0))
