@@ -1,0 +1,24 @@
+"""vLLM's entry point of the expert tier; runs in every process of every engine.
+
+It changes nothing in an engine whose `additional_config` names no tier.
+"""
+
+
+def register() -> None:
+    """Put our layer and our loader in place. May be called more than once."""
+    # vLLM takes seconds to import, and asks its plug-ins early.
+    from vllm.model_executor.custom_op import op_registry_oot  # noqa: PLC0415
+    from vllm.model_executor.layers.fused_moe.routed_experts import (  # noqa: PLC0415
+        RoutedExperts,
+    )
+    from vllm.model_executor.model_loader import register_model_loader  # noqa: PLC0415
+
+    from deployments.experts.in_engine.layer import TierRoutedExperts  # noqa: PLC0415
+    from deployments.experts.in_engine.loader import (  # noqa: PLC0415
+        LOAD_FORMAT,
+        NoExpertsLoader,
+    )
+
+    if RoutedExperts.__name__ not in op_registry_oot:
+        RoutedExperts.register_oot(TierRoutedExperts)
+        register_model_loader(LOAD_FORMAT)(NoExpertsLoader)
