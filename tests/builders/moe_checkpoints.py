@@ -14,8 +14,9 @@ _COMMON: dict[str, Any] = {
     "hidden_size": 64,
     "intermediate_size": 96,
     "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
+    # Heads of 32, the least that vLLM's attention on CPUs takes.
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
     "max_position_embeddings": 512,
     "bos_token_id": 0,
     "eos_token_id": 1,
@@ -57,7 +58,7 @@ def _qwen3_moe() -> Any:
             num_experts=8,
             num_experts_per_tok=2,
             moe_intermediate_size=32,
-            head_dim=16,
+            head_dim=32,
             norm_topk_prob=True,
         )
     )
@@ -74,7 +75,7 @@ def _deepseek_v3() -> Any:
 
     return DeepseekV3ForCausalLM(
         DeepseekV3Config(
-            **(_COMMON | {"num_hidden_layers": 3, "num_key_value_heads": 4}),
+            **(_COMMON | {"num_hidden_layers": 3, "num_key_value_heads": 2}),
             n_routed_experts=8,
             num_experts_per_tok=2,
             n_shared_experts=1,
@@ -83,10 +84,12 @@ def _deepseek_v3() -> Any:
             n_group=2,
             topk_group=1,
             q_lora_rank=None,
-            kv_lora_rank=32,
-            qk_nope_head_dim=16,
-            qk_rope_head_dim=16,
-            v_head_dim=16,
+            # The sizes that vLLM has a kernel for.
+            kv_lora_rank=512,
+            qk_nope_head_dim=32,
+            qk_rope_head_dim=64,
+            v_head_dim=32,
+            topk_method="noaux_tc",
         )
     )
 

@@ -1,0 +1,52 @@
+"""A process with vLLM engines in it, one after the other: what each says to the same prompts.
+
+    python -m tests.deployments.experts.on_vllm.greedy_program JSON
+
+The argument is a list of engine arguments; what is printed last is a list of what each
+engine says: a list of token ids for each prompt.
+"""
+
+import gc
+import json
+import random
+import sys
+from typing import Any
+
+NUM_PROMPTS = 16
+NUM_TOKENS = 24
+_ENGINE = {
+    "skip_tokenizer_init": True,
+    "dtype": "float32",
+    "max_model_len": 128,
+    "max_num_seqs": 8,
+    "kv_cache_memory_bytes": 16 * 1024**2,
+    "enforce_eager": True,
+}
+
+
+def greedy(args: dict[str, Any]) -> list[list[int]]:
+    """Greedy answers to random prompts, several of them in a step."""
+    from vllm import LLM, SamplingParams  # noqa: PLC0415 - takes seconds
+    from vllm.distributed import cleanup_dist_env_and_memory  # noqa: PLC0415
+
+    llm = LLM(**_ENGINE | args)
+    rng = random.Random(3)
+    prompts = [
+        {"prompt_token_ids": [rng.randrange(2, 256) for _ in range(rng.randrange(1, 20))]}
+        for _ in range(NUM_PROMPTS)
+    ]
+    sampling = SamplingParams(
+        temperature=0, max_tokens=NUM_TOKENS, ignore_eos=True, detokenize=False
+    )
+    answers = llm.generate(prompts, sampling, use_tqdm=False)
+    del llm
+    gc.collect()
+    cleanup_dist_env_and_memory()
+    return [list(answer.outputs[0].token_ids) for answer in answers]
+
+
+if __name__ == "__main__":
+    from deployments.experts.in_engine import plugin
+
+    plugin.register()
+    print(json.dumps([greedy(args) for args in json.loads(sys.argv[1])]))
