@@ -1,0 +1,150 @@
+"""Results of pairs in float32, which vLLM's CPU kernel computes and does not give out.
+
+The operator computes `down @ act(...)` of each (token, k) in float32, then adds up the
+k results of a token, weighted, and rounds once to the model's dtype. Called for pairs,
+as top-k of 1, it would round each of them. But its float32 results still lie in its
+scratch memory when it returns; `ScratchLayout` says where. The layout is that of vLLM
+0.32 (`csrc/cpu/cpu_fused_moe.cpp`), and is tried out before it is relied on.
+
+Worked example: 2 slots and 2 pairs of 32 numbers with 32 between, in bfloat16. Two
+counts for slots and the order of rows take 64 bytes each; the places are at byte 192;
+128 bytes of activations follow at 256, and 256 bytes of results at 384.
+"""
+
+import ctypes
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+
+from deployments.experts.kernel_combine import combined
+from deployments.experts.kernel_native import (
+    PackedExperts,
+    choose_isa,
+    library,
+    pack,
+    run,
+    running,
+)
+
+_SYMBOL = "_ZN9cpu_utils17ScratchPadManager22get_scratchpad_managerEv"
+
+
+@dataclass(frozen=True)
+class ScratchLayout:
+    """Where the operator leaves what, when called for pairs; bytes from the start."""
+
+    num_slots: int
+    num_pairs: int
+    hidden_size: int
+    intermediate_size: int
+    number_bytes: int
+    """Of an activation."""
+
+    @property
+    def places(self) -> int:
+        """Which of `results` is a pair's: [num_pairs], int32."""
+        counts = _rounded(4 * self.num_slots) + _rounded(4 * (self.num_slots + 1))
+        return counts + _rounded(4 * self.num_pairs)
+
+    @property
+    def results(self) -> int:
+        """In the order of slots: [num_pairs, hidden_size], float32."""
+        between = self.num_pairs * self.intermediate_size * self.number_bytes
+        return self.places + _rounded(4 * self.num_pairs) + _rounded(between)
+
+    @property
+    def end(self) -> int:
+        """After the results."""
+        return self.results + 4 * self.num_pairs * self.hidden_size
+
+
+def compute_pairs(
+    experts: PackedExperts, inputs: torch.Tensor, slots: torch.Tensor
+) -> torch.Tensor:
+    """The result of each pair: exact in float32 and where `has_readable_results`, else
+    rounded to the inputs' dtype.
+
+    Shapes: [num_pairs, hidden_size], [num_pairs] int32, and the inputs' for the results,
+    which are float32.
+    """
+    num_pairs, hidden_size = inputs.shape
+    if not num_pairs:
+        return torch.empty(0, hidden_size)
+    is_read = inputs.dtype != torch.float32 and has_readable_results()
+    with running:
+        rounded = run(experts, inputs, torch.ones(num_pairs, 1), slots.unsqueeze(1))
+        return _read(experts, inputs) if is_read else rounded.float()
+
+
+@cache
+def has_readable_results() -> bool:
+    """Whether what is read adds up to what the operator gives for whole tokens."""
+    if _pad_address() is None:
+        return False
+    random = torch.Generator().manual_seed(0)
+    experts = _random_experts(random)
+    for num_tokens in (1, 9):
+        inputs = torch.randn(num_tokens, 64, generator=random).bfloat16()
+        weights = torch.rand(num_tokens, 2, generator=random)
+        ids = torch.tensor([[2, 0], [1, 2], [0, 1]], dtype=torch.int32).repeat(3, 1)
+        ids = ids[:num_tokens].contiguous()
+        with running:
+            expected = run(experts, inputs, weights, ids)
+            pair_inputs = inputs.repeat_interleave(2, 0)
+            run(experts, pair_inputs, torch.ones(2 * num_tokens, 1), ids.view(-1, 1))
+            results = _read(experts, pair_inputs)
+        pairs = torch.arange(2 * num_tokens, dtype=torch.int32).view(num_tokens, 2)
+        found = combined(results.numpy(), weights.numpy(), pairs.numpy())
+        if not torch.equal(torch.from_numpy(found).bfloat16(), expected):
+            return False
+    return True
+
+
+def _random_experts(random: torch.Generator) -> PackedExperts:
+    """Three, of hidden size 64 and intermediate size 96."""
+    isa = choose_isa(torch.bfloat16)
+    w13 = torch.randn(3, 192, 64, generator=random).bfloat16()
+    w2 = torch.randn(3, 64, 96, generator=random).bfloat16()
+    experts = PackedExperts(torch.empty_like(w13), torch.empty_like(w2), isa)
+    for slot in range(3):
+        pack(w13[slot], experts.w13[slot], isa)
+        pack(w2[slot], experts.w2[slot], isa)
+    return experts
+
+
+def _read(experts: PackedExperts, inputs: torch.Tensor) -> torch.Tensor:
+    """The results of the operator's last run, which was for pairs, in their order.
+
+    A copy. Shape: [num_pairs, hidden_size], float32.
+    """
+    assert running.locked()
+    address = _pad_address()
+    assert address is not None
+    pad = _ScratchPad.from_address(address)
+    num_slots, hidden_size, inner = experts.w2.shape
+    layout = ScratchLayout(num_slots, len(inputs), hidden_size, inner, inputs.itemsize)
+    assert pad.num_bytes >= layout.end
+    memory = (ctypes.c_char * layout.end).from_address(pad.start)
+    whole = torch.frombuffer(memory, dtype=torch.uint8)
+    places = whole[layout.places : layout.places + 4 * len(inputs)].view(torch.int32)
+    results = whole[layout.results :].view(torch.float32).view(len(inputs), hidden_size)
+    return results.index_select(0, places)
+
+
+class _ScratchPad(ctypes.Structure):
+    _fields_ = [("num_bytes", ctypes.c_size_t), ("start", ctypes.c_void_p)]
+
+
+@cache
+def _pad_address() -> int | None:
+    """Of the operator's one `_ScratchPad`, whose memory may move at every run."""
+    found = getattr(library(), _SYMBOL, None)
+    if found is None:
+        return None
+    found.restype = ctypes.c_void_p
+    return int(found())
+
+
+def _rounded(num_bytes: int) -> int:
+    return (num_bytes + 63) // 64 * 64
