@@ -19,9 +19,6 @@ from infra.errors import ConfigError
 
 Isa = Literal["amx", "vec"]
 
-ALIGNMENT = 32
-"""Hidden and intermediate size are multiples of this for the operator."""
-
 running = Lock()
 """Held while the operator runs, and while its scratch memory is read."""
 
@@ -62,7 +59,7 @@ def run(
     """The operator as vLLM's own layer calls it: weighted, added, and rounded once.
 
     Shapes: [num_tokens, hidden_size], [num_tokens, top_k] float32 and int32, and the
-    inputs' shape for the result. Hold `running`.
+    inputs' shape for the result. Sizes are `rounded_size`s. Hold `running`.
     """
     assert running.locked()
     output = torch.empty_like(inputs)

@@ -25,6 +25,8 @@ from experts.checkpoint.types import ExpertStrips
 from experts.types import EMPTY_SLOT, ModelShape
 from infra.errors import CoterieError
 
+_ALIGNMENT = 32
+
 
 class EmptySlotError(CoterieError):
     """A slot was asked for that holds no expert: the asker's expert map is not this one."""
@@ -112,3 +114,8 @@ class ExpertSlots:
         assert self.held.shape == (self.shape.num_layers, self.num_slots)
         assert ((self.held >= EMPTY_SLOT) & (self.held < self.shape.num_experts)).all()
         assert (self.held[self._changing] == EMPTY_SLOT).all()
+
+
+def rounded_size(size: int) -> int:
+    """A hidden or intermediate size with the zeros that the kernels ask for."""
+    return (size + _ALIGNMENT - 1) // _ALIGNMENT * _ALIGNMENT

@@ -10,12 +10,8 @@ so does one of 570 x 50.
 import torch
 
 from deployments.experts.checkpoint import tensors_of
-from deployments.experts.kernel_native import (
-    ALIGNMENT,
-    PackedExperts,
-    choose_isa,
-    pack,
-)
+from deployments.experts.kernel_native import PackedExperts, choose_isa, pack
+from deployments.experts.weights import rounded_size
 from experts.checkpoint.types import ExpertStrips
 from experts.types import ModelShape
 
@@ -59,8 +55,3 @@ class PackedWeights:
             whole[: weight.shape[0], : weight.shape[1]] = weight
             weight = whole
         pack(weight, packed, self._isa)
-
-
-def rounded_size(size: int) -> int:
-    """The size with the zeros that the kernel asks for."""
-    return (size + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT

@@ -8,8 +8,8 @@ import torch
 from deployments.experts.kernel import PairRequest
 from deployments.experts.kernel_fused import FusedKernel
 from deployments.experts.kernel_native import PackedExperts, choose_isa, pack
-from deployments.experts.weights import ExpertSlots
-from deployments.experts.weights_packed import PackedWeights, rounded_size
+from deployments.experts.weights import ExpertSlots, rounded_size
+from deployments.experts.weights_packed import PackedWeights
 from experts.checkpoint.types import NUMPY_DTYPES, Dtype, ExpertStrips
 from experts.types import ModelShape
 
