@@ -27,6 +27,9 @@ class PairRequest:
     pair_to_row: NDArray[np.int32]  # [num_pairs]
     pair_to_slot: NDArray[np.int32]  # [num_pairs]
 
+    def __post_init__(self) -> None:
+        assert len(self.pair_to_row) == len(self.pair_to_slot)
+
 
 class ExpertKernel(Protocol):
     """What computes on an expert host; used by one thread at a time."""
@@ -44,6 +47,7 @@ class ExpertKernel(Protocol):
 
         Raises:
             EmptySlotError: a request names a slot that holds nothing; none is computed.
+            IndexError: a request names a row that it has not.
         """
         ...
 

@@ -14,7 +14,8 @@ from deployments.experts.weights_packed import PackedWeights
 class FusedKernel:
     """An `ExpertKernel` over packed weights.
 
-    Computes with as many threads as torch has been told to use by the calling thread.
+    Computes with as many threads as the calling thread has asked of torch: a thread does
+    not inherit what another has asked.
     """
 
     def __init__(self, slots: ExpertSlots, weights: PackedWeights) -> None:

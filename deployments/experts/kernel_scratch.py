@@ -27,6 +27,9 @@ from deployments.experts.kernel_native import (
     running,
 )
 
+MAX_SCRATCH_BYTES = 2**28
+"""About what pairs that are computed at once may take."""
+
 _SYMBOL = "_ZN9cpu_utils17ScratchPadManager22get_scratchpad_managerEv"
 
 
@@ -68,13 +71,18 @@ def compute_pairs(
     Shapes: [num_pairs, hidden_size], [num_pairs] int32, and the inputs' for the results,
     which are float32.
     """
-    num_pairs, hidden_size = inputs.shape
-    if not num_pairs:
-        return torch.empty(0, hidden_size)
     is_read = inputs.dtype != torch.float32 and has_readable_results()
-    with running:
-        rounded = run(experts, inputs, torch.ones(num_pairs, 1), slots.unsqueeze(1))
-        return _read(experts, inputs) if is_read else rounded.float()
+    results = torch.empty(inputs.shape, dtype=torch.float32)
+    at_once = _pairs_at_once(experts, inputs)
+    for first in range(0, len(inputs), at_once):
+        part, ids = inputs[first : first + at_once], slots[first : first + at_once]
+        with running:
+            rounded = run(experts, part, torch.ones(len(part), 1), ids.unsqueeze(1))
+            if is_read:
+                _read(experts, part, results[first : first + at_once])
+            else:
+                results[first : first + at_once] = rounded
+    return results
 
 
 @cache
@@ -93,7 +101,7 @@ def has_readable_results() -> bool:
             expected = run(experts, inputs, weights, ids)
             pair_inputs = inputs.repeat_interleave(2, 0)
             run(experts, pair_inputs, torch.ones(2 * num_tokens, 1), ids.view(-1, 1))
-            results = _read(experts, pair_inputs)
+            results = _read(experts, pair_inputs, torch.empty(2 * num_tokens, 64))
         pairs = torch.arange(2 * num_tokens, dtype=torch.int32).view(num_tokens, 2)
         found = combined(results.numpy(), weights.numpy(), pairs.numpy())
         if not torch.equal(torch.from_numpy(found).bfloat16(), expected):
@@ -113,10 +121,16 @@ def _random_experts(random: torch.Generator) -> PackedExperts:
     return experts
 
 
-def _read(experts: PackedExperts, inputs: torch.Tensor) -> torch.Tensor:
+def _pairs_at_once(experts: PackedExperts, inputs: torch.Tensor) -> int:
+    """The operator counts scratch memory in 32 bits, and never gives it back."""
+    _, hidden_size, inner = experts.w2.shape
+    return max(1, MAX_SCRATCH_BYTES // (4 * hidden_size + inputs.itemsize * inner + 8))
+
+
+def _read(experts: PackedExperts, inputs: torch.Tensor, results: torch.Tensor) -> torch.Tensor:
     """The results of the operator's last run, which was for pairs, in their order.
 
-    A copy. Shape: [num_pairs, hidden_size], float32.
+    They are copied to `results`. Shape: [num_pairs, hidden_size], float32.
     """
     assert running.locked()
     address = _pad_address()
@@ -128,8 +142,8 @@ def _read(experts: PackedExperts, inputs: torch.Tensor) -> torch.Tensor:
     memory = (ctypes.c_char * layout.end).from_address(pad.start)
     whole = torch.frombuffer(memory, dtype=torch.uint8)
     places = whole[layout.places : layout.places + 4 * len(inputs)].view(torch.int32)
-    results = whole[layout.results :].view(torch.float32).view(len(inputs), hidden_size)
-    return results.index_select(0, places)
+    found = whole[layout.results :].view(torch.float32).view(len(inputs), hidden_size)
+    return torch.index_select(found, 0, places, out=results)
 
 
 class _ScratchPad(ctypes.Structure):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from deployments.experts import kernel_scratch
 from deployments.experts.kernel_combine import combined
 from deployments.experts.kernel_fused import FusedKernel
 from deployments.experts.kernel_native import run, running
@@ -125,6 +126,27 @@ def test_requests_of_several_engines_are_computed_as_if_alone() -> None:
     assert all(torch.equal(a, b) for a, b in zip(together, alone, strict=True))
     assert torch.equal(together[2][0], together[2][3])
     assert kernel.compute(0, requests[1:2])[0].shape == (0, 64)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_many_pairs_are_computed_in_parts(
+    dtype: Dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shape = shape_of(40, 50, 4, 4)
+    experts = RandomExperts.of(shape, dtype)
+    kernel, _ = fused_kernel(shape, experts, [0, 1, 2, 3])
+    rows, _, ids = gated(shape, 9, experts.w2.dtype)
+    pairs = [(row, slot) for row, slots in enumerate(ids.tolist()) for slot in slots]
+    (whole,) = kernel.compute(0, [request(rows, pairs)])
+    for most in (0, 3000):
+        monkeypatch.setattr(kernel_scratch, "MAX_SCRATCH_BYTES", most)
+        assert torch.equal(kernel.compute(0, [request(rows, pairs)])[0], whole)
+
+
+def test_a_row_that_there_is_not_is_refused() -> None:
+    kernel, _ = fused_kernel(shape_of(32, 32, 2, 1), _experts(), [0])
+    with pytest.raises(IndexError):
+        kernel.compute(0, [request(torch.ones(1, 32).bfloat16(), [(1, 0)])])
 
 
 def test_a_slot_without_an_expert_is_refused_and_nothing_is_computed() -> None:
