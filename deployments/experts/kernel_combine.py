@@ -12,7 +12,6 @@ addition that are rounded apart differ from it in a twentieth to half of all num
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
@@ -38,7 +37,7 @@ def combined(
 
 @intrinsic  # type: ignore[untyped-decorator]
 def _fused(typing_context: Any, a: Any, b: Any, c: Any) -> Any:
-    def generate(_: Any, builder: ir.IRBuilder, __: Any, values: tuple[Any, ...]) -> Any:
+    def generate(_: Any, builder: Any, __: Any, values: tuple[Any, ...]) -> Any:
         return builder.fma(*values)
 
     return types.float32(types.float32, types.float32, types.float32), generate

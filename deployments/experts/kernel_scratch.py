@@ -124,7 +124,8 @@ def _random_experts(random: torch.Generator) -> PackedExperts:
 def _pairs_at_once(experts: PackedExperts, inputs: torch.Tensor) -> int:
     """The operator counts scratch memory in 32 bits, and never gives it back."""
     _, hidden_size, inner = experts.w2.shape
-    return max(1, MAX_SCRATCH_BYTES // (4 * hidden_size + inputs.itemsize * inner + 8))
+    pair_bytes = int(4 * hidden_size + inputs.itemsize * inner + 8)
+    return max(1, MAX_SCRATCH_BYTES // pair_bytes)
 
 
 def _read(experts: PackedExperts, inputs: torch.Tensor, results: torch.Tensor) -> torch.Tensor:

@@ -28,7 +28,6 @@ from infra.errors import ConfigError
 class _Architecture:
     """The keys under which `config.json` has the numbers, and the tensors' names."""
 
-    num_experts: str
     intermediate_size: str
     has_experts: Callable[[Mapping[str, Any], int], bool]
     """Of the transformer layer of this index."""
@@ -50,12 +49,12 @@ def _after_dense(config: Mapping[str, Any], index: int) -> bool:
     return bool(index >= first and index % config.get("moe_layer_freq", 1) == 0)
 
 
-_MIXTRAL = _Architecture(
-    "num_local_experts", "intermediate_size", _always, "block_sparse_moe", ("w1", "w3", "w2")
-)
-_OLMOE = _Architecture("num_experts", "intermediate_size", _always)
-_QWEN = _Architecture("num_experts", "moe_intermediate_size", _by_sparse_step)
-_DEEPSEEK = _Architecture("n_routed_experts", "moe_intermediate_size", _after_dense)
+# transformers 5 writes others for some models than the models' makers did.
+_NUM_EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
+_MIXTRAL = _Architecture("intermediate_size", _always, "block_sparse_moe", ("w1", "w3", "w2"))
+_OLMOE = _Architecture("intermediate_size", _always)
+_QWEN = _Architecture("moe_intermediate_size", _by_sparse_step)
+_DEEPSEEK = _Architecture("moe_intermediate_size", _after_dense)
 
 _ARCHITECTURES: Mapping[str, _Architecture] = {
     "DeepseekV2ForCausalLM": _DEEPSEEK,
@@ -101,7 +100,7 @@ def moe_config(name: str, config: Mapping[str, Any]) -> MoeConfig:
     gate, up, down = architecture.projections
     shape = ModelShape(
         num_layers=len(layers),
-        num_experts=_number(name, config, architecture.num_experts),
+        num_experts=_number(name, config, *_NUM_EXPERTS),
         top_k=_number(name, config, "num_experts_per_tok"),
         hidden_size=_number(name, config, "hidden_size"),
         intermediate_size=_number(name, config, architecture.intermediate_size),
@@ -135,7 +134,9 @@ def _refuse_unsupported(name: str, config: Mapping[str, Any]) -> None:
         )
 
 
-def _number(name: str, config: Mapping[str, Any], key: str) -> int:
+def _number(name: str, config: Mapping[str, Any], *keys: str) -> int:
+    """Under the first of the keys that there is."""
+    key = next((key for key in keys if key in config), keys[0])
     value = config.get(key)
     if not isinstance(value, int) or value <= 0:
         raise ConfigError(f"{name}: `{key}` in its config.json is {value}, no positive number")

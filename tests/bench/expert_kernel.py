@@ -154,8 +154,16 @@ def _compute(shape: ModelShape, num_rows: int) -> ComputeRow:
     )
     rounded = combine(results.bfloat16().float())
     return ComputeRow(
-        *(shape.hidden_size, shape.intermediate_size, shape.num_experts, shape.top_k, num_rows),
-        *times,
+        hidden_size=shape.hidden_size,
+        intermediate_size=shape.intermediate_size,
+        num_experts=shape.num_experts,
+        top_k=shape.top_k,
+        num_rows=num_rows,
+        in_engine_us=times[0],
+        pairs_us=times[1],
+        half_pairs_us=times[2],
+        int8_pairs_us=times[3],
+        combine_us=times[4],
         result_bytes=results.nbytes,
         rounded_numbers_differ=round((rounded != expected).float().mean().item(), 3),
     )
@@ -188,9 +196,14 @@ def _fill(shape: ModelShape) -> FillRow:
         stop.set()
         filling.join()
     return FillRow(
-        *(shape.hidden_size, shape.intermediate_size),
-        *(host.bytes_per_slot, small.bytes_per_slot),
-        *(fill, small_fill, alone, meanwhile),
+        hidden_size=shape.hidden_size,
+        intermediate_size=shape.intermediate_size,
+        bytes_per_slot=host.bytes_per_slot,
+        int8_bytes_per_slot=small.bytes_per_slot,
+        fill_us=fill,
+        int8_fill_us=small_fill,
+        pairs_us=alone,
+        pairs_us_while_filling=meanwhile,
     )
 
 

@@ -72,6 +72,12 @@ def test_layers_are_told_apart_as_vllm_tells_them(
     assert found.shape.num_layers == len(layers)
 
 
+@pytest.mark.parametrize("key", ["num_experts", "num_local_experts", "n_routed_experts"])
+def test_the_number_of_experts_has_several_names(key: str) -> None:
+    given = {name: value for name, value in config().items() if name != "num_experts"}
+    assert moe_config("m", given | {key: 7}).shape.num_experts == 7
+
+
 def test_olmoe_has_experts_of_the_size_that_others_give_their_dense_layers() -> None:
     assert moe_config("m", config("OlmoeForCausalLM")).shape.intermediate_size == 99
     assert moe_config("m", config()).shape.intermediate_size == 3

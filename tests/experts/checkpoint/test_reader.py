@@ -9,6 +9,7 @@ import pytest
 
 from experts.checkpoint.reader import CheckpointReader
 from experts.checkpoint.tensor_files import read_header
+from experts.checkpoint.types import NUMPY_DTYPES
 from infra.errors import ConfigError
 from tests.experts.checkpoint.tiny_checkpoint import (
     NUM_EXPERTS,
@@ -49,14 +50,13 @@ def written(tensors: Tensors, layers: tuple[int, ...]) -> dict[tuple[int, int], 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, np.uint16])
 @pytest.mark.parametrize("is_fused", [False, True])
 def test_each_expert_is_read_as_it_was_written(
-    tmp_path: Path, dtype: type, is_fused: bool
+    tmp_path: Path, dtype: type[np.generic], is_fused: bool
 ) -> None:
     tensors = one_by_one(dtype=dtype)
     stored = fused(tensors) if is_fused else tensors
     reader = CheckpointReader.open(write_model(tmp_path, config(), stored))
     assert contents(reader) == written(tensors, (0, 1))
-    names = {np.float32: "float32", np.float16: "float16", np.uint16: "bfloat16"}
-    assert reader.dtype == names[dtype]
+    assert NUMPY_DTYPES[reader.dtype] is dtype
 
 
 def test_experts_are_found_in_several_files_and_beside_dense_layers(tmp_path: Path) -> None:

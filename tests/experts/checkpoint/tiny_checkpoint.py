@@ -30,7 +30,9 @@ def config(architecture: str = "Qwen3MoeForCausalLM", **changed: Any) -> dict[st
     } | changed
 
 
-def one_by_one(layers: tuple[int, ...] = (0, 1), dtype: type = np.float32) -> Tensors:
+def one_by_one(
+    layers: tuple[int, ...] = (0, 1), dtype: type[np.generic] = np.float32
+) -> Tensors:
     """Each expert by itself; no two numbers are equal."""
     tensors: dict[str, NDArray[Any]] = {}
     for layer in layers:
@@ -43,8 +45,8 @@ def one_by_one(layers: tuple[int, ...] = (0, 1), dtype: type = np.float32) -> Te
             }
             for name, shape in shapes.items():
                 first = 12 * len(tensors)
-                numbers = np.arange(first, first + 12).astype(dtype).reshape(shape)
-                tensors[f"{start}.{name}_proj.weight"] = numbers
+                numbers = np.arange(first, first + 12, dtype=np.int64)
+                tensors[f"{start}.{name}_proj.weight"] = numbers.astype(dtype).reshape(shape)
     return tensors
 
 

@@ -43,7 +43,7 @@ class RandomExperts:
         bits = torch.uint16 if self.dtype == "bfloat16" else DTYPES[self.dtype]
         parts = [part.view(bits).numpy() for part in (gate, up, down)]
         assert all(part.dtype == NUMPY_DTYPES[self.dtype] for part in parts)
-        return ExpertStrips(*parts, self.dtype)
+        return ExpertStrips(parts[0], parts[1], parts[2], self.dtype)
 
     def packed(self, layer: int) -> PackedExperts:
         """All experts of a layer, rounded up and packed as vLLM's layer does it: whole."""

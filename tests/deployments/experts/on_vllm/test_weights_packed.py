@@ -52,7 +52,7 @@ def test_a_checkpoint_of_another_dtype_is_converted(sizes: tuple[int, int]) -> N
 
 
 def _equal(one: PackedExperts, other: PackedExperts) -> bool:
-    return torch.equal(one.w13, other.w13) and torch.equal(one.w2, other.w2)
+    return bool(torch.equal(one.w13, other.w13) and torch.equal(one.w2, other.w2))
 
 
 @pytest.mark.parametrize("layout", ["one by one", "fused", "several files"])
