@@ -66,9 +66,12 @@ class PairBatch:
         """Copies each row once for each of its pairs."""
         parts = [r.rows.index_select(0, torch.from_numpy(r.pair_to_row)) for r in requests]
         inputs = parts[0] if len(parts) == 1 else torch.cat(parts)
-        slots = np.concatenate([request.pair_to_slot for request in requests])
-        return cls(inputs, slots, tuple(len(request.pair_to_slot) for request in requests))
+        slots = [request.pair_to_slot for request in requests]
+        sizes = tuple(len(part) for part in slots)
+        return cls(inputs, slots[0] if len(slots) == 1 else np.concatenate(slots), sizes)
 
     def split(self, results: torch.Tensor) -> list[torch.Tensor]:
         """Those of each request. Shape: [num_pairs, hidden_size]."""
+        if len(self.sizes) == 1:
+            return [results]
         return list(torch.split(results, list(self.sizes)))

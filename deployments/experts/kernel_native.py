@@ -54,18 +54,27 @@ def pack(weight: torch.Tensor, packed: torch.Tensor, isa: Isa) -> None:
 
 
 def run(
-    experts: PackedExperts, inputs: torch.Tensor, gate_weights: torch.Tensor, ids: torch.Tensor
+    experts: PackedExperts,
+    inputs: torch.Tensor,
+    gate_weights: torch.Tensor | None,
+    ids: torch.Tensor,
 ) -> torch.Tensor:
     """The operator as vLLM's own layer calls it: weighted, added, and rounded once.
 
+    Without weights each has one expert, and is not weighted. Sizes are `rounded_size`s.
+    Hold `running`.
+
     Shapes: [num_tokens, hidden_size], [num_tokens, top_k] float32 and int32, and the
-    inputs' shape for the result. Sizes are `rounded_size`s. Hold `running`.
+    inputs' shape for the result.
     """
     assert running.locked()
     output = torch.empty_like(inputs)
-    w13, w2 = experts.w13, experts.w2
+    is_bare = gate_weights is None
+    if gate_weights is None:
+        gate_weights = torch.empty(ids.shape)
+    w13, w2, isa = experts.w13, experts.w2, experts.isa
     _operators().cpu_fused_moe(
-        output, inputs, w13, w2, None, None, gate_weights, ids, False, "silu", experts.isa
+        output, inputs, w13, w2, None, None, gate_weights, ids, is_bare, "silu", isa
     )
     return output
 

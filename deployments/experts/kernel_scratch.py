@@ -13,8 +13,9 @@ counts for slots and the order of rows take 64 bytes each; the places are at byt
 
 import ctypes
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 
+import numpy as np
 import torch
 
 from deployments.experts.kernel_combine import combined
@@ -37,29 +38,23 @@ _SYMBOL = "_ZN9cpu_utils17ScratchPadManager22get_scratchpad_managerEv"
 class ScratchLayout:
     """Where the operator leaves what, when called for pairs; bytes from the start."""
 
-    num_slots: int
-    num_pairs: int
-    hidden_size: int
-    intermediate_size: int
-    number_bytes: int
-    """Of an activation."""
+    places: int
+    """Which of `results` is a pair's: [num_pairs], int32."""
+    results: int
+    """In the order of slots: [num_pairs, hidden_size], float32."""
+    end: int
 
-    @property
-    def places(self) -> int:
-        """Which of `results` is a pair's: [num_pairs], int32."""
-        counts = _rounded(4 * self.num_slots) + _rounded(4 * (self.num_slots + 1))
-        return counts + _rounded(4 * self.num_pairs)
 
-    @property
-    def results(self) -> int:
-        """In the order of slots: [num_pairs, hidden_size], float32."""
-        between = self.num_pairs * self.intermediate_size * self.number_bytes
-        return self.places + _rounded(4 * self.num_pairs) + _rounded(between)
-
-    @property
-    def end(self) -> int:
-        """After the results."""
-        return self.results + 4 * self.num_pairs * self.hidden_size
+@lru_cache(maxsize=4096)
+def scratch_layout(
+    num_slots: int, num_pairs: int, hidden_size: int, intermediate_size: int, number_bytes: int
+) -> ScratchLayout:
+    """For activations of so many bytes a number."""
+    counts = _rounded(4 * num_slots) + _rounded(4 * (num_slots + 1))
+    places = counts + _rounded(4 * num_pairs)
+    between = num_pairs * intermediate_size * number_bytes
+    results = places + _rounded(4 * num_pairs) + _rounded(between)
+    return ScratchLayout(places, results, results + 4 * num_pairs * hidden_size)
 
 
 def compute_pairs(
@@ -72,17 +67,19 @@ def compute_pairs(
     which are float32.
     """
     is_read = inputs.dtype != torch.float32 and has_readable_results()
-    results = torch.empty(inputs.shape, dtype=torch.float32)
     at_once = _pairs_at_once(experts, inputs)
-    for first in range(0, len(inputs), at_once):
-        part, ids = inputs[first : first + at_once], slots[first : first + at_once]
-        with running:
-            rounded = run(experts, part, torch.ones(len(part), 1), ids.unsqueeze(1))
-            if is_read:
-                _read(experts, part, results[first : first + at_once])
-            else:
-                results[first : first + at_once] = rounded
-    return results
+    if len(inputs) <= at_once:
+        return _compute_at_once(experts, inputs, slots, is_read)
+    parts = zip(inputs.split(at_once), slots.split(at_once), strict=True)
+    return torch.cat([_compute_at_once(experts, *part, is_read) for part in parts])
+
+
+def _compute_at_once(
+    experts: PackedExperts, inputs: torch.Tensor, slots: torch.Tensor, is_read: bool
+) -> torch.Tensor:
+    with running:
+        rounded = run(experts, inputs, None, slots.unsqueeze(1))
+        return _read(experts, inputs) if is_read else rounded.float()
 
 
 @cache
@@ -100,8 +97,8 @@ def has_readable_results() -> bool:
         with running:
             expected = run(experts, inputs, weights, ids)
             pair_inputs = inputs.repeat_interleave(2, 0)
-            run(experts, pair_inputs, torch.ones(2 * num_tokens, 1), ids.view(-1, 1))
-            results = _read(experts, pair_inputs, torch.empty(2 * num_tokens, 64))
+            run(experts, pair_inputs, None, ids.view(-1, 1))
+            results = _read(experts, pair_inputs)
         pairs = torch.arange(2 * num_tokens, dtype=torch.int32).view(num_tokens, 2)
         found = combined(results.numpy(), weights.numpy(), pairs.numpy())
         if not torch.equal(torch.from_numpy(found).bfloat16(), expected):
@@ -128,23 +125,24 @@ def _pairs_at_once(experts: PackedExperts, inputs: torch.Tensor) -> int:
     return max(1, MAX_SCRATCH_BYTES // pair_bytes)
 
 
-def _read(experts: PackedExperts, inputs: torch.Tensor, results: torch.Tensor) -> torch.Tensor:
+def _read(experts: PackedExperts, inputs: torch.Tensor) -> torch.Tensor:
     """The results of the operator's last run, which was for pairs, in their order.
 
-    They are copied to `results`. Shape: [num_pairs, hidden_size], float32.
+    A copy. Shape: [num_pairs, hidden_size], float32.
     """
     assert running.locked()
     address = _pad_address()
     assert address is not None
     pad = _ScratchPad.from_address(address)
+    num_pairs = len(inputs)
     num_slots, hidden_size, inner = experts.w2.shape
-    layout = ScratchLayout(num_slots, len(inputs), hidden_size, inner, inputs.itemsize)
+    layout = scratch_layout(num_slots, num_pairs, hidden_size, inner, inputs.itemsize)
     assert pad.num_bytes >= layout.end
     memory = (ctypes.c_char * layout.end).from_address(pad.start)
-    whole = torch.frombuffer(memory, dtype=torch.uint8)
-    places = whole[layout.places : layout.places + 4 * len(inputs)].view(torch.int32)
-    found = whole[layout.results :].view(torch.float32).view(len(inputs), hidden_size)
-    return torch.index_select(found, 0, places, out=results)
+    # numpy's calls are the shorter ones, and for few pairs they are what counts.
+    places = np.frombuffer(memory, np.int32, num_pairs, layout.places)
+    found = np.frombuffer(memory, np.float32, num_pairs * hidden_size, layout.results)
+    return torch.from_numpy(found.reshape(num_pairs, hidden_size).take(places, 0))
 
 
 class _ScratchPad(ctypes.Structure):

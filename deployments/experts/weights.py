@@ -102,10 +102,13 @@ class ExpertSlots:
         Shape: [num_pairs]. Raises EmptySlotError where one holds nothing.
         """
         with self._computing:
-            if len(slots) and not 0 <= slots.min() <= slots.max() < self.num_slots:
-                raise EmptySlotError(f"there are slots 0 to {self.num_slots - 1}")
-            if (self.held[layer, slots] == EMPTY_SLOT).any():
-                empty = slots[self.held[layer, slots] == EMPTY_SLOT][0]
+            try:
+                # Unsigned, a negative slot is too great instead of one from the end.
+                held = self.held[layer][slots.view(np.uint32)]
+            except IndexError:
+                raise EmptySlotError(f"there are slots 0 to {self.num_slots - 1}") from None
+            if len(held) and held.min() == EMPTY_SLOT:
+                empty = slots[held == EMPTY_SLOT][0]
                 raise EmptySlotError(f"slot {empty} of layer {layer} holds no expert")
             yield
 

@@ -8,7 +8,11 @@ from deployments.experts import kernel_scratch
 from deployments.experts.kernel_combine import combined
 from deployments.experts.kernel_fused import FusedKernel
 from deployments.experts.kernel_native import run, running
-from deployments.experts.kernel_scratch import ScratchLayout, has_readable_results
+from deployments.experts.kernel_scratch import (
+    ScratchLayout,
+    has_readable_results,
+    scratch_layout,
+)
 from deployments.experts.kernel_torch import PlainWeights, TorchKernel
 from deployments.experts.weights import EmptySlotError, ExpertSlots
 from experts.checkpoint.types import Dtype
@@ -106,8 +110,7 @@ def test_results_in_float32_can_be_read_on_this_machine() -> None:
 
 
 def test_the_worked_example_of_the_scratch_layout() -> None:
-    layout = ScratchLayout(2, 2, 32, 32, 2)
-    assert (layout.places, layout.results, layout.end) == (192, 384, 640)
+    assert scratch_layout(2, 2, 32, 32, 2) == ScratchLayout(192, 384, 640)
 
 
 def test_requests_of_several_engines_are_computed_as_if_alone() -> None:
