@@ -18,6 +18,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from experts.types import EMPTY_SLOT
+
 
 @dataclass(frozen=True, eq=False)
 class PairRequest:
@@ -26,6 +28,8 @@ class PairRequest:
     rows: torch.Tensor  # [num_rows, hidden_size], of the kernel's dtype
     pair_to_row: NDArray[np.int32]  # [num_pairs]
     pair_to_slot: NDArray[np.int32]  # [num_pairs]
+    pair_to_expert: NDArray[np.int16] | None = None  # [num_pairs]
+    """What the slots are thought to hold, where that is to be checked."""
 
     def __post_init__(self) -> None:
         assert len(self.pair_to_row) == len(self.pair_to_slot)
@@ -46,7 +50,8 @@ class ExpertKernel(Protocol):
         own pair alone, not on what else is computed with it.
 
         Raises:
-            EmptySlotError: a request names a slot that holds nothing; none is computed.
+            StaleSlotError: a request names a slot that does not hold its expert; no
+                request is computed, and the others may be tried without it.
             IndexError: a request names a row that it has not.
         """
         ...
@@ -58,6 +63,7 @@ class PairBatch:
 
     inputs: torch.Tensor  # [num_pairs, hidden_size]
     slots: NDArray[np.int32]  # [num_pairs]
+    experts: NDArray[np.int16] | None  # [num_pairs]
     sizes: tuple[int, ...]
     """Pairs of each request."""
 
@@ -68,10 +74,25 @@ class PairBatch:
         inputs = parts[0] if len(parts) == 1 else torch.cat(parts)
         slots = [request.pair_to_slot for request in requests]
         sizes = tuple(len(part) for part in slots)
-        return cls(inputs, slots[0] if len(slots) == 1 else np.concatenate(slots), sizes)
+        whole = slots[0] if len(slots) == 1 else np.concatenate(slots)
+        return cls(inputs, whole, _experts(requests), sizes)
 
     def split(self, results: torch.Tensor) -> list[torch.Tensor]:
         """Those of each request. Shape: [num_pairs, hidden_size]."""
         if len(self.sizes) == 1:
             return [results]
         return list(torch.split(results, list(self.sizes)))
+
+
+def _experts(requests: Sequence[PairRequest]) -> NDArray[np.int16] | None:
+    """EMPTY_SLOT for pairs that are not checked. Shape: [num_pairs]."""
+    if all(request.pair_to_expert is None for request in requests):
+        return None
+    return np.concatenate(
+        [
+            np.full(len(request.pair_to_slot), EMPTY_SLOT, np.int16)
+            if request.pair_to_expert is None
+            else request.pair_to_expert
+            for request in requests
+        ]
+    )

@@ -30,7 +30,7 @@ class FusedKernel:
         hidden_size = batch.inputs.shape[1]
         missing = self._weights.hidden_size - hidden_size
         inputs = F.pad(batch.inputs, (0, missing)) if missing else batch.inputs
-        with self._slots.in_use(layer, batch.slots):
+        with self._slots.in_use(layer, batch.slots, batch.experts):
             results = compute_pairs(
                 self._weights.layer(layer), inputs, torch.from_numpy(batch.slots)
             )

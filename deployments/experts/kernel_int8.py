@@ -27,7 +27,7 @@ class Int8Kernel:
         missing = self._weights.hidden_size - hidden_size
         inputs = F.pad(batch.inputs.bfloat16(), (0, missing))
         results = torch.empty(inputs.shape, dtype=torch.float32)
-        with self._slots.in_use(layer, batch.slots):
+        with self._slots.in_use(layer, batch.slots, batch.experts):
             for slot in np.unique(batch.slots).tolist():
                 chosen = torch.from_numpy(np.flatnonzero(batch.slots == slot))
                 results[chosen] = self._expert(layer, slot, inputs[chosen])

@@ -53,7 +53,7 @@ class TorchKernel:
         """See `ExpertKernel`."""
         batch = PairBatch.of(requests)
         results = torch.empty(batch.inputs.shape, dtype=torch.float32)
-        with self._slots.in_use(layer, batch.slots):
+        with self._slots.in_use(layer, batch.slots, batch.experts):
             for slot in np.unique(batch.slots):
                 chosen = torch.from_numpy(np.flatnonzero(batch.slots == slot))
                 results[chosen] = self._expert(layer, slot, batch.inputs[chosen])

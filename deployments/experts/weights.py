@@ -28,10 +28,11 @@ from infra.errors import CoterieError
 _ALIGNMENT = 32
 
 
-class EmptySlotError(CoterieError):
-    """A slot was asked for that holds no expert: the asker's expert map is not this one."""
+class StaleSlotError(CoterieError):
+    """A slot does not hold the expert that it was asked for: the asker's expert map is
+    not this host's."""
 
-    kind = "empty_slot"
+    kind = "stale_slot"
 
 
 class ExpertReader(Protocol):
@@ -96,21 +97,37 @@ class ExpertSlots:
             self.held[layer, slot] = EMPTY_SLOT
 
     @contextmanager
-    def in_use(self, layer: int, slots: NDArray[np.int32]) -> Iterator[None]:
+    def in_use(
+        self, layer: int, slots: NDArray[np.int32], experts: NDArray[np.int16] | None = None
+    ) -> Iterator[None]:
         """While the block runs these slots keep what they hold; one block at a time.
 
-        Shape: [num_pairs]. Raises EmptySlotError where one holds nothing.
+        `experts` are those that the slots are thought to hold; EMPTY_SLOT is any. Shapes:
+        [num_pairs]. Raises StaleSlotError where one holds another, or nothing.
         """
         with self._computing:
-            try:
-                # Unsigned, a negative slot is too great instead of one from the end.
-                held = self.held[layer][slots.view(np.uint32)]
-            except IndexError:
-                raise EmptySlotError(f"there are slots 0 to {self.num_slots - 1}") from None
-            if len(held) and held.min() == EMPTY_SLOT:
-                empty = slots[held == EMPTY_SLOT][0]
-                raise EmptySlotError(f"slot {empty} of layer {layer} holds no expert")
+            self._check(layer, slots, experts)
             yield
+
+    def _check(
+        self, layer: int, slots: NDArray[np.int32], experts: NDArray[np.int16] | None
+    ) -> None:
+        try:
+            # Unsigned, a negative slot is too great instead of one from the end.
+            held = self.held[layer][slots.view(np.uint32)]
+        except IndexError:
+            raise StaleSlotError(f"there are slots 0 to {self.num_slots - 1}") from None
+        if len(held) and held.min() == EMPTY_SLOT:
+            empty = slots[held == EMPTY_SLOT][0]
+            raise StaleSlotError(f"slot {empty} of layer {layer} holds no expert")
+        if experts is None:
+            return
+        is_other = (held != experts) & (experts != EMPTY_SLOT)
+        if is_other.any():
+            i = int(is_other.argmax())
+            raise StaleSlotError(
+                f"slot {slots[i]} of layer {layer} holds expert {held[i]}, not {experts[i]}"
+            )
 
     def check_invariants(self) -> None:
         """Raises AssertionError where what is held contradicts itself."""

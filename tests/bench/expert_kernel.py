@@ -9,7 +9,6 @@ experts when the error of 8-bit weights is measured.
 import argparse
 import json
 import statistics
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -37,7 +36,8 @@ NEURONS = 64
 
 @dataclass(frozen=True)
 class ComputeRow:
-    """Microseconds of a call, on one core; medians over rounds that took turns.
+    """Microseconds of processor time of a call, by one thread; medians over rounds that
+    took turns.
 
     `in_engine` is vLLM's own operator, all experts of the layer in one call, weighted
     and added; `pairs` ours for the same, `half_pairs` for the half of the experts that
@@ -63,7 +63,7 @@ class ComputeRow:
 
 @dataclass(frozen=True)
 class FillRow:
-    """A slot filled from memory, in microseconds, and 4 rows computed meanwhile."""
+    """A slot filled from memory, in microseconds of processor time."""
 
     hidden_size: int
     intermediate_size: int
@@ -71,8 +71,6 @@ class FillRow:
     int8_bytes_per_slot: int
     fill_us: float
     int8_fill_us: float
-    pairs_us: float
-    pairs_us_while_filling: float
 
 
 @dataclass(frozen=True)
@@ -172,29 +170,12 @@ def _compute(shape: ModelShape, num_rows: int) -> ComputeRow:
 def _fill(shape: ModelShape) -> FillRow:
     experts = RandomExperts.of(shape, "bfloat16")
     host, small = _host(shape, experts), _host(shape, experts, is_small=True)
-    rows, _, ids = _gated(shape, 4)
-    asked = _pairs(rows, ids, shape.num_experts - 1)
-    last = shape.num_experts - 1
-    stop = threading.Event()
-
-    def keep_filling() -> None:
-        while not stop.is_set():
-            host.slots.fill(0, last, last, experts)
-
-    fill, small_fill, alone = _take_turns(
+    fill, small_fill = _take_turns(
         [
-            lambda: host.slots.fill(0, last, last, experts),
-            lambda: small.slots.fill(0, last, last, experts),
-            lambda: host.kernel.compute(0, [asked]),
+            lambda: host.slots.fill(0, 0, 0, experts),
+            lambda: small.slots.fill(0, 0, 0, experts),
         ]
     )
-    filling = threading.Thread(target=keep_filling)
-    filling.start()
-    try:
-        (meanwhile,) = _take_turns([lambda: host.kernel.compute(0, [asked])])
-    finally:
-        stop.set()
-        filling.join()
     return FillRow(
         hidden_size=shape.hidden_size,
         intermediate_size=shape.intermediate_size,
@@ -202,8 +183,6 @@ def _fill(shape: ModelShape) -> FillRow:
         int8_bytes_per_slot=small.bytes_per_slot,
         fill_us=fill,
         int8_fill_us=small_fill,
-        pairs_us=alone,
-        pairs_us_while_filling=meanwhile,
     )
 
 
@@ -280,10 +259,10 @@ def _call_us(call: Callable[[], object]) -> float:
     times = []
     end = time.perf_counter() + MEASURED_S
     while time.perf_counter() < end:
-        started = time.perf_counter()
+        started = time.thread_time_ns()
         call()
-        times.append(time.perf_counter() - started)
-    return statistics.median(times) * 1e6
+        times.append(time.thread_time_ns() - started)
+    return statistics.median(times) / 1e3
 
 
 if __name__ == "__main__":

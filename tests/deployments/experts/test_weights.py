@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployments.experts.weights import EmptySlotError, ExpertSlots
+from deployments.experts.weights import ExpertSlots, StaleSlotError
 from experts.checkpoint.types import ExpertStrips
 from experts.types import EMPTY_SLOT, ModelShape
 
@@ -55,7 +55,7 @@ def test_a_filled_slot_holds_its_expert_in_its_layer_alone() -> None:
     with slots.in_use(1, asked(0, 0)):
         pass
     with (
-        pytest.raises(EmptySlotError, match="slot 0 of layer 0 holds no expert"),
+        pytest.raises(StaleSlotError, match="slot 0 of layer 0 holds no expert"),
         slots.in_use(0, asked(0)),
     ):
         pass
@@ -97,7 +97,7 @@ def test_other_slots_compute_while_one_is_filled() -> None:
         slots.check_invariants()
         with slots.in_use(0, asked(0)):
             pass
-        with pytest.raises(EmptySlotError), slots.in_use(0, asked(0, 1)):
+        with pytest.raises(StaleSlotError), slots.in_use(0, asked(0, 1)):
             pass
     finally:
         go_on.set()
@@ -139,7 +139,31 @@ def test_a_slot_whose_expert_cannot_be_read_stays_empty() -> None:
 def test_a_slot_that_there_is_not_is_refused(slot: int) -> None:
     slots = slots_of(Gates())
     with (
-        pytest.raises(EmptySlotError, match="there are slots 0 to 1"),
+        pytest.raises(StaleSlotError, match="there are slots 0 to 1"),
         slots.in_use(0, asked(slot)),
     ):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("experts", "says"),
+    [
+        ([2, 0], None),
+        ([EMPTY_SLOT, 0], None),
+        ([2, EMPTY_SLOT], None),
+        ([2, 1], "slot 0 of layer 1 holds expert 0, not 1"),
+        ([0, 2], "slot 1 of layer 1 holds expert 2, not 0"),
+    ],
+)
+def test_a_slot_that_holds_another_expert_is_refused(
+    experts: list[int], says: str | None
+) -> None:
+    slots = slots_of(Gates())
+    slots.fill(1, 0, 0, Numbers())
+    slots.fill(1, 1, 2, Numbers())
+    block = slots.in_use(1, asked(1, 0), np.array(experts, np.int16))
+    if says is None:
+        with block:
+            return
+    with pytest.raises(StaleSlotError, match=says), block:
         pass

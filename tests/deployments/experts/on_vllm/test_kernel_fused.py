@@ -1,5 +1,7 @@
 """Experts computed pair by pair, on two hosts, then combined: vLLM's layer, bit for bit."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -14,7 +16,7 @@ from deployments.experts.kernel_scratch import (
     scratch_layout,
 )
 from deployments.experts.kernel_torch import PlainWeights, TorchKernel
-from deployments.experts.weights import EmptySlotError, ExpertSlots
+from deployments.experts.weights import ExpertSlots, StaleSlotError
 from experts.checkpoint.types import Dtype
 from experts.types import ModelShape
 from tests.deployments.experts.on_vllm.random_experts import (
@@ -146,6 +148,20 @@ def test_many_pairs_are_computed_in_parts(
         assert torch.equal(kernel.compute(0, [request(rows, pairs)])[0], whole)
 
 
+@pytest.mark.parametrize("sizes", SHAPES)
+def test_results_do_not_depend_on_the_number_of_threads(
+    sizes: tuple[int, int, int, int],
+) -> None:
+    shape = shape_of(*sizes)
+    experts = RandomExperts.of(shape, "bfloat16")
+    rows, _, ids = gated(shape, 9, torch.bfloat16)
+    found = []
+    for num_threads in (1, 2, 3):
+        torch.set_num_threads(num_threads)
+        found.append(on_two_hosts(shape, experts, rows, ids).tolist())
+    assert found[0] == found[1] == found[2]
+
+
 def test_a_row_that_there_is_not_is_refused() -> None:
     kernel, _ = fused_kernel(shape_of(32, 32, 2, 1), _experts(), [0])
     with pytest.raises(IndexError):
@@ -157,11 +173,22 @@ def test_a_slot_without_an_expert_is_refused_and_nothing_is_computed() -> None:
     kernel, slots = fused_kernel(shape, _experts(), [0, 1])
     slots.clear(0, 1)
     rows = torch.ones(1, 32).bfloat16()
-    with pytest.raises(EmptySlotError, match="slot 1 of layer 0 holds no expert"):
+    with pytest.raises(StaleSlotError, match="slot 1 of layer 0 holds no expert"):
         kernel.compute(0, [request(rows, [(0, 0), (0, 1)])])
     for slot in (-1, 2):
-        with pytest.raises(EmptySlotError, match="there are slots 0 to 1"):
+        with pytest.raises(StaleSlotError, match="there are slots 0 to 1"):
             kernel.compute(0, [request(rows, [(0, slot)])])
+
+
+def test_a_request_that_names_another_expert_than_the_slots_is_refused() -> None:
+    kernel, _ = fused_kernel(shape_of(32, 32, 2, 1), _experts(), [1, 0])
+    rows = torch.ones(1, 32).bfloat16()
+    checked, unchecked = request(rows, [(0, 0), (0, 1)]), request(rows, [(0, 0)])
+    right = replace(checked, pair_to_expert=np.array([1, 0], np.int16))
+    wrong = replace(checked, pair_to_expert=np.array([1, 1], np.int16))
+    assert [len(found) for found in kernel.compute(0, [right, unchecked])] == [2, 1]
+    with pytest.raises(StaleSlotError, match="slot 1 of layer 0 holds expert 0, not 1"):
+        kernel.compute(0, [unchecked, wrong])
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
