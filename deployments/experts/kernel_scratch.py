@@ -14,6 +14,7 @@ counts for slots and the order of rows take 64 bytes each; the places are at byt
 import ctypes
 from dataclasses import dataclass
 from functools import cache, lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -138,7 +139,7 @@ def _read(experts: PackedExperts, inputs: torch.Tensor) -> torch.Tensor:
     num_slots, hidden_size, inner = experts.w2.shape
     layout = scratch_layout(num_slots, num_pairs, hidden_size, inner, inputs.itemsize)
     assert pad.num_bytes >= layout.end
-    memory = (ctypes.c_char * layout.end).from_address(pad.start)
+    memory: Any = (ctypes.c_char * layout.end).from_address(pad.start)
     # numpy's calls are the shorter ones, and for few pairs they are what counts.
     places = np.frombuffer(memory, np.int32, num_pairs, layout.places)
     found = np.frombuffer(memory, np.float32, num_pairs * hidden_size, layout.results)

@@ -177,7 +177,7 @@ def _compute(shape: ModelShape, num_rows: int) -> ComputeRow:
 
 
 def _differ(found: torch.Tensor, expected: torch.Tensor) -> float:
-    return round((found != expected).float().mean().item(), 6)
+    return round(float((found != expected).float().mean()), 6)
 
 
 def _fill(shape: ModelShape) -> FillRow:
