@@ -1,0 +1,55 @@
+"""Slots and the kernel that computes with them, for a model and a machine.
+
+| weights | machine                       | kernel        | results                |
+|---------|-------------------------------|---------------|------------------------|
+| full    | CPU, vLLM's CPU build         | `FusedKernel` | the engine's, to a bit |
+| full    | any other                     | `TorchKernel` | the engine's, nearly   |
+| int8    | any CPU                       | `Int8Kernel`  | about 1 % off          |
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from deployments.experts.checkpoint import DTYPES
+from deployments.experts.kernel import ExpertKernel
+from deployments.experts.kernel_fused import FusedKernel
+from deployments.experts.kernel_int8 import Int8Kernel
+from deployments.experts.kernel_native import is_available
+from deployments.experts.kernel_torch import PlainWeights, TorchKernel
+from deployments.experts.weights import ExpertSlots
+from deployments.experts.weights_int8 import Int8Weights
+from deployments.experts.weights_packed import PackedWeights
+from experts.checkpoint.types import Dtype
+from experts.types import ModelShape
+
+Precision = Literal["full", "int8"]
+
+
+@dataclass(frozen=True, eq=False)
+class HostExperts:
+    """What an expert host computes with. All slots are empty at first."""
+
+    slots: ExpertSlots
+    kernel: ExpertKernel
+    bytes_per_slot: int
+    """Of one layer."""
+
+
+def build_experts(
+    shape: ModelShape, num_slots: int, dtype: Dtype, precision: Precision = "full"
+) -> HostExperts:
+    """Slots for `num_slots` experts of each layer; takes their memory at once.
+
+    `dtype` is the engine's, in which rows come; the checkpoint's may be another.
+    """
+    if precision == "int8":
+        small = Int8Weights(shape, num_slots)
+        slots = ExpertSlots(shape, num_slots, small)
+        return HostExperts(slots, Int8Kernel(slots, small), small.bytes_per_slot)
+    if is_available():
+        packed = PackedWeights(shape, num_slots, DTYPES[dtype])
+        slots = ExpertSlots(shape, num_slots, packed)
+        return HostExperts(slots, FusedKernel(slots, packed), packed.bytes_per_slot)
+    plain = PlainWeights(shape, num_slots, DTYPES[dtype])
+    slots = ExpertSlots(shape, num_slots, plain)
+    return HostExperts(slots, TorchKernel(slots, plain), plain.bytes_per_slot)
