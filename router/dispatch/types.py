@@ -1,0 +1,167 @@
+"""The nouns of dispatch: which copy computes what, in one layer and engine step.
+
+A *pair* is a token and one of the experts that the gate chose for it; pairs are counted
+through `topk_ids`, token by token. A *plan* gives each pair the slot of a copy, and each
+host a *parcel*: the tokens whose hidden states it is sent, each once, and its pairs.
+
+Worked example: tokens 0 and 1, of which each has experts 0 and 2, so pairs 0 to 3. Slots
+0 and 1 (experts 0 and 1) are host a's, 2 and 3 (experts 2 and 0) host b's. A plan may send
+all to b: rows [0, 1], pairs [0, 2] on its slot 0 for expert 2 ... and one message instead
+of two; or expert 0 to a and 2 to b, where each touches the weights of one expert only.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal, NamedTuple, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from experts.types import Copies
+
+Ints = NDArray[np.int32]
+Seconds = NDArray[np.float64]
+
+PolicyName = Literal["activated_experts", "token_balance", "least_loaded", "static"]
+POLICIES: tuple[PolicyName, ...] = get_args(PolicyName)
+
+NO_COPY = -1
+"""In place of a slot: no live host has a copy of the pair's expert."""
+
+FIXED, PER_EXPERT, PER_PAIR = 0, 1, 2
+"""Columns of a table of costs, in seconds: of a parcel, of each expert in it, and of
+each pair."""
+
+
+@dataclass(frozen=True, eq=False)
+class LiveCopies:
+    """The copies of a layer's experts to choose from: those on live hosts, of each expert
+    at most one on a host, in ascending order of their slots.
+
+    `expert_to_first[e] <= i < expert_to_first[e + 1]` are the indices of expert e's.
+    """
+
+    expert_to_first: Ints  # [num_experts + 1]
+    slots: Ints  # [num_copies]
+    hosts: Ints  # [num_copies]
+    experts: Ints  # [num_copies]
+
+    @classmethod
+    def of(cls, copies: Copies, slot_to_host: Ints, is_live: NDArray[np.bool_]) -> "LiveCopies":
+        """`slot_to_host` must not descend. Shapes: [num_slots], [num_hosts]."""
+        num_experts = len(copies.expert_to_first) - 1
+        experts = np.repeat(np.arange(num_experts), np.diff(copies.expert_to_first))
+        hosts = slot_to_host[copies.slots]
+        is_kept = is_live[hosts].astype(np.bool_)
+        is_kept[1:] &= (hosts[1:] != hosts[:-1]) | (experts[1:] != experts[:-1])
+        bounds = np.searchsorted(experts[is_kept], np.arange(num_experts + 1))
+        kept = (bounds, copies.slots[is_kept], hosts[is_kept], experts[is_kept])
+        return cls(*(np.ascontiguousarray(array, np.int32) for array in kept))
+
+    @cached_property
+    def arrays(self) -> tuple[Ints, Ints, Ints, Ints]:
+        """All of them, in the order of the fields."""
+        return self.expert_to_first, self.slots, self.hosts, self.experts
+
+
+class Parcel(NamedTuple):
+    """What one host is sent, and which answers belong to which pair.
+
+    Pair i of the parcel is the token `rows[pair_rows[i]]`, computed by the expert in
+    the host's own slot `pair_slots[i]`, and is the pair `pairs[i]` of the layer. Pairs
+    are sorted by slot, then by token; rows ascend.
+    """
+
+    rows: Ints  # [num_rows], tokens
+    pair_rows: Ints  # [num_pairs], indices of rows
+    pair_slots: Ints  # [num_pairs], from the host's first slot on
+    pairs: Ints  # [num_pairs]
+
+
+class Layout(NamedTuple):
+    """How the arrays of a plan follow each other in its memory."""
+
+    num_hosts: int
+    num_tokens: int
+    top_k: int
+
+    @property
+    def num_pairs(self) -> int:
+        """Those without a copy are counted too."""
+        return self.num_tokens * self.top_k
+
+    @property
+    def first_slot(self) -> int:
+        """Where the pairs' slots begin, after three arrays over the hosts."""
+        return 3 * self.num_hosts + 2
+
+    @property
+    def size(self) -> int:
+        """Of the whole, with room for as many rows as there can be."""
+        max_rows = self.num_tokens * min(self.num_hosts, self.top_k)
+        return self.first_slot + 4 * self.num_pairs + max_rows
+
+
+@dataclass(frozen=True, eq=False)
+class DispatchPlan:
+    """Where the pairs of a layer go; what is to be sent of them, host by host.
+
+    The arrays are parts of `memory`, which the plan owns.
+    """
+
+    layout: Layout
+    memory: Ints  # [layout.size]
+
+    @cached_property
+    def slots(self) -> Ints:
+        """Of each pair, or `NO_COPY`. Shape: [num_tokens, top_k]."""
+        first, shape = self.layout.first_slot, (self.layout.num_tokens, self.layout.top_k)
+        return self.memory[first : first + self.layout.num_pairs].reshape(shape)
+
+    @cached_property
+    def hosts(self) -> list[int]:
+        """Who is sent a parcel, ascending."""
+        first = self._host_to_first_pair
+        return [host for host in range(self.layout.num_hosts) if first[host] < first[host + 1]]
+
+    @property
+    def num_experts(self) -> Ints:
+        """Different experts in each host's parcel. Shape: [num_hosts]."""
+        return self.memory[2 * self.layout.num_hosts + 2 : self.layout.first_slot]
+
+    @property
+    def num_pairs(self) -> Ints:
+        """In each host's parcel. Shape: [num_hosts]."""
+        num_hosts = self.layout.num_hosts
+        return np.diff(self.memory[num_hosts + 1 : 2 * num_hosts + 2])
+
+    def parcel(self, host: int) -> Parcel:
+        """What the host is sent; empty for one that is not among `hosts`."""
+        num_pairs, after_slots = self.layout.num_pairs, self.layout.first_slot
+        start, end = self._host_to_first_pair[host], self._host_to_first_pair[host + 1]
+        by_pair = [
+            self.memory[after_slots + field * num_pairs + start :][: end - start]
+            for field in (1, 2, 3)
+        ]
+        first_row, end_row = self._host_to_first_row[host], self._host_to_first_row[host + 1]
+        rows = self.memory[after_slots + 4 * num_pairs :][first_row:end_row]
+        return Parcel(rows, by_pair[1], by_pair[2], by_pair[0])
+
+    @cached_property
+    def _host_to_first_row(self) -> list[int]:
+        return self.memory[: self.layout.num_hosts + 1].tolist()
+
+    @cached_property
+    def _host_to_first_pair(self) -> list[int]:
+        num_hosts = self.layout.num_hosts
+        return self.memory[num_hosts + 1 : 2 * num_hosts + 2].tolist()
+
+
+def host_seconds(plan: DispatchPlan, costs: Seconds, busy_s: Seconds) -> Seconds:
+    """When each host will have answered, by its costs; 0 for those that are sent nothing.
+
+    Shapes: costs [num_hosts, 3], busy_s and result [num_hosts].
+    """
+    is_used = plan.num_experts > 0
+    own = costs[:, FIXED] + costs[:, PER_EXPERT] * plan.num_experts
+    return np.where(is_used, busy_s + own + costs[:, PER_PAIR] * plan.num_pairs, 0.0)
