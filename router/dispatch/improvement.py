@@ -4,8 +4,9 @@ A *part* is what one copy computes of its expert in this call. A round takes the
 host and looks, breadth first, for a *chain* of hosts where each gives a whole part to
 the next, such that the slowest gets quicker and no other comes to be as slow as it was.
 The chain may lead back to the slowest: that is an exchange. Where there is none, some
-pairs of a part go to another copy, so many that both hosts are done at the same time;
-so an expert's pairs stay together unless touching its weights once more is paid for.
+pairs of a part go to another copy, so many that both hosts are done at the same time,
+if that makes the slowest quicker by at least what the other host needs to touch the
+weights as well: in decode an expert's pairs stay together, in a long prefill they part.
 At the end parts move where that saves work and makes the slowest host no slower.
 
 Where all hosts have the same costs and as much to do, and all experts as many pairs, as
@@ -201,8 +202,10 @@ def _num_to_split(source: int, target: int, shares: Shares) -> int:
 
 @inlined
 def _split(slowest: int, first_part: Ints, next_part: Ints, shares: Shares) -> bool:
-    """Move pairs of the slowest host's parts where that helps most; False if nowhere."""
-    best_s = shares.load_s[slowest] * _LESS
+    """Move pairs of the slowest host's parts where that helps most; False where it helps
+    nowhere by what it costs to touch the weights once more."""
+    slowest_s = shares.load_s[slowest]
+    best_s = slowest_s * _LESS
     best_source, best_target, best_num = -1, -1, 0
     source = first_part[slowest]
     while source >= 0:
@@ -213,7 +216,8 @@ def _split(slowest: int, first_part: Ints, next_part: Ints, shares: Shares) -> b
             if num_pairs > 0:
                 new_s = shares.load_s[host] + _added_s(target, num_pairs, shares)
                 old_s = shares.load_s[slowest] - shares.costs[slowest, PER_PAIR] * num_pairs
-                if max(new_s, old_s) < best_s:
+                is_paid = max(new_s, old_s) + _added_s(target, 0, shares) <= slowest_s
+                if is_paid and max(new_s, old_s) < best_s:
                     best_s = max(new_s, old_s)
                     best_source, best_target, best_num = source, target, num_pairs
         source = next_part[source]

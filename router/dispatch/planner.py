@@ -86,8 +86,9 @@ class Planner:
         to do, beside `busy_s`. Apply it to its own result where another host dies.
         The other arguments are those of the earlier call.
         """
-        is_lost = plan.slots != NO_COPY
-        is_lost &= ~self._is_live[self._map.slot_to_host[plan.slots]]
+        is_dead = ~self._is_live[self._map.slot_to_host]
+        # `NO_COPY` finds the last one.
+        is_lost = np.append(is_dead, False)[plan.slots]
         lost_ids = np.where(is_lost, topk_ids, np.int32(-1))
         memory = np.empty(plan.layout.size, np.int32)
         replanned = DispatchPlan(plan.layout, memory)
