@@ -60,7 +60,7 @@ def test_a_host_is_taken_to_need_what_the_section_says_until_calls_are_measured(
 )
 def test_costs_are_found_whatever_the_prior(costs: Costs) -> None:
     model = cost_model()
-    watch(model, costs, 2000)
+    watch(model, costs, 5000)
     assert model.costs()[0] == pytest.approx(costs, rel=0.02, abs=1e-4 * costs[0])
 
 
