@@ -11,9 +11,9 @@ At the end parts move where that saves work and makes the slowest host no slower
 
 Where all hosts have the same costs and as much to do, and all experts as many pairs, as
 in a call of one token, the chains are those of an optimal semi-matching: none is left
-only when no other shares have fewer activated experts on the slowest host (Harvey,
-Ladner, Lovász and Tamir, "Semi-matchings for bipartite graphs and load balancing",
-J. Algorithms 59, 2006). In general there is no such bound.
+only when no other shares have fewer activated experts on the slowest host, or the
+difference is not worthwhile (Harvey, Ladner, Lovász and Tamir, "Semi-matchings for bipartite
+graphs and load balancing", J. Algorithms 59, 2006). In general there is no such bound.
 
 Worked example: host a has experts 0 and 1, b has 2; of 0 there is a copy on a alone, of 1
 on a and b, of 2 on b and c. With 1 given to b, that would be as slow as a was; but b can
@@ -27,8 +27,11 @@ from infra.compiled import compiled, inlined
 from router.dispatch.array_types import CHAIN, COPIES, COUNTS, SECONDS, TABLE, Shares
 from router.dispatch.types import FIXED, PER_EXPERT, PER_PAIR, Ints, Seconds
 
+_WORTHWHILE = 0.995
+"""Of the slowest host's time: a round that leaves more is not worth the search."""
+
 _LESS = 1 - 1e-9
-"""What counts as quicker must not be rounding."""
+"""What counts as less must not be rounding."""
 
 _MIN_ROUNDS = 32
 _ROUNDS_PER_HOST = 8
@@ -149,7 +152,7 @@ def _go_on(
     where one was found and its moves are done."""
     _, _, came_to, came_from, seen = chain
     slowest, expert = seen[0], shares.experts[source]
-    limit_s = shares.load_s[slowest] * _LESS
+    limit_s = shares.load_s[slowest] * _WORTHWHILE
     begun_s = _begun_s(source, came_to, chain_s, shares, limit_s)
     if begun_s == np.inf:
         return num_seen
@@ -205,7 +208,7 @@ def _split(slowest: int, first_part: Ints, next_part: Ints, shares: Shares) -> b
     """Move pairs of the slowest host's parts where that helps most; False where it helps
     nowhere by what it costs to touch the weights once more."""
     slowest_s = shares.load_s[slowest]
-    best_s = slowest_s * _LESS
+    best_s = slowest_s * _WORTHWHILE
     best_source, best_target, best_num = -1, -1, 0
     source = first_part[slowest]
     while source >= 0:

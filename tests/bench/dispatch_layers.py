@@ -1,5 +1,6 @@
 """Layers with copies, and tokens gated to them, for the bench of dispatch."""
 
+import random
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -73,6 +74,7 @@ class Setting:
         hosts: list[list[int]] = [[] for _ in range(self.num_hosts)]
         asked = [0.0] * self.num_hosts
         each = self.chances / num_copies
+        rng = random.Random(7)
         # Those with many copies first, or no host without one may be left for them.
         order = sorted(range(self.num_experts), key=lambda e: (-num_copies[e], -each[e]))
         for expert in order:
@@ -83,7 +85,8 @@ class Setting:
                         len(hosts[h]) >= slots_per_host,
                         expert in hosts[h],
                         asked[h],
-                        len(hosts[h]),
+                        # Else the same two hosts would share all that they have.
+                        rng.random(),
                     ),
                 )
                 hosts[host].append(expert)
