@@ -78,11 +78,12 @@ class Fit(NamedTuple):
 
 @inlined
 def _determinant(a: Floats) -> float:
-    return (
+    determinant: float = (
         a[0, 0] * (a[1, 1] * a[2, 2] - a[1, 2] * a[2, 1])
         - a[0, 1] * (a[1, 0] * a[2, 2] - a[1, 2] * a[2, 0])
         + a[0, 2] * (a[1, 0] * a[2, 1] - a[1, 1] * a[2, 0])
     )
+    return determinant
 
 
 @inlined

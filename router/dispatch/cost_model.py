@@ -54,7 +54,8 @@ class CostModel:
         Shape: [num_hosts, 3]. Of a host with fewer than `NUM_FIRST` observations it is
         what the section says, or what was known before.
         """
-        return self._fit.scales * self._prior
+        costs: Seconds = self._fit.scales * self._prior
+        return costs
 
     def check_invariants(self) -> None:
         """Costs are numbers not below 0, and not all 0; what was summed up is finite."""

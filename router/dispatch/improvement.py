@@ -52,7 +52,7 @@ def _slowest(shares: Shares) -> int:
 def _added_s(copy: int, num_pairs: int, shares: Shares) -> float:
     """What so many pairs more for the copy cost its host."""
     host = shares.hosts[copy]
-    added_s = shares.costs[host, PER_PAIR] * num_pairs
+    added_s: float = shares.costs[host, PER_PAIR] * num_pairs
     if shares.share[copy] == 0:
         added_s += shares.costs[host, PER_EXPERT]
         if shares.num_parts[host] == 0:
@@ -64,7 +64,7 @@ def _added_s(copy: int, num_pairs: int, shares: Shares) -> float:
 def _removed_s(copy: int, shares: Shares) -> float:
     """What its host is spared without the copy's part."""
     host = shares.hosts[copy]
-    removed_s = (
+    removed_s: float = (
         shares.costs[host, PER_EXPERT] + shares.costs[host, PER_PAIR] * shares.share[copy]
     )
     if shares.num_parts[host] == 1:
@@ -107,14 +107,14 @@ def _begun_s(
     its host would be left too slow, or gives the expert that it got."""
     host = shares.hosts[source]
     if came_to[host] < 0:
-        begun_s = shares.load_s[host] - _removed_s(source, shares)
+        begun_s: float = shares.load_s[host] - _removed_s(source, shares)
         return begun_s if begun_s < limit_s else np.inf
     if shares.experts[came_to[host]] == shares.experts[source]:
         return np.inf
     left_s = chain_s[0, host] - shares.costs[host, PER_EXPERT]
     left_s -= shares.costs[host, PER_PAIR] * shares.share[source]
     if left_s < limit_s or left_s <= shares.load_s[host] / _LESS:
-        return chain_s[1, host]
+        return float(chain_s[1, host])
     return np.inf
 
 
@@ -124,7 +124,7 @@ def _arrived_s(source: int, target: int, slowest: int, begun_s: float, shares: S
     host = shares.hosts[target]
     added_s = _added_s(target, shares.share[source], shares)
     if host != slowest:
-        return shares.load_s[host] + added_s
+        return float(shares.load_s[host] + added_s)
     if shares.share[target] > 0:
         return np.inf  # it may be the one that the chain began with
     if shares.num_parts[host] == 1:
@@ -142,6 +142,16 @@ def _follow_back(source: int, target: int, chain: tuple[Ints, ...], shares: Shar
         if host == seen[0]:
             return
         source, target = came_from[host], came_to[host]
+
+
+@inlined
+def _leads_on(source: int, came_to: Ints, shares: Shares) -> bool:
+    """Another copy of the part's expert is on the slowest host or an unseen one."""
+    expert = shares.experts[source]
+    for target in range(shares.first[expert], shares.first[expert + 1]):
+        if target != source and came_to[shares.hosts[target]] < 0:
+            return True
+    return False
 
 
 @inlined
@@ -185,9 +195,10 @@ def _move_along_chain(
         part = first_part[seen[num_done]]
         num_done += 1
         while part >= 0:
-            num_seen = _go_on(part, num_seen, chain, chain_s, shares)
-            if num_seen < 0:
-                return True
+            if _leads_on(part, came_to, shares):
+                num_seen = _go_on(part, num_seen, chain, chain_s, shares)
+                if num_seen < 0:
+                    return True
             part = next_part[part]
     return False
 
@@ -230,18 +241,29 @@ def _split(slowest: int, first_part: Ints, next_part: Ints, shares: Shares) -> b
 
 
 @inlined
+def _least_added(source: int, first: int, end: int, limit_s: float, shares: Shares) -> int:
+    """The copy where the part adds least, if that is less than what it takes where it is
+    and its host is in time; else the part's own."""
+    best, best_s = source, _removed_s(source, shares) * _LESS
+    for target in range(first, end):
+        if target != source:
+            added_s = _added_s(target, shares.share[source], shares)
+            is_in_time = shares.load_s[shares.hosts[target]] + added_s <= limit_s
+            if is_in_time and added_s < best_s:
+                best, best_s = target, added_s
+    return best
+
+
+@inlined
 def _save_work(movable: Ints, limit_s: float, shares: Shares) -> None:
     """Move parts to where they cost less in all, while no host exceeds the limit."""
     for expert in movable:
-        for source in range(shares.first[expert], shares.first[expert + 1]):
-            for target in range(shares.first[expert], shares.first[expert + 1]):
-                num_pairs = shares.share[source]
-                if num_pairs == 0 or target == source:
-                    continue
-                added_s = _added_s(target, num_pairs, shares)
-                is_in_time = shares.load_s[shares.hosts[target]] + added_s <= limit_s
-                if is_in_time and added_s < _removed_s(source, shares) * _LESS:
-                    _move(source, target, num_pairs, shares)
+        first, end = shares.first[expert], shares.first[expert + 1]
+        for source in range(first, end):
+            if shares.share[source] > 0:
+                target = _least_added(source, first, end, limit_s, shares)
+                if target != source:
+                    _move(source, target, shares.share[source], shares)
 
 
 @compiled(types.void(types.int64, COPIES, TABLE, COUNTS, SECONDS, CHAIN, TABLE))

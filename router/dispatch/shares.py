@@ -75,7 +75,7 @@ def _sort_by_pairs(movable: Ints, num_pairs: Ints) -> None:
 @inlined
 def _least_loaded(expert: int, shares: Shares) -> int:
     """The copy on the host with the least work so far, the first of equals."""
-    best = shares.first[expert]
+    best: int = shares.first[expert]
     for copy in range(best + 1, shares.first[expert + 1]):
         if shares.load_s[shares.hosts[copy]] < shares.load_s[shares.hosts[best]]:
             best = copy

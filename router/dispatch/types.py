@@ -149,12 +149,14 @@ class DispatchPlan:
 
     @cached_property
     def _host_to_first_row(self) -> list[int]:
-        return self.memory[: self.layout.num_hosts + 1].tolist()
+        first: list[int] = self.memory[: self.layout.num_hosts + 1].tolist()
+        return first
 
     @cached_property
     def _host_to_first_pair(self) -> list[int]:
         num_hosts = self.layout.num_hosts
-        return self.memory[num_hosts + 1 : 2 * num_hosts + 2].tolist()
+        first: list[int] = self.memory[num_hosts + 1 : 2 * num_hosts + 2].tolist()
+        return first
 
 
 def host_seconds(plan: DispatchPlan, costs: Seconds, busy_s: Seconds) -> Seconds:

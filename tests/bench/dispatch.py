@@ -192,7 +192,7 @@ def measure_optimum(num_rounds: int) -> Iterator[OptimumRow]:
 
 
 def _tiny_case(cost: tuple[float, float, float], is_alike: bool, seed: int) -> Case:
-    """A layer of which every host has two experts more than its part."""
+    """Hosts of one to three copies; each expert has one at least."""
     rng = random.Random(seed)
     num_hosts, experts = rng.randint(2, 4), list(range(NUM_EXPERTS))
     host_slots = [sorted(rng.sample(experts, rng.randint(1, 3))) for _ in range(num_hosts)]

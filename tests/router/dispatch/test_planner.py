@@ -107,4 +107,4 @@ def test_ids_of_another_type_are_refused() -> None:
     given_case = case([[0]], [[0]])
     costs, busy_s = np.array(given_case.costs), np.array(given_case.busy_s)
     with pytest.raises(TypeError):
-        given_case.planner().plan(0, given_case.ids.astype(np.int64), costs, busy_s)  # type: ignore[arg-type]
+        given_case.planner().plan(0, given_case.ids.astype(np.int64), costs, busy_s)
