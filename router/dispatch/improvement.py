@@ -8,11 +8,12 @@ pairs of a part go to another copy, so many that both hosts are done at the same
 if that makes the slowest quicker by at least what the other host needs to touch the
 weights as well: in decode an expert's pairs stay together, in a long prefill they part.
 At the end parts move where that saves work and makes the slowest host no slower.
+A round begins only while more is to be gained than it takes.
 
 Where all hosts have the same costs and as much to do, and all experts as many pairs, as
 in a call of one token, the chains are those of an optimal semi-matching: none is left
-only when no other shares have fewer activated experts on the slowest host, or the
-difference is not worthwhile (Harvey, Ladner, Lovász and Tamir, "Semi-matchings for bipartite
+only when no other shares have fewer activated experts on the slowest host, or what that
+saves is not worthwhile (Harvey, Ladner, Lovász and Tamir, "Semi-matchings for bipartite
 graphs and load balancing", J. Algorithms 59, 2006). In general there is no such bound.
 
 Worked example: host a has experts 0 and 1, b has 2; of 0 there is a copy on a alone, of 1
@@ -27,8 +28,11 @@ from infra.compiled import compiled, inlined
 from router.dispatch.array_types import CHAIN, COPIES, COUNTS, SECONDS, TABLE, Shares
 from router.dispatch.types import FIXED, PER_EXPERT, PER_PAIR, Ints, Seconds
 
-_WORTHWHILE = 0.995
+_WORTHWHILE = 0.98
 """Of the slowest host's time: a round that leaves more is not worth the search."""
+
+_SEARCH_S = 200e-9
+"""What a round may take for each movable expert; so much must be to be gained."""
 
 _LESS = 1 - 1e-9
 """What counts as less must not be rounding."""
@@ -46,6 +50,17 @@ def _slowest(shares: Shares) -> int:
         if shares.num_parts[host] > 0 and is_slower:
             slowest = host
     return slowest
+
+
+@inlined
+def _is_even(slowest: int, num_movable: int, shares: Shares) -> bool:
+    """Were all hosts done at the same time, not enough would be gained."""
+    slowest_s = shares.load_s[slowest]
+    total_s = 0.0
+    for load_s in shares.load_s:
+        total_s += min(load_s, slowest_s)
+    gain_s = slowest_s - total_s / len(shares.load_s)
+    return bool(gain_s <= max(slowest_s * (1 - _WORTHWHILE), _SEARCH_S * num_movable))
 
 
 @inlined
@@ -282,6 +297,8 @@ def improve(
     movable = counts[1][:num_movable]
     for _ in range(max(_MIN_ROUNDS, _ROUNDS_PER_HOST * len(load_s))):
         slowest = _slowest(shares)
+        if _is_even(slowest, num_movable, shares):
+            break
         _list_parts(movable, chain[0], chain[1], shares)
         is_better = _move_along_chain(slowest, chain, chain_s, shares)
         if not is_better and not _split(slowest, chain[1], chain[0], shares):

@@ -119,10 +119,24 @@ class DispatchPlan:
         return self.memory[first : first + self.layout.num_pairs].reshape(shape)
 
     @cached_property
-    def hosts(self) -> list[int]:
-        """Who is sent a parcel, ascending."""
-        first = self._host_to_first_pair
-        return [host for host in range(self.layout.num_hosts) if first[host] < first[host + 1]]
+    def parcels(self) -> dict[int, Parcel]:
+        """Of each host that is sent anything, ascending."""
+        memory, (num_hosts, _, _) = self.memory, self.layout
+        num_pairs, found = self.layout.num_pairs, {}
+        first: list[int] = memory[: 2 * num_hosts + 2].tolist()
+        first_pair = self.layout.first_slot + num_pairs
+        first_row = first_pair + 3 * num_pairs
+        for host in range(num_hosts):
+            start = first_pair + first[num_hosts + 1 + host]
+            end = first_pair + first[num_hosts + 2 + host]
+            if start < end:
+                found[host] = Parcel(
+                    memory[first_row + first[host] : first_row + first[host + 1]],
+                    memory[start + num_pairs : end + num_pairs],
+                    memory[start + 2 * num_pairs : end + 2 * num_pairs],
+                    memory[start:end],
+                )
+        return found
 
     @property
     def num_experts(self) -> Ints:
@@ -134,29 +148,6 @@ class DispatchPlan:
         """In each host's parcel. Shape: [num_hosts]."""
         num_hosts = self.layout.num_hosts
         return np.diff(self.memory[num_hosts + 1 : 2 * num_hosts + 2])
-
-    def parcel(self, host: int) -> Parcel:
-        """What the host is sent; empty for one that is not among `hosts`."""
-        num_pairs, after_slots = self.layout.num_pairs, self.layout.first_slot
-        start, end = self._host_to_first_pair[host], self._host_to_first_pair[host + 1]
-        by_pair = [
-            self.memory[after_slots + field * num_pairs + start :][: end - start]
-            for field in (1, 2, 3)
-        ]
-        first_row, end_row = self._host_to_first_row[host], self._host_to_first_row[host + 1]
-        rows = self.memory[after_slots + 4 * num_pairs :][first_row:end_row]
-        return Parcel(rows, by_pair[1], by_pair[2], by_pair[0])
-
-    @cached_property
-    def _host_to_first_row(self) -> list[int]:
-        first: list[int] = self.memory[: self.layout.num_hosts + 1].tolist()
-        return first
-
-    @cached_property
-    def _host_to_first_pair(self) -> list[int]:
-        num_hosts = self.layout.num_hosts
-        first: list[int] = self.memory[num_hosts + 1 : 2 * num_hosts + 2].tolist()
-        return first
 
 
 def host_seconds(plan: DispatchPlan, costs: Seconds, busy_s: Seconds) -> Seconds:

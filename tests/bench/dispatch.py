@@ -116,7 +116,7 @@ def _time_row(setting: Setting, num_tokens: int, num_rounds: int) -> TimeRow:
         for policy, planner in planners.items():
             times[policy].append(_time_us(planner.plan, 0, ids, costs, busy_s))
         plan = planners["activated_experts"].plan(0, ids, costs, busy_s)
-        times["parcels"].append(_time_us(lambda p=plan: [p.parcel(h) for h in p.hosts]))
+        times["parcels"].append(_time_us(getattr, plan, "parcels"))
         times["replan"].append(_time_us(survivor.replan, plan, 0, ids, costs, busy_s))
     gc.enable()
     found = {k: round(statistics.median(v[NUM_DRAWS:]), 1) for k, v in times.items()}
@@ -153,7 +153,7 @@ def _balance_row(setting: Setting, num_tokens: int, num_draws: int) -> BalanceRo
         for ids in draws:
             plan = planner.plan(0, ids, costs, busy_s)
             done_s = host_seconds(plan, costs, busy_s)
-            num_rows = sum(len(plan.parcel(host).rows) for host in plan.hosts)
+            num_rows = sum(len(parcel.rows) for parcel in plan.parcels.values())
             ratio = done_s.max() / done_s.mean()
             most = plan.num_experts.max()
             measured.append((done_s.max() * 1e6, ratio, most, num_rows / num_tokens))
@@ -230,6 +230,15 @@ def _time_us(call: Callable[..., object], *arguments: object) -> float:
     return (time.perf_counter_ns() - started) / 1000
 
 
+def _text(report: dict[str, list[Any]]) -> str:
+    """As JSON, a row to a line."""
+    parts = [
+        f"{json.dumps(part)}: [\n" + ",\n".join(map(json.dumps, rows)) + "\n]"
+        for part, rows in report.items()
+    ]
+    return "{\n" + ",\n".join(parts) + "\n}\n"
+
+
 PARTS: dict[str, Callable[[int], Iterator[Any]]] = {
     "time": measure_time,
     "balance": measure_balance,
@@ -252,7 +261,7 @@ def main() -> None:
             report[part].append(asdict(row))
             print(part, json.dumps(asdict(row)), flush=True)
     if given.json:
-        given.json.write_text(json.dumps(report, indent=1) + "\n")
+        given.json.write_text(_text(report))
         print(f"written to {given.json}", file=sys.stderr)
 
 

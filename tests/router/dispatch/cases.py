@@ -95,8 +95,7 @@ def shares_of(plan: DispatchPlan) -> Shares:
 def parcels_of(plan: DispatchPlan, expert_map: ExpertMap) -> dict[int, Parcel]:
     """As the twin writes them."""
     found = {}
-    for host in plan.hosts:
-        parcel = plan.parcel(host)
+    for host, parcel in plan.parcels.items():
         slots = parcel.pair_slots + expert_map.host_to_first_slot[host]
         tokens = parcel.rows[parcel.pair_rows]
         pairs = zip(slots.tolist(), tokens.tolist(), parcel.pairs.tolist(), strict=True)

@@ -73,7 +73,10 @@ def test_the_pairs_of_an_expert_are_split_where_that_pays() -> None:
     plan = case([[0], [0]], [[0]] * 8, (0.0, 1.0, 1.0)).plan()
     assert plan.num_pairs.tolist() == [4, 4]
     # The last pairs go to the other host, and no token to both.
-    assert [plan.parcel(host).rows.tolist() for host in (0, 1)] == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    assert [parcel.rows.tolist() for parcel in plan.parcels.values()] == [
+        [0, 1, 2, 3],
+        [4, 5, 6, 7],
+    ]
 
 
 def test_a_slower_host_gets_less() -> None:
@@ -95,7 +98,7 @@ def test_a_host_that_has_work_from_others_gets_less() -> None:
 def test_a_host_is_not_called_without_need() -> None:
     # Expert 0 is bound to a, 1 and 2 to b; a has time for 3 until b is done.
     plan = case([[0, 3], [1, 2], [3]], [[0, 1, 2, 3]], (1.0, 1.0, 0.0)).plan()
-    assert plan.hosts == [0, 1]
+    assert list(plan.parcels) == [0, 1]
 
 
 @pytest.mark.parametrize("cost", [(0.0, 0.0, 0.0), (1.0, 0.0, 0.0), (0.0, 1e300, 1e-300)])

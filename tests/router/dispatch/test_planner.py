@@ -37,7 +37,7 @@ def test_each_host_is_sent_each_of_its_tokens_once_and_all_its_pairs(
     slot_to_host = expert_map.slot_to_host.tolist()
     expected = reference.parcels(plan.slots.tolist(), slot_to_host)
     assert parcels_of(plan, expert_map) == expected
-    assert [host for host in plan.hosts if not given_case.is_live[host]] == []
+    assert [host for host in plan.parcels if not given_case.is_live[host]] == []
     sent = sorted(pair for p in expected.values() for _, _, pair in p.pairs)
     assert sent == np.flatnonzero(plan.slots.ravel() != NO_COPY).tolist()
 
@@ -66,7 +66,7 @@ def test_a_simple_policy_shares_out_as_its_twin(given_case: Case, policy: Policy
 def test_with_one_copy_of_each_expert_all_policies_are_one(policy: PolicyName) -> None:
     plan = case([[2, 0], [1]], [[0, 1], [2, 0], [3, 0]]).plan(policy)
     assert plan.slots.tolist() == [[1, 2], [0, 1], [NO_COPY, 1]]
-    first, second = plan.parcel(0), plan.parcel(1)
+    first, second = plan.parcels.values()
     assert [array.tolist() for array in first] == [
         [0, 1, 2],
         [1, 0, 1, 2],
@@ -79,8 +79,7 @@ def test_with_one_copy_of_each_expert_all_policies_are_one(policy: PolicyName) -
 @pytest.mark.parametrize("policy", POLICIES)
 def test_a_call_without_tokens_sends_nothing(policy: PolicyName) -> None:
     plan = case([[0], [0]], []).plan(policy)
-    assert (plan.hosts, plan.slots.shape) == ([], (0, 1))
-    assert [array.tolist() for array in plan.parcel(1)] == [[], [], [], []]
+    assert (plan.parcels, plan.slots.shape) == ({}, (0, 1))
 
 
 def test_two_copies_on_one_host_do_not_both_work() -> None:

@@ -51,11 +51,11 @@ def test_what_a_host_got_in_this_step_counts_as_work_that_it_has() -> None:
     planner.set_live(np.array([True, True, False]))
     replanned = planner.replan(plan, *arguments)
     assert replanned.slots.tolist() == [[0, 2, 3, 1]]
-    assert (replanned.hosts, replanned.parcel(0).pairs.tolist()) == ([0], [3])
+    assert {h: p.pairs.tolist() for h, p in replanned.parcels.items()} == {0: [3]}
     planner.set_live(np.array([False, True, False]))
     second = planner.replan(replanned, *arguments)
     assert second.slots.tolist() == [[NO_COPY, 2, 3, 4]]
-    assert (second.hosts, second.parcel(1).pairs.tolist()) == ([1], [3])
+    assert {h: p.pairs.tolist() for h, p in second.parcels.items()} == {1: [3]}
 
 
 def test_where_nobody_died_nothing_is_sent_again() -> None:
@@ -64,5 +64,5 @@ def test_where_nobody_died_nothing_is_sent_again() -> None:
     planner = given_case.planner()
     plan = planner.plan(0, given_case.ids, costs, busy_s)
     replanned = planner.replan(plan, 0, given_case.ids, costs, busy_s)
-    assert replanned.hosts == []
+    assert replanned.parcels == {}
     assert replanned.slots.tolist() == plan.slots.tolist()
