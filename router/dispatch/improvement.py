@@ -105,9 +105,10 @@ def _move(source: int, target: int, num_pairs: int, shares: Shares) -> None:
 
 @inlined
 def _list_parts(movable: Ints, next_part: Ints, first_part: Ints, shares: Shares) -> None:
-    """The movable parts of each host."""
+    """The movable parts of each host, those of many pairs first: in exchange for these
+    there is most to be had."""
     first_part[:] = -1
-    for expert in movable:
+    for expert in movable[::-1]:
         for copy in range(shares.first[expert], shares.first[expert + 1]):
             if shares.share[copy] > 0:
                 next_part[copy] = first_part[shares.hosts[copy]]

@@ -4,10 +4,12 @@ A *pair* is a token and one of the experts that the gate chose for it; pairs are
 through `topk_ids`, token by token. A *plan* gives each pair the slot of a copy, and each
 host a *parcel*: the tokens whose hidden states it is sent, each once, and its pairs.
 
-Worked example: tokens 0 and 1, of which each has experts 0 and 2, so pairs 0 to 3. Slots
-0 and 1 (experts 0 and 1) are host a's, 2 and 3 (experts 2 and 0) host b's. A plan may send
-all to b: rows [0, 1], pairs [0, 2] on its slot 0 for expert 2 ... and one message instead
-of two; or expert 0 to a and 2 to b, where each touches the weights of one expert only.
+Worked example: tokens 0 and 1 have experts 0 and 2 each, so pairs 0 and 2 are of expert 0,
+1 and 3 of expert 2. Slots 0 and 1 (with experts 0 and 1) are host a's, 2 and 3 (with 2 and
+0) host b's. A plan with all pairs on b has the slots [[3, 2], [3, 2]] and a parcel for b
+alone: rows [0, 1], and the pairs [1, 3, 0, 2] on b's own slots [0, 0, 1, 1], in the rows at
+[0, 1, 0, 1]. The other plan sends both tokens to both hosts, which touch the weights of one
+expert each.
 """
 
 from dataclasses import dataclass

@@ -173,7 +173,7 @@ def _balance_row(setting: Setting, num_tokens: int, num_draws: int) -> BalanceRo
 def measure_optimum(num_rounds: int) -> Iterator[OptimumRow]:
     """Random layers of 2 to 4 hosts, for costs as in decode and as in prefill."""
     fixed_s, per_expert_s, per_pair_s = COST_S
-    all_costs = [COST_S, (fixed_s, per_expert_s, 10 * per_pair_s), (0.0, 0.0, per_pair_s)]
+    all_costs = [COST_S, (fixed_s, per_expert_s, 10 * per_pair_s), (0.0, 0.0, fixed_s)]
     for cost, is_alike in product(all_costs, (True, False)):
         cases = [_tiny_case(cost, is_alike, seed) for seed in range(2 * num_rounds)]
         best = [reference.best_s(case.layer, case.experts) for case in cases]
@@ -194,7 +194,7 @@ def measure_optimum(num_rounds: int) -> Iterator[OptimumRow]:
 def _tiny_case(cost: tuple[float, float, float], is_alike: bool, seed: int) -> Case:
     """Hosts of one to three copies; each expert has one at least."""
     rng = random.Random(seed)
-    num_hosts, experts = rng.randint(2, 4), list(range(NUM_EXPERTS))
+    num_hosts, experts = rng.randint(2, 4), range(NUM_EXPERTS)
     host_slots = [sorted(rng.sample(experts, rng.randint(1, 3))) for _ in range(num_hosts)]
     for expert in experts:
         if not any(expert in slots for slots in host_slots):

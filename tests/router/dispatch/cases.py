@@ -71,7 +71,7 @@ class Case:
         return plan
 
 
-NUM_EXPERTS = 4
+NUM_EXPERTS = 5
 
 
 def case(

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from router.dispatch.types import NO_COPY, POLICIES, PolicyName, host_seconds
 from tests.reference import dispatch as reference
-from tests.router.dispatch.cases import Case, case, cases, parcels_of, shares_of
+from tests.router.dispatch.cases import NUM_EXPERTS, Case, case, cases, parcels_of, shares_of
 
 TWINS: dict[PolicyName, Callable[[reference.Layer, Sequence[int]], reference.Shares]] = {
     "token_balance": reference.token_balance,
@@ -62,6 +62,21 @@ def test_a_simple_policy_shares_out_as_its_twin(given_case: Case, policy: Policy
     assert shares_of(given_case.plan(policy)) == expected
 
 
+def test_the_worked_example_of_the_nouns() -> None:
+    hosts, ids = [[0, 1], [2, 0]], [[0, 2], [0, 2]]
+    together = case(hosts, ids, busy_s=[9.0, 0.0]).plan()
+    assert together.slots.tolist() == [[3, 2], [3, 2]]
+    ((host, parcel),) = together.parcels.items()
+    assert host == 1
+    assert parcel.rows.tolist() == [0, 1]
+    assert parcel.pairs.tolist() == [1, 3, 0, 2]
+    assert parcel.pair_slots.tolist() == [0, 0, 1, 1]
+    assert parcel.pair_rows.tolist() == [0, 1, 0, 1]
+    apart = case(hosts, ids).plan()
+    assert [p.rows.tolist() for p in apart.parcels.values()] == [[0, 1], [0, 1]]
+    assert apart.num_experts.tolist() == [1, 1]
+
+
 @pytest.mark.parametrize("policy", POLICIES)
 def test_with_one_copy_of_each_expert_all_policies_are_one(policy: PolicyName) -> None:
     plan = case([[2, 0], [1]], [[0, 1], [2, 0], [3, 0]]).plan(policy)
@@ -99,7 +114,7 @@ def test_a_plan_stays_as_it_is_when_others_are_made() -> None:
 
 def test_an_expert_that_the_layer_does_not_have_is_no_plan() -> None:
     with pytest.raises(AssertionError):
-        case([[0]], [[4]]).plan()
+        case([[0]], [[NUM_EXPERTS]]).plan()
 
 
 def test_ids_of_another_type_are_refused() -> None:
