@@ -97,9 +97,22 @@ def test_a_call_without_tokens_sends_nothing(policy: PolicyName) -> None:
     assert (plan.parcels, plan.slots.shape) == ({}, (0, 1))
 
 
-def test_two_copies_on_one_host_do_not_both_work() -> None:
-    plan = case([[0, 0], [1]], [[0], [0]], cost=(0.0, 0.0, 1.0)).plan()
-    assert plan.slots.tolist() == [[0], [0]]
+def test_there_is_one_copy_of_an_expert_to_choose_on_each_live_host() -> None:
+    given_case = case([[0, 1, 0], [0, 1], [2]], [[0]])
+    planner = given_case.planner()
+    assert [array.tolist() for array in planner.live_copies(0).arrays] == [
+        [0, 2, 4, 5, 5, 5],
+        [0, 3, 1, 4, 5],
+        [0, 1, 0, 1, 2],
+        [0, 0, 1, 1, 2],
+    ]
+    planner.set_live(np.array([False, True, False]))
+    assert [array.tolist() for array in planner.live_copies(0).arrays] == [
+        [0, 1, 2, 2, 2, 2],
+        [3, 4],
+        [1, 1],
+        [0, 1],
+    ]
 
 
 def test_a_plan_stays_as_it_is_when_others_are_made() -> None:

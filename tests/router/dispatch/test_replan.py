@@ -41,21 +41,20 @@ def test_only_the_pairs_of_dead_hosts_go_elsewhere_however_often_hosts_die(
 
 
 def test_what_a_host_got_in_this_step_counts_as_work_that_it_has() -> None:
-    # Expert 0 is bound to a, 1 and 2 to b; c has copies of 3 until it dies.
-    given_case = case([[0, 3], [1, 2, 3], [3]], [[0, 1, 2, 3]])
-    planner = given_case.planner("activated_experts")
-    arguments = (0, given_case.ids, np.array(given_case.costs), np.array([0.0, 0.0, 0.0]))
-    busy_c = (0, given_case.ids, np.array(given_case.costs), np.array([9.0, 9.0, 0.0]))
-    plan = planner.plan(*busy_c)
-    assert plan.slots.tolist() == [[0, 2, 3, 5]]
+    # Experts 1 and 2 are bound to a, 0 to b; c alone has time for 3, until it dies.
+    given_case = case([[1, 2, 3], [0, 3], [3]], [[0, 1, 2, 3]])
+    planner, costs = given_case.planner(), np.array(given_case.costs)
+    plan = planner.plan(0, given_case.ids, costs, np.array([9.0, 9.0, 0.0]))
+    assert plan.slots.tolist() == [[3, 0, 1, 5]]
     planner.set_live(np.array([True, True, False]))
-    replanned = planner.replan(plan, *arguments)
-    assert replanned.slots.tolist() == [[0, 2, 3, 1]]
-    assert {h: p.pairs.tolist() for h, p in replanned.parcels.items()} == {0: [3]}
-    planner.set_live(np.array([False, True, False]))
-    second = planner.replan(replanned, *arguments)
-    assert second.slots.tolist() == [[NO_COPY, 2, 3, 4]]
-    assert {h: p.pairs.tolist() for h, p in second.parcels.items()} == {1: [3]}
+    replanned = planner.replan(plan, 0, given_case.ids, costs, np.zeros(3))
+    assert replanned.slots.tolist() == [[3, 0, 1, 4]]
+    assert {h: p.pairs.tolist() for h, p in replanned.parcels.items()} == {1: [3]}
+    # What is sent again counts as well: both of b's pairs are lost.
+    planner.set_live(np.array([True, False, False]))
+    second = planner.replan(replanned, 0, given_case.ids, costs, np.zeros(3))
+    assert second.slots.tolist() == [[NO_COPY, 0, 1, 2]]
+    assert {h: p.pairs.tolist() for h, p in second.parcels.items()} == {0: [3]}
 
 
 def test_where_nobody_died_nothing_is_sent_again() -> None:
