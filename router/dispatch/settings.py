@@ -1,0 +1,34 @@
+"""This room's section of the configuration: dispatch to copies of experts."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from infra.section import Section
+from router.dispatch.types import PolicyName
+
+Duration = Annotated[float, Field(gt=0)]
+
+
+class DispatchSection(Section):
+    """Which copy of an expert computes a token."""
+
+    policy: PolicyName = "activated_experts"
+    """`activated_experts`: such that the slowest expert host is done as early as possible,
+    by the costs of touching an expert's weights and of each token.
+    `token_balance`: as many tokens for each host as for others.
+    `least_loaded`: each expert, whole, to the host with the least work.
+    `static`: always the first copy."""
+
+    fixed_s: Duration = 200e-6
+    """Seconds that a call of an expert host takes beside all experts' work, as long as
+    too few calls have been measured."""
+
+    per_expert_s: Duration = 20e-6
+    """Likewise, seconds for each different expert of a call: its weights are read."""
+
+    per_pair_s: Duration = 2e-6
+    """Likewise, seconds for each token of each expert."""
+
+    memory_calls: Annotated[int, Field(ge=10)] = 500
+    """About so many of a host's latest calls decide what it is taken to need."""
