@@ -1,5 +1,6 @@
 """Expert maps laid out over other hosts, and rows of them compared slot by slot."""
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -65,7 +66,7 @@ def aligned(current: Row, target: Row, host_to_first_slot: NDArray[np.int32]) ->
     """`target` with the slots of each host in such an order that experts stay in the
     slots where they are. New ones go to empty slots first. Rows: [num_slots]."""
     result = np.full_like(target, EMPTY_SLOT)
-    for start, end in zip(host_to_first_slot[:-1], host_to_first_slot[1:], strict=True):
+    for start, end in itertools.pairwise(host_to_first_slot):
         wanted = [int(expert) for expert in target[start:end] if expert != EMPTY_SLOT]
         for slot in range(start, end):
             if current[slot] in wanted:

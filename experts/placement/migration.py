@@ -55,7 +55,7 @@ def migrate(
     weights: NDArray[np.float64],
     max_moves_per_host: int,
 ) -> tuple[Wave, ...]:
-    """The waves that lead from `current` to `target`, a map of the same hosts.
+    """The waves that lead from `current` to `target`, a covering map of the same hosts.
 
     The last one ends with each host holding what it holds in `target`, in some order,
     unless there are no more slots than experts. `weights`, [num_layers, num_experts]: whose
@@ -63,6 +63,7 @@ def migrate(
     `max_moves_per_host` slots in a wave.
     """
     assert current.hosts == target.hosts
+    assert target.is_covering
     assert max_moves_per_host > 0
     way = _Way(current, target, weights, max_moves_per_host)
     return tuple(way.waves())
