@@ -13,9 +13,10 @@ expert, whether it takes this one or not; another host's room shrinks only if it
 
     copies on hosts that are not roomy <= sum of min(r[h], R) - min_copies * (R - 1) - roomy
 
-Worked example: hosts of 3 and 1 slots, 2 experts, two copies of each. For the first one,
-R = 2: room 2 + 1 = 3 for 4 copies: one each. Then at most 3 - 1 - 1 = 1 copy may go to the
-small host; and for the second expert, R = 1: room 1, so one copy is all it gets.
+Worked example: hosts of 2 and 1 slots, 2 experts, one copy of each at least. Expert 0 is
+the heavier one and wants both hosts. R is 2, the room 2 + 1, the first host roomy: at most
+3 - 1 * 1 - 1 = 1 copy elsewhere, so it gets both. Expert 1 gets the slot left. Were there
+another expert, R would be 3, no host roomy, and 3 - 1 * 2 - 0 = 1 copy all it gets.
 """
 
 import numpy as np

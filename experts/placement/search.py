@@ -14,7 +14,7 @@ that leaves the least behind for later steps. It ends where no step helps. Each 
 lowers the host times, sorted from the slowest on, in lexical order: it cannot go round.
 
 Worked example: hosts a: 0, 1 and b: 2, 3; the experts cost 4, 3, 2, 1 with one copy. Times
-7 and 3. To swap 1 and 3 gives 5 and 5. A slot more at b would have taken 0 or 1: a
+7 and 3. To swap 0 and 2 gives 5 and 5. A slot more at b would have taken 0 or 1: a
 second copy of 0 gives 5 and 5 with one change, and is taken.
 """
 
