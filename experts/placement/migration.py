@@ -13,8 +13,8 @@ put right at the end. There is such a slot wherever there are more slots than ex
 Where there are as many of both, nothing can move, and everything stays where it is.
 
 Worked example: hosts a: 0, 2 and b: 1, 2; experts 0 and 1 are to change places. Wave 1:
-a takes 1 in place of its copy of 2. Wave 2: b takes 0 in place of 1. Wave 3: a takes 2 in
-place of 0. (The slots of a host are interchangeable, so 1 stays where 2 was.)
+b takes 0 in place of its copy of 2. Wave 2: a takes 1 in place of 0. Wave 3: b takes 2 in
+place of 1. (The slots of a host are interchangeable, so 0 stays where 2 was.)
 """
 
 from collections.abc import Iterable, Iterator

@@ -16,7 +16,7 @@ def host(name: str, num_slots: int = 2, is_leaving: bool = False, slow: float = 
 
 
 def hosts(*sizes: int) -> list[HostSpec]:
-    return [host("abcdefgh"[i], size) for i, size in enumerate(sizes)]
+    return [host("abcdefghijkl"[i], size) for i, size in enumerate(sizes)]
 
 
 def load(*rows: Sequence[float]) -> Load:
