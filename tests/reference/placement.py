@@ -49,12 +49,13 @@ def placements(num_experts: int, sizes: Sequence[int], min_copies: int) -> Itera
 def best_slowest(
     load: Load, layer: int, hosts: Sequence[HostSpec], min_copies: int = 1
 ) -> float:
-    """The slowest host's time in the best of all placements."""
+    """The slowest host's time in the best of all placements that use every slot."""
     num_experts = load.tokens_per_s.shape[1]
-    sizes = [spec.num_usable_slots for spec in hosts]
+    sizes = [min(spec.num_usable_slots, num_experts) for spec in hosts]
     return min(
         max(busy(placement, load, layer, hosts))
         for placement in placements(num_experts, sizes, min_copies)
+        if [len(experts) for experts in placement] == sizes
     )
 
 

@@ -114,7 +114,8 @@ def test_a_host_that_joins_takes_work_off_the_slowest() -> None:
     a, b = host("a", 2), host("b", 2)
     before = expert_map([a], [0, 1])
     target = plan(load([6, 5]), [a, b], before, COST)
-    assert experts_by_host(target, 0) == {"a": [0, 1], "b": [0, 1]}
+    assert experts_by_host(target, 0)["b"] != []
+    assert host_times(target, load([6, 5]), [a, b]).max() <= 6
 
 
 def test_a_leaving_hosts_copies_are_placed_elsewhere() -> None:
@@ -174,5 +175,5 @@ def test_plans_come_near_the_best_of_all_placements(from_nothing: bool) -> None:
     print(f"{len(ratios)} instances, mean {np.mean(ratios):.4f}, worst {max(ratios):.3f}")
     assert len(ratios) > 90
     assert min(ratios) > 1 - 1e-9
-    assert np.mean(ratios) < 1.03
-    assert max(ratios) < 1.5
+    assert np.mean(ratios) < 1.01
+    assert max(ratios) < 1.15
