@@ -64,11 +64,14 @@ def decide(
     current: ExpertMap,
     settings: RebalanceSection,
 ) -> Decision | None:
-    """What to do now; None: nothing. Not to be asked while waves run.
+    """What to do now; None: nothing. Not to be asked while waves run: when a host dies
+    meanwhile, leave the rest of them and ask anew, with the map that is in force.
 
-    `last_s`: when the last rebalance ended; `hosts`: all that live. Raises ConfigError
-    where the hosts have too few slots.
+    `last_s`: when the last rebalance ended; `hosts`: all that live, in any order. Raises
+    ConfigError where they have too few slots.
     """
+    places = {host: place for place, host in enumerate(current.hosts)}
+    hosts = sorted(hosts, key=lambda spec: places.get(spec.host, len(places)))
     start = with_hosts(current, hosts)
     reason = _reason_to_hurry(start, current, hosts, settings.min_copies)
     if reason is None and last_s is not None and now_s - last_s < settings.min_interval_s:

@@ -72,6 +72,10 @@ def test_a_host_that_joins_is_used_at_once() -> None:
     assert found.gain == pytest.approx(1.0)
 
 
+def test_the_order_in_which_hosts_are_named_is_no_news() -> None:
+    assert decide(0.0, 0.0, UNEVEN, TWO[::-1], POOR, SETTINGS) is None
+
+
 def test_a_leaving_host_is_emptied_at_once_and_then_left_alone() -> None:
     specs = [host("a", 4), host("b", 2, is_leaving=True)]
     current = expert_map(specs, [0, 1, EMPTY_SLOT, EMPTY_SLOT, 2, 3])
