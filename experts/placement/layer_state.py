@@ -41,8 +41,9 @@ class LayerState:
         """Busy share of each host that has slots. Shape: [num_hosts with slots]."""
         filled = row != EMPTY_SLOT
         experts, hosts = row[filled], self.slot_to_host[filled]
-        copies = self.cost[experts, self.counts(row)[experts], hosts]
-        return np.bincount(hosts, copies, minlength=self.cost.shape[2])[self.room > 0]
+        times = np.zeros(self.cost.shape[2])
+        np.add.at(times, hosts, self.cost[experts, self.counts(row)[experts], hosts])
+        return times[self.room > 0]
 
     def num_moves(self, start: Ints, row: Ints) -> int:
         """Copies that hosts have in `row` and did not have in `start`."""

@@ -10,6 +10,7 @@ from experts.placement.hosts import HostSpec
 from experts.types import EMPTY_SLOT, ExpertMap, HostId
 
 Row = NDArray[np.integer]
+Slots = NDArray[np.int16]
 
 
 def empty_map(num_layers: int, num_experts: int, hosts: Sequence[HostSpec]) -> ExpertMap:
@@ -62,10 +63,10 @@ def experts_by_host(expert_map: ExpertMap, layer: int) -> dict[HostId, list[int]
     }
 
 
-def aligned(current: Row, target: Row, host_to_first_slot: NDArray[np.int32]) -> Row:
+def aligned(current: Row, target: Row, host_to_first_slot: NDArray[np.int32]) -> Slots:
     """`target` with the slots of each host in such an order that experts stay in the
     slots where they are. New ones go to empty slots first. Rows: [num_slots]."""
-    result = np.full_like(target, EMPTY_SLOT)
+    result = np.full(len(target), EMPTY_SLOT, np.int16)
     for start, end in itertools.pairwise(host_to_first_slot):
         wanted = [int(expert) for expert in target[start:end] if expert != EMPTY_SLOT]
         for slot in range(start, end):

@@ -218,4 +218,4 @@ class _Way:
         return Wave(tuple(moves), during, self._map)
 
     def _host_of(self, slot: int) -> HostId:
-        return self._map.hosts[self._map.slot_to_host[slot]]
+        return self._map.hosts[int(self._map.slot_to_host[slot])]

@@ -109,7 +109,8 @@ def _num_hosts_of(expert_map: ExpertMap) -> NDArray[np.intp]:
     held = expert_map.physical_to_logical
     layers, slots = np.nonzero(held != EMPTY_SLOT)
     has[layers, expert_map.slot_to_host[slots], held[layers, slots]] = True
-    return has.sum(axis=1)
+    num_hosts: NDArray[np.intp] = has.sum(axis=1)
+    return num_hosts
 
 
 def _gain(

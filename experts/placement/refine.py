@@ -24,7 +24,8 @@ _MAX_STEPS_PER_SLOT = 4
 """Far more than a search takes; a bound all the same."""
 _EVEN = 1.01
 """Slowest over mean that is not worth another try."""
-_NUM_TRIES = 32
+_TRIED_SLOTS, _MIN_TRIES, _MAX_TRIES = 2048, 4, 64
+"""Tries are dear in large layers, and of use in small ones."""
 _NUM_KICKS = 3
 """Changes at random in each try: enough that the search does not just take them back."""
 
@@ -37,7 +38,7 @@ def refine(state: LayerState, start: Ints, move_price: float) -> Ints:
     rng = np.random.default_rng(0)
     best = _searched(state, start, mean, move_price)
     least = _worth(state, start, best, mean, move_price)
-    for _ in range(_NUM_TRIES):
+    for _ in range(min(_MAX_TRIES, max(_MIN_TRIES, _TRIED_SLOTS // len(start)))):
         if state.times(best).max() <= _EVEN * mean:
             break
         row = _searched(state, _kicked(state, best, rng), mean, move_price)

@@ -97,13 +97,19 @@ def measure_even(
         load = load_of(model, popularity(model, power), num_tokens)
         eplb, eplb_ms = _timed_plan("eplb", load, specs)
         cost, cost_ms = _timed_plan("cost", load, specs)
-        ratios = [
-            round(imbalance(host_times(found, load, specs)), 3)
-            for found in (dealt_out(model, specs), eplb, cost)
-        ]
-        least = round(least_imbalance(load, specs), 3)
         yield EvenRow(
-            num_tokens, power, *model[:2], count, factor, least, *ratios, eplb_ms, cost_ms
+            tokens_per_step=num_tokens,
+            power=power,
+            num_layers=model[0],
+            num_experts=model[1],
+            num_hosts=count,
+            slots_factor=factor,
+            least=round(least_imbalance(load, specs), 3),
+            round_robin=_imbalance(dealt_out(model, specs), load, specs),
+            eplb=_imbalance(eplb, load, specs),
+            cost=_imbalance(cost, load, specs),
+            eplb_plan_ms=eplb_ms,
+            cost_plan_ms=cost_ms,
         )
 
 
@@ -205,13 +211,16 @@ def dealt_out(model: Model, specs: Sequence[HostSpec]) -> ExpertMap:
 
 def least_imbalance(load: Load, specs: Sequence[HostSpec]) -> float:
     """Of hosts alike: each layer waits for a host of mean time, or for the costliest copy
-    where the copies are given out so that this costs the least."""
+    where the copies are given out so that this costs the least; without a slot to spare
+    also for what must be beside it."""
     num_slots = sum(spec.num_slots for spec in specs)
     slowest, mean = 0.0, 0.0
     for layer in range(len(load.tokens_per_s)):
         cost = copy_costs(load, layer, specs)
         copies = num_copies(cost, num_slots, min_copies=1)
-        costliest = cost[np.arange(len(cost)), copies, 0].max()
+        costs = np.sort(cost[np.arange(len(cost)), copies, 0])
+        beside = costs[: specs[0].num_slots - 1] if num_slots == len(cost) else costs[:0]
+        costliest = costs[-1] + np.sum(beside)
         layer_mean = cost[:, 1, 0].sum() / len(specs)
         slowest += max(layer_mean, costliest)
         mean += layer_mean
@@ -220,6 +229,10 @@ def least_imbalance(load: Load, specs: Sequence[HostSpec]) -> float:
 
 def _settings(algorithm: AlgorithmName) -> RebalanceSection:
     return RebalanceSection(algorithm=algorithm)
+
+
+def _imbalance(found: ExpertMap, load: Load, specs: Sequence[HostSpec]) -> float:
+    return round(imbalance(host_times(found, load, specs)), 3)
 
 
 def _timed_plan(

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from hypothesis import given
+from hypothesis import settings as runs
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -171,6 +172,7 @@ def fleets(draw: st.DrawFn) -> list[HostSpec]:
     return [host(name, 3, is_leaving=is_leaving and name == names[0]) for name in sorted(names)]
 
 
+@runs(max_examples=40)
 @given(
     data=st.data(),
     fleet=st.lists(fleets(), min_size=2, max_size=4),
