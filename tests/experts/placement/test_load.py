@@ -71,8 +71,10 @@ def test_a_host_that_begins_anew_takes_nothing_away() -> None:
 
 def test_an_older_report_has_no_effect() -> None:
     window = window_of()
-    for tokens in (0, 50, 20, 50):
+    for tokens in (0, 50, 20):
         window.report(counters(tokens), 1.0)
+    assert tokens_per_s(window, 1.0) == pytest.approx(50 / (10 * -math.expm1(-0.1)))
+    window.report(counters(50), 1.0)
     assert tokens_per_s(window, 1.0) == pytest.approx(50 / (10 * -math.expm1(-0.1)))
 
 

@@ -78,13 +78,23 @@ def test_the_worked_example_of_the_module() -> None:
     assert is_reached(check_waves(current, waves, 8), target)
 
 
-def test_an_empty_slot_serves_as_well_and_is_empty_again_at_the_end() -> None:
-    specs = hosts(1, 1, 1)
-    current = expert_map(specs, [0, 1, EMPTY_SLOT])
-    target = expert_map(specs, [1, 0, EMPTY_SLOT])
-    waves = waves_between(current, target)
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        ([0, 1, EMPTY_SLOT, 2], [1, 0, EMPTY_SLOT, 2], 3),
+        ([EMPTY_SLOT, 2, 0, 1], [EMPTY_SLOT, 2, 1, 0], 3),
+        ([2, 0, 1, 2], [2, 1, 0, 2], 4),
+    ],
+)
+@pytest.mark.parametrize("max_moves_per_host", [1, 8])
+def test_a_slot_that_serves_for_a_while_is_put_right_at_the_end(
+    before: list[int], after: list[int], expected: int, max_moves_per_host: int
+) -> None:
+    specs = hosts(1, 1, 1, 1)
+    current, target = expert_map(specs, before), expert_map(specs, after)
+    waves = waves_between(current, target, max_moves_per_host)
     assert is_reached(check_waves(current, waves, 8), target)
-    assert num_fills(waves) == 3
+    assert num_fills(waves) == expected
 
 
 def test_without_a_slot_to_spare_everything_stays() -> None:

@@ -120,11 +120,13 @@ def test_a_steady_noisy_load_is_rebalanced_once_more_at_most(
         return Load(2 * rates, rates)
 
     settings = SETTINGS.model_copy(update={"algorithm": algorithm})
-    current, last_s, num_rebalances = plan(noisy(), specs, None, settings), 0.0, 0
+    # For another load: the first rebalance finds the one that stays.
+    other = load(*rng.pareto(1.5, (2, 16)))
+    current, last_s, num_rebalances = plan(other, specs, None, settings), 0.0, 0
     for now_s in range(60, 60 * 20, 60):
         found = decide(float(now_s), last_s, noisy(), specs, current, settings)
         if found is not None:
             current, last_s = found.target, float(now_s)
             num_rebalances += 1
     current.check_invariants()
-    assert num_rebalances <= 1
+    assert num_rebalances <= 2
