@@ -46,7 +46,7 @@ class RebalanceSection(Section):
     """Copies that a host takes at the same time. While it does, it computes none of the
     experts that were in their slots."""
 
-    split_tokens: Annotated[float, Field(gt=0)] = math.inf
+    split_tokens: Positive | None = None
     """Tokens of one expert in one step from which on the dispatcher sends them to more than
     one copy; each of those then costs an activation. Default: never."""
 

@@ -32,11 +32,11 @@ Floats = NDArray[np.float64]
 
 
 def copy_costs(
-    load: Load, layer: int, hosts: Sequence[HostSpec], split_tokens: float = math.inf
+    load: Load, layer: int, hosts: Sequence[HostSpec], split_tokens: float | None = None
 ) -> Floats:
     """Of each expert of a layer, by its number of copies, on each host; 0 for no copies.
 
-    Shape: [num_experts, num_hosts + 1, num_hosts].
+    `split_tokens` None: never split. Shape: [num_experts, num_hosts + 1, num_hosts].
     """
     copies = np.arange(1, len(hosts) + 1)
     activations, tokens = _per_copy(load, layer, copies[:, None], split_tokens)
@@ -51,7 +51,7 @@ def host_times(
     expert_map: ExpertMap,
     load: Load,
     hosts: Sequence[HostSpec],
-    split_tokens: float = math.inf,
+    split_tokens: float | None = None,
 ) -> Floats:
     """Busy share of each host, in each layer. Shape: [num_layers, num_hosts].
 
@@ -88,11 +88,11 @@ def imbalance(times: Floats) -> float:
 
 
 def _per_copy(
-    load: Load, layer: int, copies: NDArray[np.integer], split_tokens: float
+    load: Load, layer: int, copies: NDArray[np.integer], split_tokens: float | None
 ) -> tuple[Floats, Floats]:
     """Activations and tokens a second of one copy, by expert; shapes as numpy makes them."""
     activations = load.activations_per_s[layer]
     tokens = load.tokens_per_s[layer]
     per_step = np.divide(tokens, activations, out=np.ones_like(tokens), where=activations > 0)
-    used = np.minimum(copies, np.maximum(1, np.ceil(per_step / split_tokens)))
+    used = np.minimum(copies, np.maximum(1, np.ceil(per_step / (split_tokens or math.inf))))
     return activations * used / copies, tokens / copies

@@ -1,7 +1,5 @@
 """The section of the configuration: limits that fit, and slots by factor."""
 
-import math
-
 import pytest
 from pydantic import ValidationError
 
@@ -11,7 +9,7 @@ from experts.settings import ExpertsSection, RebalanceSection
 def test_a_fleet_of_fixed_size_needs_one_number() -> None:
     section = ExpertsSection(placement="service", num_hosts=3)
     assert (section.fewest, section.num_hosts, section.most) == (3, 3, 3)
-    assert section.rebalance == RebalanceSection(split_tokens=math.inf)
+    assert section.rebalance == RebalanceSection(split_tokens=None)
 
 
 @pytest.mark.parametrize(("fewest", "most"), [(4, None), (None, 2), (4, 5), (1, 2)])

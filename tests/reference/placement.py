@@ -17,7 +17,7 @@ def busy(
     load: Load,
     layer: int,
     hosts: Sequence[HostSpec],
-    split_tokens: float = math.inf,
+    split_tokens: float | None = None,
 ) -> list[float]:
     """Each host's time, copy by copy."""
     everywhere = [expert for experts in placement for expert in experts]
@@ -27,7 +27,8 @@ def busy(
             tokens = float(load.tokens_per_s[layer, expert])
             activations = float(load.activations_per_s[layer, expert])
             copies = everywhere.count(expert)
-            used = math.ceil((tokens / activations if activations else 1) / split_tokens)
+            per_step = tokens / activations if activations else 1
+            used = math.ceil(per_step / split_tokens) if split_tokens else 1
             used = min(copies, max(1, used))
             times[host] += activations * used / copies * hosts[host].activation_s
             times[host] += tokens / copies * hosts[host].token_s
