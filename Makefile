@@ -12,7 +12,8 @@ ROOMS := cache coterie deployments experts infra router
 # Files that import vLLM and torch are passed over: each worker would load them for nothing.
 # More workers than two cores, as the tests wait half of the time.
 UNIT_TESTS := -m "not cluster and not model and not gpu" -n 3 --dist worksteal \
-	--ignore=tests/cluster --ignore=tests/deployments/engine/on_vllm
+	--ignore=tests/cluster --ignore=tests/deployments/engine/on_vllm \
+	--ignore=tests/deployments/experts/on_vllm
 PROTOS := coterie/v1/inference.proto deployments/kserve/grpc_service.proto
 
 SHELL := bash

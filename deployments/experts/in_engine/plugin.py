@@ -1,7 +1,19 @@
 """vLLM's entry point of the expert tier; runs in every process of every engine.
 
-It changes nothing in an engine whose `additional_config` names no tier.
+It changes nothing in an engine whose `additional_config` names no tier, and imports nothing
+where the process that starts the engine has not asked for it.
 """
+
+import os
+
+ASKED_VARIABLE = "COTERIE_EXPERT_TIER"
+"""Set in the environment of an engine's processes where its experts are elsewhere."""
+
+
+def register_where_asked() -> None:
+    """What vLLM calls: `register`, if `ASKED_VARIABLE` is set."""
+    if os.environ.get(ASKED_VARIABLE):
+        register()
 
 
 def register() -> None:

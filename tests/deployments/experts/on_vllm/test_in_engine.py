@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from deployments.experts.in_engine.tier import TierConfig
-from tests.builders.moe_checkpoints import ARCHITECTURES, write_moe
+from tests.builders.moe_checkpoints import TINY_MODELS
 from tests.deployments.experts.on_vllm.greedy_program import NUM_PROMPTS
 
 pytestmark = [pytest.mark.model, pytest.mark.timeout(400)]
@@ -46,9 +46,11 @@ def with_tier(path: Path) -> dict[str, Any]:
 
 
 def test_experts_elsewhere_give_the_same_tokens(tmp_path: Path) -> None:
-    paths = {name: write_moe(name, tmp_path / name) for name in ARCHITECTURES}
-    whole: list[dict[str, Any]] = [{"model": str(path)} for path in paths.values()]
-    said = said_by(whole + [with_tier(path) for path in paths.values()])
+    paths = [tmp_path / model.name for model in TINY_MODELS]
+    for number, (model, path) in enumerate(zip(TINY_MODELS, paths, strict=True)):
+        model.write(path, layout="fused" if number % 2 else "one by one")
+    whole: list[dict[str, Any]] = [{"model": str(path)} for path in paths]
+    said = said_by(whole + [with_tier(path) for path in paths])
     expected = dict(zip(paths, said[: len(paths)], strict=True))
     for answers in expected.values():
         assert len({tuple(answer) for answer in answers}) > NUM_PROMPTS / 2

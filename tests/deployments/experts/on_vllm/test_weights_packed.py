@@ -12,8 +12,8 @@ from deployments.experts.weights import ExpertSlots
 from deployments.experts.weights_packed import PackedWeights
 from experts.checkpoint.reader import CheckpointReader
 from experts.types import ModelShape
+from tests.builders.moe_checkpoints import TINY_MODELS, TinyModel
 from tests.deployments.experts.on_vllm.random_experts import DTYPES, RandomExperts
-from tests.deployments.experts.on_vllm.tiny_models import TINY_MODELS, TinyModel
 
 pytestmark = pytest.mark.model
 
