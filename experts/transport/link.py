@@ -82,7 +82,7 @@ class Link(Protocol):
 
     def reserve(self, num_bytes: int, timeout_s: float) -> memoryview:
         """Bytes to write the next frame into, valid until `commit`; what they hold is
-        not defined. They begin at a multiple of 64 on one node, of 8 between nodes.
+        not defined. They begin at a multiple of 64, as what is received does.
 
         Nothing is sent yet, and another `reserve` takes the place of this one. Waits for
         room in the kernel. Raises FrameTooLargeError, LinkTimeoutError, PeerLostError.

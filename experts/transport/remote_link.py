@@ -1,9 +1,9 @@
 """A link between nodes: messages of ZeroMQ over TCP, encrypted by CURVE.
 
-What it costs for a frame: it is copied into the message, encrypted into another buffer and
-into the socket, and the same back, by a thread of ZeroMQ's on each side; the reader reads
-in place what was decrypted. Four copies and two passes of XSalsa20-Poly1305 in all, and a
-wake of that thread on each side.
+What it costs for a frame: the writer's bytes are copied into a message, which a thread of
+ZeroMQ's encrypts (XSalsa20-Poly1305) and writes to the socket; on the other side such a
+thread reads and decrypts it, and `receive` copies it to where it begins at a multiple of
+64. The two copies of ours are a hundredth of the time that the encryption takes.
 
 A message is 16 bytes, and what its kind says:
 
@@ -27,6 +27,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
+import numpy as np
 import zmq
 
 from experts.transport.errors import (
@@ -35,11 +36,14 @@ from experts.transport.errors import (
     LinkTimeoutError,
     PeerLostError,
 )
-from experts.transport.link import span_bytes
+from experts.transport.link import LINE_BYTES, span_bytes
 from experts.transport.ring import ring_bytes
 from experts.transport.window import Window
 
 PREFIX = struct.Struct("<QQ")
+
+_MAX_ADDED_BYTES = 8192
+"""Beside a frame: the prefix, what encryption adds, and whatever the set-up needs."""
 
 
 class Kind(enum.IntEnum):
@@ -90,7 +94,10 @@ class RemoteLink:
         self._on_close = on_close
         self._window = Window(ring_bytes(max_frame_bytes))
         self._arrived: deque[memoryview] = deque()
-        self._message = memoryview(bytearray(PREFIX.size + max_frame_bytes))
+        self._message = _buffer(PREFIX.size, max_frame_bytes)
+        self._frame = _buffer(0, max_frame_bytes)
+        self._is_received = False
+        """Whether the oldest frame that has arrived is in `_frame`."""
         self._reserved_bytes: int | None = None
         self._lost: str | None = None
         self._is_closed = False
@@ -137,13 +144,19 @@ class RemoteLink:
         assert not self._is_closed, "the link is closed"
         if not self._arrived:
             self._post.collect()
-        if self._arrived:
-            return self._arrived[0]
-        self._check()
-        return None
+        if not self._arrived:
+            self._check()
+            return None
+        frame = self._frame[: len(self._arrived[0])]
+        if not self._is_received:
+            frame[:] = self._arrived[0]
+            self._is_received = True
+        return frame.toreadonly()
 
     def release(self) -> None:
         """See `Link`."""
+        assert self._is_received, "there is no frame"
+        self._is_received = False
         self._window.release(span_bytes(len(self._arrived.popleft())))
         if self._window.must_tell:
             credit = message(Kind.CREDIT, released=self._window.tell())
@@ -186,7 +199,7 @@ class RemoteLink:
             if len(frame) > self._max_frame_bytes:
                 raise BadFrameError(f"{len(frame)} bytes in a frame")
             self._window.receive(span_bytes(len(frame)))
-            self._arrived.append(frame.toreadonly())
+            self._arrived.append(frame)
         elif kind == Kind.GOODBYE:
             self.lose("it closed the link")
         elif kind != Kind.CREDIT:
@@ -220,6 +233,13 @@ class RemoteLink:
             wake.poll(math.ceil(left_s * 1000))
 
 
+def _buffer(num_before: int, num_bytes: int) -> memoryview:
+    """So many bytes that begin at a multiple of 64, after so many others."""
+    memory = np.empty(LINE_BYTES + num_before + num_bytes, np.uint8)
+    start = -(memory.ctypes.data + num_before) % LINE_BYTES
+    return memoryview(memory)[start : start + num_before + num_bytes]
+
+
 def limit(socket: "zmq.Socket[bytes]", max_frame_bytes: int, silence_s: float) -> None:
     """Before it is bound or connected: bound what it keeps, and what it waits for."""
     # The window is what bounds a link; this is the bound of who does not keep to it.
@@ -227,7 +247,7 @@ def limit(socket: "zmq.Socket[bytes]", max_frame_bytes: int, silence_s: float) -
     silence_ms = max(1, int(silence_s * 500))
     socket.setsockopt(zmq.SNDHWM, max_messages)
     socket.setsockopt(zmq.RCVHWM, max_messages)
-    socket.setsockopt(zmq.MAXMSGSIZE, max(1 << 16, PREFIX.size + max_frame_bytes))
+    socket.setsockopt(zmq.MAXMSGSIZE, max_frame_bytes + _MAX_ADDED_BYTES)
     # A probe after half of the silence, and the other half for its answer.
     socket.setsockopt(zmq.HEARTBEAT_IVL, silence_ms)
     socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, silence_ms)

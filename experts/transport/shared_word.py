@@ -34,7 +34,7 @@ def _pointer(builder: Any, address: Any) -> Any:
 
 
 @intrinsic
-def _load_acquire(typing_context: Any, address: Any) -> Any:  # noqa: ARG001
+def _load_acquire(typing_context: Any, address: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.load_atomic(_pointer(builder, args[0]), "acquire", WORD_BYTES)
 
@@ -42,7 +42,7 @@ def _load_acquire(typing_context: Any, address: Any) -> Any:  # noqa: ARG001
 
 
 @intrinsic
-def _store_release(typing_context: Any, address: Any, value: Any) -> Any:  # noqa: ARG001
+def _store_release(typing_context: Any, address: Any, value: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         pointer = _pointer(builder, args[0])
         builder.store_atomic(args[1], pointer, "release", WORD_BYTES)
@@ -52,7 +52,7 @@ def _store_release(typing_context: Any, address: Any, value: Any) -> Any:  # noq
 
 
 @intrinsic
-def _fence(typing_context: Any) -> Any:  # noqa: ARG001
+def _fence(typing_context: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         builder.fence("seq_cst")
         return context.get_dummy_value()
