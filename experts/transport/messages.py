@@ -181,7 +181,7 @@ def read_request(frame: memoryview) -> tuple[RequestHeader, RequestViews]:
         sequence, layer, map_version, *sizes, row_type, wants_float32, has_checksum
     )
     _check(zero == 0 and flags <= _HAS_CHECKSUM | _WANTS_FLOAT32, "an unknown flag")
-    _check_end(frame, header.num_bytes, has_checksum)
+    _check_end(frame, header)
     views = _request_views(frame, header)
     if num_pairs and views.pair_rows.max() >= num_rows:
         raise BadFrameError(f"a pair has row {views.pair_rows.max()} of {num_rows}")
@@ -219,7 +219,7 @@ def read_answer(frame: memoryview) -> tuple[AnswerHeader, NDArray[Any]]:
     header = AnswerHeader(
         sequence, _STATUSES[status], *sizes, row_type, *times, has_checksum=has_checksum
     )
-    _check_end(frame, header.num_bytes, has_checksum)
+    _check_end(frame, header)
     return header, _rows(frame, HEADER_BYTES, num_pairs, header)
 
 
@@ -239,11 +239,12 @@ def _read_start(frame: memoryview, kind: int) -> tuple[int, RowType, int, int]:
     return flags, _ROW_TYPES[row_type], at_6, sequence
 
 
-def _check_end(frame: memoryview, num_bytes: int, has_checksum: bool) -> None:
-    if len(frame) != num_bytes:
-        raise BadFrameError(f"{len(frame)} bytes, where the header says {num_bytes}")
+def _check_end(frame: memoryview, header: RequestHeader | AnswerHeader) -> None:
+    _check(header.hidden_size > 0, "rows of no numbers")
+    if len(frame) != header.num_bytes:
+        raise BadFrameError(f"{len(frame)} bytes, where the header says {header.num_bytes}")
     (found,) = struct.unpack_from("<Q", frame, _SUM_AT)
-    if found != (_checksum(frame) if has_checksum else 0):
+    if found != (_checksum(frame) if header.has_checksum else 0):
         raise BadFrameError("the checksum is that of other bytes")
 
 
