@@ -6,9 +6,9 @@ Checksum for Serial Transmissions", IEEE Transactions on Communications, 1982):
     a = 1 + sum of the words          b = sum of a after each word
     checksum = a ^ (b rotated by 32)
 
-Every change of one word is found, as `a` differs in the low bits or `b` in the high ones
-or both; words that change places are found by `b`. Of a frame of 1 MiB it takes 0.04 ms,
-where zlib's CRC-32 takes 0.28 ms.
+A change of one word changes `a`, and words that change places change `b`; it is missed only
+where the changes of `a` and of the rotated `b` cancel out. Of a frame of 1 MiB it takes
+0.04 ms, where zlib's CRC-32 takes 0.28 ms.
 """
 
 import numpy as np

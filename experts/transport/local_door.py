@@ -5,6 +5,7 @@ import errno
 import logging
 import os
 import socket
+import struct
 import time
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from infra.errors import ConfigError
 log = logging.getLogger(__name__)
 
 _BACKLOG = 64
+_TIME_VALUE = struct.Struct("ll")
 _MAX_SILENT = 64
 """Connections that have said nothing yet."""
 _PROBE_TIMEOUT_S = 0.1
@@ -69,7 +71,7 @@ class LocalDoor:
     def dial(self, address: UnixAddress) -> LocalLink:
         """See `LinkHub`."""
         connection = _packet_socket()
-        connection.settimeout(self._settings.set_up_timeout_s)
+        _set_timeout(connection, self._settings.set_up_timeout_s)
         try:
             connection.connect(str(address.path))
             wanted = self._settings.max_frame_bytes
@@ -107,6 +109,12 @@ class LocalDoor:
             connection, _ = listener.accept()
         except BlockingIOError:
             return
+        try:
+            local_set_up.checked_pid(connection)
+        except RefusedError as error:
+            log.warning("refused a link: %s", str(error))
+            connection.close()
+            return
         connection.setblocking(False)
         self._hang_up_on_the_silent()
         self._silent[connection] = time.monotonic()
@@ -119,7 +127,7 @@ class LocalDoor:
         except BlockingIOError:
             return
         except (RefusedError, OSError) as error:
-            log.warning("refused a link: %s", error)
+            log.warning("refused a link: %s", str(error))
             self._hang_up(connection)
             return
         self._poller.unwatch(connection.fileno())
@@ -164,6 +172,13 @@ def _packet_socket() -> socket.socket:
     return socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
 
 
+def _set_timeout(connection: socket.socket, timeout_s: float) -> None:
+    """The kernel's own, since `settimeout` does not wait for a queue that is full."""
+    time_value = _TIME_VALUE.pack(int(timeout_s), max(1, int(timeout_s % 1 * 1e6)))
+    for option in (socket.SO_SNDTIMEO, socket.SO_RCVTIMEO):
+        connection.setsockopt(socket.SOL_SOCKET, option, time_value)
+
+
 def _check_folder(folder: Path) -> None:
     """Make it, or see that nobody else may enter."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -196,7 +211,7 @@ def _is_left_over(path: Path) -> bool:
     if not path.is_socket():
         return False
     with contextlib.closing(_packet_socket()) as probe:
-        probe.settimeout(_PROBE_TIMEOUT_S)
+        _set_timeout(probe, _PROBE_TIMEOUT_S)
         try:
             probe.connect(str(path))
         except ConnectionRefusedError:

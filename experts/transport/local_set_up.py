@@ -49,7 +49,7 @@ def dial(
 
     Raises RefusedError, and OSError where the connection breaks.
     """
-    pid = _checked_pid(connection)
+    pid = checked_pid(connection)
     said = hello.encode(hello.hello_of(identity, max_frame_bytes))
     socket.send_fds(connection, [said], [bell.fd, bell.page_fd])
     with _received(connection) as (data, fds):
@@ -70,7 +70,7 @@ def answer(
     Raises RefusedError, which the other end has been told, BlockingIOError where no Hello
     has come, and OSError where the connection breaks.
     """
-    pid = _checked_pid(connection)
+    pid = checked_pid(connection)
     with _received(connection) as (data, fds):
         said = hello.read_hello(data)
         refusal = hello.refusal_of(said, identity, max_frame_bytes)
@@ -100,7 +100,7 @@ def _rings(memory: NDArray[np.uint8], peer: PeerBell, is_dialler: bool) -> Rings
     return RingReader(reads, peer.awaits_room), RingWriter(writes, peer.awaits_frames)
 
 
-def _checked_pid(connection: socket.socket) -> int:
+def checked_pid(connection: socket.socket) -> int:
     """The peer's process. Raises RefusedError for a process of another user."""
     found = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     pid, uid, _ = _CREDENTIALS.unpack(found)

@@ -124,7 +124,7 @@ class RemoteListener:
                 raise RefusedError(refusal.reason)
             self._add(name, int(data.get(zmq.SRCFD)), said)
         except RefusedError as error:
-            log.warning("refused a link: %s", error)
+            log.warning("refused a link: %s", str(error))
             answer = hello.Refusal(str(error))
         with contextlib.suppress(PeerLostError):
             self.send(name, message(Kind.ANSWER, hello.encode(answer)))

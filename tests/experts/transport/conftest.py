@@ -1,7 +1,7 @@
 """The ways a link can go, and what must not be left behind."""
 
+import contextlib
 import gc
-import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,9 +29,18 @@ def address(request: pytest.FixtureRequest, socket_folder: Path) -> str:
 @pytest.fixture(autouse=True)
 def nothing_is_left() -> Iterator[None]:
     start_server()
-    shared, fds = set(_SHARED.iterdir()), len(os.listdir("/proc/self/fd"))
+    shared, fds = set(_SHARED.iterdir()), open_files()
     yield
-    if len(os.listdir("/proc/self/fd")) > fds:
+    if len(open_files()) > len(fds):
         gc.collect()
     assert {p for p in _SHARED.iterdir() if p not in shared and "coterie" in p.name} == set()
-    assert len(os.listdir("/proc/self/fd")) <= fds
+    assert len(open_files()) <= len(fds), (fds, open_files())
+
+
+def open_files() -> list[str]:
+    """What this process has open."""
+    found = []
+    for fd in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            found.append(str(fd.readlink()))
+    return sorted(found)
