@@ -22,13 +22,13 @@ _WORDS = types.Array(types.uint64, 1, "C", readonly=True)
 
 
 @compiled(types.uint64(_WORDS, types.uint64))
-def _fletcher(words: NDArray[np.uint64], start: int) -> int:
+def _fletcher(words: NDArray[np.uint64], start: int) -> np.uint64:
     a = np.uint64(start)
     b = np.uint64(0)
     for i in range(len(words)):
         a += words[i]
         b += a
-    return a ^ (b << _HALF | b >> _HALF)  # type: ignore[no-any-return]
+    return a ^ (b << _HALF | b >> _HALF)
 
 
 def checksum(data: memoryview, start: int = 1) -> int:

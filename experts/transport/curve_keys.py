@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 import zmq
 from zmq.utils import z85
 
+from experts.transport.zmq_socket import Context, Socket, fd_of, has_message
+
 _ZAP_ENDPOINT = "inproc://zeromq.zap.01"
 _DOMAIN = b"coterie-experts"
 _PERSON = b"coterie experts"
@@ -47,7 +49,7 @@ class CurveKeys:
         assert text, "an empty secret is none"
         return cls(KeyPair.of(text, b"host"), KeyPair.of(text, b"engine"))
 
-    def guard(self, listener: "zmq.Socket[bytes]") -> None:
+    def guard(self, listener: Socket) -> None:
         """Before it is bound: let in whom a `Gatekeeper` of its context lets in."""
         listener.curve_server = True
         listener.curve_secretkey = self.host.secret
@@ -55,7 +57,7 @@ class CurveKeys:
         # Without it, everybody gets in where no gatekeeper is.
         listener.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
 
-    def prove(self, dialer: "zmq.Socket[bytes]") -> None:
+    def prove(self, dialer: Socket) -> None:
         """Before it is connected: who it is, and whom it expects."""
         dialer.curve_secretkey = self.engine.secret
         dialer.curve_publickey = self.engine.public
@@ -65,7 +67,7 @@ class CurveKeys:
 class Gatekeeper:
     """Answers a context's questions who may get in (ZAP, RFC 27 of ZeroMQ)."""
 
-    def __init__(self, context: "zmq.Context[zmq.Socket[bytes]]", keys: CurveKeys) -> None:
+    def __init__(self, context: Context, keys: CurveKeys) -> None:
         self._expected = z85.decode(keys.engine.public)
         self._socket = context.socket(zmq.REP)
         self._socket.linger = 0
@@ -74,11 +76,11 @@ class Gatekeeper:
     @property
     def fd(self) -> int:
         """Can be read from when there may be a question."""
-        return int(self._socket.getsockopt(zmq.FD))
+        return fd_of(self._socket)
 
     def answer(self) -> None:
         """Answer all questions that have come. Never waits."""
-        while self._socket.getsockopt(zmq.EVENTS) & zmq.POLLIN:
+        while has_message(self._socket):
             version, number, *asked = self._socket.recv_multipart(zmq.NOBLOCK)
             status = b"200" if self._may_enter(asked) else b"400"
             self._socket.send_multipart([version, number, status, b"", b"", b""])

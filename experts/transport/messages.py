@@ -67,7 +67,7 @@ class RowType(enum.IntEnum):
         return _DTYPES[self]
 
 
-_DTYPES = {
+_DTYPES: dict[int, np.dtype[Any]] = {
     RowType.FLOAT32: np.dtype("<f4"),
     RowType.BFLOAT16: np.dtype("<u2"),
     RowType.FLOAT16: np.dtype("<f2"),

@@ -6,14 +6,14 @@ import time
 from collections.abc import Callable
 
 import zmq
-from zmq.utils.monitor import parse_monitor_message
 
 from experts.transport import hello
 from experts.transport.address import TcpAddress
 from experts.transport.curve_keys import CurveKeys
 from experts.transport.errors import PeerLostError, RefusedError
 from experts.transport.link import Identity, LinkSettings
-from experts.transport.remote_link import PREFIX, Kind, RemoteLink, limit, message
+from experts.transport.remote_link import PREFIX, Kind, RemoteLink, message
+from experts.transport.zmq_socket import Context, fd_of, has_message, limit, next_event
 
 _HANDSHAKE_FAILED = (
     zmq.EVENT_HANDSHAKE_FAILED_AUTH
@@ -28,7 +28,7 @@ class RemoteConnection:
 
     def __init__(
         self,
-        context: "zmq.Context[zmq.Socket[bytes]]",
+        context: Context,
         keys: CurveKeys,
         settings: LinkSettings,
         address: TcpAddress,
@@ -47,7 +47,7 @@ class RemoteConnection:
     @property
     def fds(self) -> tuple[int, ...]:
         """See `Post`."""
-        return int(self._socket.getsockopt(zmq.FD)), int(self._monitor.getsockopt(zmq.FD))
+        return fd_of(self._socket), fd_of(self._monitor)
 
     def dial(
         self, identity: Identity, timeout_s: float, on_close: Callable[[], None]
@@ -76,8 +76,8 @@ class RemoteConnection:
     def collect(self) -> None:
         """See `Post`."""
         assert self._link is not None
-        has_ended = self._next_event() is not None
-        while self._has_message():
+        has_ended = next_event(self._monitor) is not None
+        while has_message(self._socket):
             self._link.arrive(self._socket.recv(zmq.NOBLOCK, copy=False).buffer)
         if has_ended:
             self._link.lose("the connection broke, or it was silent for too long")
@@ -92,10 +92,10 @@ class RemoteConnection:
         wake = select.poll()
         for fd in self.fds:
             wake.register(fd, select.POLLIN)
-        while not self._has_message():
-            event = self._next_event()
+        while not has_message(self._socket):
+            event = next_event(self._monitor)
             if event is not None:
-                raise self._failure(event)
+                raise self._failure(event.kind)
             left_s = deadline - time.monotonic()
             if left_s <= 0:
                 raise PeerLostError(f"{self._address.url} did not answer in time")
@@ -111,11 +111,3 @@ class RemoteConnection:
                 f"{self._address.url} did not let us in; give both ends the cluster's secret"
             )
         return PeerLostError(f"nobody answers at {self._address.url}")
-
-    def _has_message(self) -> bool:
-        return bool(self._socket.getsockopt(zmq.EVENTS) & zmq.POLLIN)
-
-    def _next_event(self) -> int | None:
-        if not self._monitor.getsockopt(zmq.EVENTS) & zmq.POLLIN:
-            return None
-        return int(parse_monitor_message(self._monitor.recv_multipart(zmq.NOBLOCK))["event"])

@@ -9,6 +9,7 @@ from experts.transport.poller import Poller
 from experts.transport.remote_dialer import RemoteConnection
 from experts.transport.remote_link import RemoteLink
 from experts.transport.remote_listener import RemoteListener
+from experts.transport.zmq_socket import Context
 from infra.errors import ConfigError
 
 
@@ -22,7 +23,7 @@ class RemoteDoor:
         self._settings = settings
         self._keys = CurveKeys.of(secret)
         self._poller = poller
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._context: Context = zmq.Context()
         self._gatekeeper = Gatekeeper(self._context, self._keys)
         self._listeners: list[RemoteListener] = []
         self._dialed: list[RemoteConnection] = []
@@ -38,8 +39,10 @@ class RemoteDoor:
         """Take in what has come, and say which links are ready."""
         if self._listeners:
             self._gatekeeper.answer()
-        for source in (*self._listeners, *self._dialed):
-            source.collect()
+        for listener in self._listeners:
+            listener.collect()
+        for connection in self._dialed:
+            connection.collect()
         return [link for link in self.links if link.is_ready]
 
     def listen(self, address: TcpAddress) -> str:

@@ -28,7 +28,6 @@ from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
-import zmq
 
 from experts.transport.errors import (
     BadFrameError,
@@ -41,9 +40,6 @@ from experts.transport.ring import ring_bytes
 from experts.transport.window import Window
 
 PREFIX = struct.Struct("<QQ")
-
-_MAX_ADDED_BYTES = 8192
-"""Beside a frame: the prefix, what encryption adds, and whatever the set-up needs."""
 
 
 class Kind(enum.IntEnum):
@@ -237,18 +233,4 @@ def _buffer(num_before: int, num_bytes: int) -> memoryview:
     """So many bytes that begin at a multiple of 64, after so many others."""
     memory = np.empty(LINE_BYTES + num_before + num_bytes, np.uint8)
     start = -(memory.ctypes.data + num_before) % LINE_BYTES
-    return memoryview(memory)[start : start + num_before + num_bytes]
-
-
-def limit(socket: "zmq.Socket[bytes]", max_frame_bytes: int, silence_s: float) -> None:
-    """Before it is bound or connected: bound what it keeps, and what it waits for."""
-    # The window is what bounds a link; this is the bound of who does not keep to it.
-    max_messages = ring_bytes(max_frame_bytes) // span_bytes(0) + 64
-    silence_ms = max(1, int(silence_s * 500))
-    socket.setsockopt(zmq.SNDHWM, max_messages)
-    socket.setsockopt(zmq.RCVHWM, max_messages)
-    socket.setsockopt(zmq.MAXMSGSIZE, max_frame_bytes + _MAX_ADDED_BYTES)
-    # A probe after half of the silence, and the other half for its answer.
-    socket.setsockopt(zmq.HEARTBEAT_IVL, silence_ms)
-    socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, silence_ms)
-    socket.setsockopt(zmq.LINGER, 500)
+    return memory.data[start : start + num_before + num_bytes]

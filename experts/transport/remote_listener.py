@@ -5,14 +5,14 @@ import logging
 from collections.abc import Callable
 
 import zmq
-from zmq.utils.monitor import parse_monitor_message
 
 from experts.transport import hello
 from experts.transport.address import TcpAddress
 from experts.transport.curve_keys import CurveKeys
 from experts.transport.errors import PeerLostError, RefusedError
 from experts.transport.link import Identity, LinkSettings
-from experts.transport.remote_link import PREFIX, Kind, RemoteLink, limit, message
+from experts.transport.remote_link import PREFIX, Kind, RemoteLink, message
+from experts.transport.zmq_socket import Context, fd_of, has_message, limit, next_event
 from infra.errors import ConfigError
 
 log = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ class RemoteListener:
 
     def __init__(
         self,
-        context: "zmq.Context[zmq.Socket[bytes]]",
+        context: Context,
         keys: CurveKeys,
         identity: Identity,
         settings: LinkSettings,
@@ -57,12 +57,14 @@ class RemoteListener:
     @property
     def address(self) -> str:
         """As it is dialled."""
-        return self._socket.last_endpoint.decode().rstrip("\0")
+        endpoint = self._socket.last_endpoint
+        assert isinstance(endpoint, bytes)
+        return endpoint.decode().rstrip("\0")
 
     @property
     def fds(self) -> tuple[int, ...]:
         """See `Post`."""
-        return int(self._socket.getsockopt(zmq.FD)), int(self._monitor.getsockopt(zmq.FD))
+        return fd_of(self._socket), fd_of(self._monitor)
 
     @property
     def links(self) -> tuple[RemoteLink, ...]:
@@ -72,7 +74,7 @@ class RemoteListener:
     def collect(self) -> None:
         """See `Post`."""
         self._watch_connections()
-        while self._socket.getsockopt(zmq.EVENTS) & zmq.POLLIN:
+        while has_message(self._socket):
             name, data = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)[:2]
             link = self._name_to_link.get(name.bytes)
             if link is None:
@@ -102,14 +104,12 @@ class RemoteListener:
             link.check_invariants()
 
     def _watch_connections(self) -> None:
-        while self._monitor.getsockopt(zmq.EVENTS) & zmq.POLLIN:
-            event = parse_monitor_message(self._monitor.recv_multipart(zmq.NOBLOCK))
-            fd = int(event["value"])
-            if event["event"] == zmq.EVENT_ACCEPTED:
-                self._connected.add(fd)
+        while event := next_event(self._monitor):
+            if event.kind == zmq.EVENT_ACCEPTED:
+                self._connected.add(event.value)
                 continue
-            self._connected.discard(fd)
-            link = self._fd_to_link.pop(fd, None)
+            self._connected.discard(event.value)
+            link = self._fd_to_link.pop(event.value, None)
             if link is not None:
                 link.lose("the connection broke, or it was silent for too long")
 

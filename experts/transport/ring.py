@@ -45,7 +45,7 @@ class RingWriter:
     """The writing end. `awaited` is a word that is not 0 while the reader waits."""
 
     def __init__(self, memory: NDArray[np.uint8], awaited: SharedWord) -> None:
-        self._frames = memoryview(memory)[_CONTROL_BYTES:]
+        self._frames = memory.data[_CONTROL_BYTES:]
         self._lengths = self._frames.cast("Q")
         self._size = len(self._frames)
         assert self._size % LINE_BYTES == 0
@@ -95,7 +95,7 @@ class RingReader:
     """The reading end. `awaited` is a word that is not 0 while the writer waits for room."""
 
     def __init__(self, memory: NDArray[np.uint8], awaited: SharedWord) -> None:
-        self._frames = memoryview(memory)[_CONTROL_BYTES:].toreadonly()
+        self._frames = memory.data[_CONTROL_BYTES:].toreadonly()
         self._lengths = self._frames.cast("Q")
         self._size = len(self._frames)
         self._tail_word, self._head_word = SharedWord(memory, _TAIL), SharedWord(memory, _HEAD)

@@ -17,7 +17,7 @@ alone promises neither.
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
+from llvmlite import ir  # type: ignore[import-untyped]
 from numba import types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
@@ -33,7 +33,7 @@ def _pointer(builder: Any, address: Any) -> Any:
     return builder.inttoptr(address, _WORD.as_pointer())
 
 
-@intrinsic
+@intrinsic  # type: ignore[untyped-decorator]
 def _load_acquire(typing_context: Any, address: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.load_atomic(_pointer(builder, args[0]), "acquire", WORD_BYTES)
@@ -41,7 +41,7 @@ def _load_acquire(typing_context: Any, address: Any) -> Any:
     return types.uint64(types.uintp), generate
 
 
-@intrinsic
+@intrinsic  # type: ignore[untyped-decorator]
 def _store_release(typing_context: Any, address: Any, value: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         pointer = _pointer(builder, args[0])
@@ -51,7 +51,7 @@ def _store_release(typing_context: Any, address: Any, value: Any) -> Any:
     return types.void(types.uintp, types.uint64), generate
 
 
-@intrinsic
+@intrinsic  # type: ignore[untyped-decorator]
 def _fence(typing_context: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         builder.fence("seq_cst")

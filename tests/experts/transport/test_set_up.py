@@ -14,13 +14,14 @@ import msgspec
 import pytest
 import zmq
 
-from experts.transport import hello, local_set_up, shared_memory
+from experts.transport import hello, shared_memory
 from experts.transport.address import TcpAddress, UnixAddress, parse
 from experts.transport.curve_keys import CurveKeys
 from experts.transport.errors import PeerLostError, RefusedError
 from experts.transport.hub import Hub
 from experts.transport.link import Identity, LinkSettings
 from experts.transport.remote_link import Kind, message
+from experts.transport.zmq_socket import Socket
 from infra.errors import ConfigError
 from tests.experts.transport import peer_process as peers
 from tests.experts.transport.peer_process import LIMIT_S, MODEL, SECRET, SETTINGS
@@ -149,7 +150,7 @@ def test_a_process_of_another_user_is_refused(
 ) -> None:
     with listening(f"unix://{socket_folder}/host") as where, engine_of() as engine:
         own = os.geteuid()
-        monkeypatch.setattr(local_set_up.os, "geteuid", lambda: own + 1)
+        monkeypatch.setattr(os, "geteuid", lambda: own + 1)
         assert f"belongs to user {own}" in refused(engine, where)
         with local_socket(socket_folder / "host") as stranger:
             assert stranger.recv(100) == b""
@@ -175,30 +176,30 @@ def test_a_host_with_another_secret_lets_nobody_in() -> None:
         assert time.monotonic() - started < LIMIT_S / 2
 
 
-def set_nothing(dialer: "zmq.Socket[bytes]") -> None:
+def set_nothing(dialer: Socket) -> None:
     """No encryption at all."""
 
 
-def know_the_host(dialer: "zmq.Socket[bytes]") -> None:
+def know_the_host(dialer: Socket) -> None:
     """The host's public key, and a key of its own."""
     dialer.curve_publickey, dialer.curve_secretkey = zmq.curve_keypair()
     dialer.curve_serverkey = CurveKeys.of(SECRET).host.public
 
 
-def be_the_host(dialer: "zmq.Socket[bytes]") -> None:
+def be_the_host(dialer: Socket) -> None:
     """Both of the host's keys."""
     keys = CurveKeys.of(SECRET)
     dialer.curve_publickey, dialer.curve_secretkey = keys.host.public, keys.host.secret
     dialer.curve_serverkey = keys.host.public
 
 
-def be_an_engine(dialer: "zmq.Socket[bytes]") -> None:
+def be_an_engine(dialer: Socket) -> None:
     CurveKeys.of(SECRET).prove(dialer)
 
 
 @pytest.mark.parametrize("keys", [set_nothing, know_the_host, be_the_host])
 def test_who_does_not_hold_the_secret_gets_nothing(
-    keys: Callable[["zmq.Socket[bytes]"], None],
+    keys: Callable[[Socket], None],
 ) -> None:
     with peers.hub("host") as host:
         where = host.listen("tcp://127.0.0.1:0")
@@ -209,7 +210,7 @@ def test_who_does_not_hold_the_secret_gets_nothing(
         assert [link.is_ready for link in host.links] in ([], [True])
 
 
-def said_to(where: str, keys: Callable[["zmq.Socket[bytes]"], None]) -> bytes | None:
+def said_to(where: str, keys: Callable[[Socket], None]) -> bytes | None:
     """The host's answer to a Hello that is right, or None where it does not come."""
     context = zmq.Context()
     dialer = context.socket(zmq.DEALER)
@@ -223,7 +224,7 @@ def said_to(where: str, keys: Callable[["zmq.Socket[bytes]"], None]) -> bytes | 
         poller = zmq.Poller()
         poller.register(dialer, zmq.POLLIN)
         poller.register(monitor, zmq.POLLIN)
-        assert poller.poll(1000 * LIMIT_S)
+        assert poller.poll(int(1000 * LIMIT_S))
         return dialer.recv() if dialer.poll(0) else None
     finally:
         dialer.disable_monitor()
