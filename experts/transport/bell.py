@@ -28,7 +28,7 @@ class Bell:
 
     def __init__(self) -> None:
         self.fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        """Can be read from when somebody has rung."""
+        """Can be read from when somebody has rung, until `hush`."""
         self.page_fd, page = shared_memory.make(_PAGE_BYTES)
         self._for_frames = SharedWord(page, 0)
         self._for_room = SharedWord(page, WORD_BYTES)
@@ -50,7 +50,10 @@ class Bell:
         self._for_room.store(0)
 
     def hush(self) -> None:
-        """Take back what was rung, if it was: whoever sleeps next looks first."""
+        """Take back what was rung, if it was: whoever sleeps next looks first.
+
+        Needless for who is woken by a ring alone, not by that there was one.
+        """
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self.fd)
 

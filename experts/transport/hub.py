@@ -71,7 +71,7 @@ class Hub:
     def wait(self, timeout_s: float) -> list[Link]:
         """See `LinkHub`."""
         deadline = time.monotonic() + timeout_s
-        ready = self._ready() or self._spin(deadline)
+        ready = self._spin(deadline) if self._settings.spin_s else self._ready()
         self._looks += 1
         if not ready or self._looks > _MAX_LOOKS:
             self._looks = 0
@@ -100,10 +100,9 @@ class Hub:
             self._remote.check_invariants()
 
     def _ready(self) -> list[Link]:
-        ready: list[Link] = [*self._local.ready()]
-        if self._remote is not None:
-            ready += self._remote.ready()
-        return ready
+        if self._remote is None:
+            return self._local.ready()
+        return self._local.ready() + self._remote.ready()
 
     def _spin(self, deadline: float) -> list[Link]:
         until = min(deadline, time.monotonic() + self._settings.spin_s)

@@ -13,10 +13,10 @@ from experts.transport import local_set_up
 from experts.transport.address import UnixAddress
 from experts.transport.bell import Bell
 from experts.transport.errors import PeerLostError, RefusedError
-from experts.transport.link import Identity, LinkSettings
+from experts.transport.link import Identity, Link, LinkSettings
 from experts.transport.local_link import LocalLink
 from experts.transport.local_set_up import LocalParts
-from experts.transport.poller import HANG_UP, READ, Poller
+from experts.transport.poller import HANG_UP, NEWLY, READ, Poller
 from infra.errors import ConfigError
 
 log = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ class LocalDoor:
         self._settings = settings
         self._poller = poller
         self._bell = Bell()
-        self._poller.watch(self._bell.fd, self._bell.hush)
+        self._poller.watch(self._bell.fd, _nothing, READ | NEWLY)
         self._listeners: list[tuple[socket.socket, Path]] = []
         self._silent: dict[socket.socket, float] = {}
         """When each connection came that has not said Hello; oldest first."""
@@ -52,7 +52,7 @@ class LocalDoor:
         """Those that are not closed."""
         return tuple(self._links)
 
-    def ready(self) -> list[LocalLink]:
+    def ready(self) -> list[Link]:
         """The links that are ready. No system call."""
         return [link for link in self._links if link.is_ready]
 
@@ -166,6 +166,10 @@ class LocalDoor:
         for connection, since in tuple(self._silent.items()):
             if since < over or len(self._silent) >= _MAX_SILENT:
                 self._hang_up(connection)
+
+
+def _nothing() -> None:
+    """Sleep is over; `ready` looks at everything."""
 
 
 def _packet_socket() -> socket.socket:

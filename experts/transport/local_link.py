@@ -158,6 +158,7 @@ class LocalLink:
         wake = _poll((self._bell.fd, *self._process.fds))
         while True:
             with self._awaiting_room():
+                self._bell.hush()
                 frame = self._writer.reserve(num_bytes)
                 if frame is not None:
                     return frame
@@ -175,7 +176,6 @@ class LocalLink:
             yield
         finally:
             self._bell.has_room()
-            self._bell.hush()
 
 
 def _poll(fds: tuple[int, ...]) -> select.poll:

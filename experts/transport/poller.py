@@ -1,10 +1,11 @@
 """What a thread sleeps on: descriptors, each with what is done when it can be read."""
 
-import math
 import select
 from collections.abc import Callable
 
 READ = select.EPOLLIN
+NEWLY = select.EPOLLET
+"""Only when there is more to read than at the last call."""
 HANG_UP = select.EPOLLRDHUP
 _MAX_EVENTS = 64
 
@@ -28,9 +29,7 @@ class Poller:
 
     def poll(self, timeout_s: float) -> None:
         """Sleep until there is something to call, at most for so long, and call it."""
-        # In milliseconds, and less than one must not become none: that would not sleep.
-        timeout_ms = math.ceil(max(0.0, timeout_s) * 1000)
-        for fd, _ in self._epoll.poll(timeout_ms / 1000, _MAX_EVENTS):
+        for fd, _ in self._epoll.poll(max(0.0, timeout_s), _MAX_EVENTS):
             call = self._fd_to_call.get(fd)
             if call is not None:
                 call()

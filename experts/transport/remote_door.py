@@ -4,7 +4,7 @@ import zmq
 
 from experts.transport.address import TcpAddress
 from experts.transport.curve_keys import CurveKeys, Gatekeeper
-from experts.transport.link import Identity, LinkSettings
+from experts.transport.link import Identity, Link, LinkSettings
 from experts.transport.poller import Poller
 from experts.transport.remote_dialer import RemoteConnection
 from experts.transport.remote_link import RemoteLink
@@ -35,7 +35,7 @@ class RemoteDoor:
         came_in = [link for listener in self._listeners for link in listener.links]
         return (*came_in, *(c.link for c in self._dialed if c.link is not None))
 
-    def ready(self) -> list[RemoteLink]:
+    def ready(self) -> list[Link]:
         """Take in what has come, and say which links are ready."""
         if self._listeners:
             self._gatekeeper.answer()

@@ -14,6 +14,8 @@ store; `stlr`, `ldapr` and `dmb ish` on aarch64, which would let any of them pas
 alone promises neither.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -83,22 +85,18 @@ class SharedWord:
     One process writes it. Each call takes 0.2 microseconds.
     """
 
-    __slots__ = ("_address", "_memory")
+    __slots__ = ("_address", "_memory", "load", "store")
 
     def __init__(self, memory: NDArray[np.uint8], offset: int) -> None:
         assert 0 <= offset <= len(memory) - WORD_BYTES
         self._memory = memory
         self._address = memory.ctypes.data + offset
         assert self._address % WORD_BYTES == 0
-
-    def load(self) -> int:
+        self.load: Callable[[], int] = partial(_load, self._address)
         """Its value; what was written before it was stored can be read from here on."""
-        return int(_load(self._address))
-
-    def store(self, value: int) -> None:
+        self.store: Callable[[int], None] = partial(_store, self._address)
         """Give it another value, after all that was written before."""
-        _store(self._address, value)
 
     def store_then_load(self, value: int, other: "SharedWord") -> int:
         """Store, and then read the other word, never the other way round."""
-        return int(_store_then_load(self._address, value, other._address))
+        return _store_then_load(self._address, value, other._address)
