@@ -144,7 +144,7 @@ def piped() -> Iterator[tuple[int, RoundTrip]]:
         def round_trip(content: bytes) -> int:
             out[: len(content)] = content
             pipe.send_bytes(out, 0, len(content))
-            return pipe.recv_bytes_into(buffer)
+            return int(pipe.recv_bytes_into(buffer))
 
         yield pid, round_trip
 

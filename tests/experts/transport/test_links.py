@@ -306,3 +306,25 @@ def test_another_thread_can_end_a_wait(address: str) -> None:
         waker.join()
         host.wake()
         assert host.wait(LIMIT_S) == []
+
+
+def test_an_engine_gets_in_while_others_keep_the_host_busy(address: str) -> None:
+    with peers.hub("host") as host:
+        where = host.listen(address)
+        with playing(peers.dial_and_die, where), playing(peers.dial_and_die, where):
+            (busy,) = host.wait(LIMIT_S)[:1]
+            deadline = time.monotonic() + LIMIT_S
+            while len(host.links) < 2:
+                assert busy in host.wait(LIMIT_S)
+                assert time.monotonic() < deadline
+
+
+def test_a_wait_that_looks_on_before_it_sleeps_finds_frames_too(address: str) -> None:
+    watchful = replace(SETTINGS, spin_s=0.002)
+    with playing(peers.echo, address) as peer, peers.hub("engine", watchful) as hub:
+        link = hub.dial(peer.told())
+        for number in range(50):
+            send(link, bytes([number]))
+            assert answer(hub, link) == bytes([number])
+        assert hub.wait(0.001) == []
+        assert hub.wait(0.01) == []
