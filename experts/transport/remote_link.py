@@ -134,6 +134,7 @@ class RemoteLink:
         PREFIX.pack_into(self._message, 0, Kind.FRAME, self._window.tell())
         self._window.send(span_bytes(num_bytes))
         self._send(self._message[: PREFIX.size + num_bytes])
+        self._check()
 
     def receive(self) -> memoryview | None:
         """See `Link`."""
@@ -157,7 +158,7 @@ class RemoteLink:
         if self._window.must_tell:
             credit = message(Kind.CREDIT, released=self._window.tell())
             if self._lost is None and not self._is_closed:
-                self._post.send(credit)
+                self._send(credit)
 
     def close(self) -> None:
         """See `Link`."""
@@ -211,7 +212,6 @@ class RemoteLink:
             self._post.send(data)
         except PeerLostError as error:
             self.lose(str(error))
-            self._check()
 
     def _await_room(self, num_bytes: int, timeout_s: float) -> None:
         deadline = time.monotonic() + timeout_s

@@ -10,7 +10,7 @@ Two orders are needed, whatever the processor:
 
 They are compiled by LLVM as atomic instructions: plain moves and one `mfence` on x86-64,
 which keeps stores in order and loads in order by itself, but lets a load pass an older
-store; `stlr`, `ldapr` and `dmb ish` on aarch64, which would let any of them pass. Python
+store; `stlr`, `ldar` and `dmb ish` on aarch64, which would let any of them pass. Python
 alone promises neither.
 """
 

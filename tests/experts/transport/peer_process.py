@@ -16,7 +16,7 @@ from typing import Any
 
 from experts.transport.errors import PeerLostError
 from experts.transport.hub import Hub
-from experts.transport.link import Identity, Link, LinkSettings
+from experts.transport.link import Identity, Link, LinkHub, LinkSettings
 
 MODEL = "sha256:3f1c"
 SECRET = "the cluster's secret, of all its processes"
@@ -26,7 +26,7 @@ LIMIT_S = 20.0
 
 SETTINGS = LinkSettings(max_frame_bytes=MAX_FRAME_BYTES, set_up_timeout_s=LIMIT_S)
 
-Part = Callable[[Any, Hub, str], None]
+Part = Callable[[Any, LinkHub, str], None]
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload([__name__])
@@ -94,7 +94,7 @@ def _play(part: Part, pipe: Any, address: str, settings: LinkSettings) -> None:
         part(pipe, own, address)
 
 
-def echo(pipe: Any, own: Hub, address: str) -> None:
+def echo(pipe: Any, own: LinkHub, address: str) -> None:
     """Sends each frame back."""
     pipe.send(own.listen(address))
     while True:
@@ -102,7 +102,7 @@ def echo(pipe: Any, own: Hub, address: str) -> None:
             echo_frame(link)
 
 
-def deaf(pipe: Any, own: Hub, address: str) -> None:
+def deaf(pipe: Any, own: LinkHub, address: str) -> None:
     """Reads nothing until it is told how many frames to read; says how long they were."""
     pipe.send(own.listen(address))
     link = _first_frames(own)
@@ -115,7 +115,7 @@ def deaf(pipe: Any, own: Hub, address: str) -> None:
         pipe.send(sizes)
 
 
-def drain(pipe: Any, own: Hub, address: str) -> None:
+def drain(pipe: Any, own: LinkHub, address: str) -> None:
     """Reads everything, and says the frames' first bytes when one is empty."""
     pipe.send(own.listen(address))
     link = _first_frames(own)
@@ -127,7 +127,7 @@ def drain(pipe: Any, own: Hub, address: str) -> None:
     pipe.recv()
 
 
-def report_the_lost(pipe: Any, own: Hub, address: str) -> None:
+def report_the_lost(pipe: Any, own: LinkHub, address: str) -> None:
     """Sends each frame back, and says why a link is lost."""
     pipe.send(own.listen(address))
     while True:
@@ -139,7 +139,7 @@ def report_the_lost(pipe: Any, own: Hub, address: str) -> None:
             echo_frame(link)
 
 
-def close_at_once(pipe: Any, own: Hub, address: str) -> None:
+def close_at_once(pipe: Any, own: LinkHub, address: str) -> None:
     """Closes the link at its first frame, and goes on waiting."""
     pipe.send(own.listen(address))
     _first_frames(own).close()
@@ -147,7 +147,7 @@ def close_at_once(pipe: Any, own: Hub, address: str) -> None:
     own.wait(LIMIT_S)
 
 
-def die(pipe: Any, own: Hub, address: str) -> None:
+def die(pipe: Any, own: LinkHub, address: str) -> None:
     """Answers its first frame, and is killed when it is told."""
     pipe.send(own.listen(address))
     echo_frame(_first_frames(own))
@@ -155,14 +155,14 @@ def die(pipe: Any, own: Hub, address: str) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def die_at_once(pipe: Any, own: Hub, address: str) -> None:
+def die_at_once(pipe: Any, own: LinkHub, address: str) -> None:
     """Is killed as soon as it has answered its first frame."""
     pipe.send(own.listen(address))
     echo_frame(_first_frames(own))
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def die_with_a_child(pipe: Any, own: Hub, address: str) -> None:
+def die_with_a_child(pipe: Any, own: LinkHub, address: str) -> None:
     """Is killed at its first frame, and leaves a process that has all its descriptors."""
     pipe.send(own.listen(address))
     _first_frames(own)
@@ -173,7 +173,7 @@ def die_with_a_child(pipe: Any, own: Hub, address: str) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def dial_and_die(pipe: Any, own: Hub, address: str) -> None:
+def dial_and_die(pipe: Any, own: LinkHub, address: str) -> None:
     """An engine that sends a frame and is then killed."""
     link = own.dial(address)
     link.reserve(3, LIMIT_S)[:] = b"abc"
@@ -182,7 +182,7 @@ def dial_and_die(pipe: Any, own: Hub, address: str) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def dial_and_ask(pipe: Any, own: Hub, address: str) -> None:
+def dial_and_ask(pipe: Any, own: LinkHub, address: str) -> None:
     """An engine that sends 100 frames, waits for each answer, and says that they are right."""
     link = own.dial(address)
     for number in range(100):
@@ -207,12 +207,12 @@ def echo_frame(link: Link) -> None:
     link.release()
 
 
-def _first_frames(own: Hub) -> Link:
+def _first_frames(own: LinkHub) -> Link:
     (link,) = own.wait(LIMIT_S)
     return link
 
 
-def _next_frame(own: Hub, link: Link) -> memoryview:
+def _next_frame(own: LinkHub, link: Link) -> memoryview:
     while (frame := link.receive()) is None:
         assert own.wait(LIMIT_S)
     return frame

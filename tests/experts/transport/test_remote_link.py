@@ -142,6 +142,14 @@ def test_frames_before_a_goodbye_are_read() -> None:
         link.receive()
 
 
+def test_a_frame_can_be_released_where_the_peer_cannot_be_told() -> None:
+    link = alone()
+    link.arrive(message(Kind.FRAME, bytes(MAX_FRAME_BYTES)))
+    assert read(link) == bytes(MAX_FRAME_BYTES)
+    with pytest.raises(PeerLostError, match="cannot be reached"):
+        link.receive()
+
+
 def test_a_frame_that_cannot_be_sent_loses_the_link() -> None:
     link = alone()
     link.reserve(1, timeout_s=0.0)
