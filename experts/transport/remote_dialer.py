@@ -83,7 +83,9 @@ class RemoteConnection:
             self._link.lose("the connection broke, or it was silent for too long")
 
     def close(self) -> None:
-        """End the connection. What is on its way has half a second."""
+        """End the connection. What is on its way has half a second, if there is a link."""
+        if self._link is None or self._link.is_lost:
+            self._socket.linger = 0
         self._socket.disable_monitor()
         self._monitor.close()
         self._socket.close()
