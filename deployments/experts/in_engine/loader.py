@@ -16,4 +16,4 @@ class NoExpertsLoader(DefaultModelLoader):  # type: ignore[misc]  # vLLM is read
         super().__init__(dataclasses.replace(load_config, load_format="safetensors"))
 
     def _init_ep_weight_filter(self, model_config: ModelConfig) -> None:
-        self.local_expert_ids = set()
+        self.local_expert_ids: set[int] | None = set()

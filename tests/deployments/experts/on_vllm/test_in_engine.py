@@ -16,6 +16,8 @@ from tests.deployments.experts.on_vllm.greedy_program import NUM_PROMPTS
 pytestmark = [pytest.mark.model, pytest.mark.timeout(400)]
 
 OPENER = "tests.reference.expert_tier:SlowTier"
+FUSED = ("Qwen2Moe", "Olmoe")
+"""Saved with all experts in one tensor; vLLM reads that of some architectures only."""
 
 
 def said_by(engines: list[dict[str, Any]]) -> list[list[list[int]]]:
@@ -47,8 +49,8 @@ def with_tier(path: Path) -> dict[str, Any]:
 
 def test_experts_elsewhere_give_the_same_tokens(tmp_path: Path) -> None:
     paths = [tmp_path / model.name for model in TINY_MODELS]
-    for number, (model, path) in enumerate(zip(TINY_MODELS, paths, strict=True)):
-        model.write(path, layout="fused" if number % 2 else "one by one")
+    for model, path in zip(TINY_MODELS, paths, strict=True):
+        model.write(path, layout="fused" if model.name in FUSED else "one by one")
     whole: list[dict[str, Any]] = [{"model": str(path)} for path in paths]
     said = said_by(whole + [with_tier(path) for path in paths])
     expected = dict(zip(paths, said[: len(paths)], strict=True))
