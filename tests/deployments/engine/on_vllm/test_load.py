@@ -2,9 +2,13 @@
 
 from types import SimpleNamespace
 
+import pytest
+
 from deployments.engine.load import EngineLoad, LoadLogger
 from deployments.engine.load_book import EngineStats
 from router.types import KvRoom
+
+pytestmark = pytest.mark.model
 
 
 def step(num_running: int, num_waiting: int, kv_usage: float) -> SimpleNamespace:
