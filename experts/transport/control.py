@@ -36,6 +36,8 @@ from experts.transport.errors import BadFrameError
 from experts.transport.messages import FORMAT_VERSION
 from experts.types import HostId
 
+REQUEST = 1
+"""Laid out in `messages`."""
 FOLLOW, TABLE, DONE, ASK, REPORT, ORDER, ORDERED = range(3, 10)
 
 _START = struct.Struct("<HBx4x")

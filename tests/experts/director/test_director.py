@@ -102,6 +102,7 @@ def test_the_next_wave_waits_until_all_hosts_have_ended_this_one() -> None:
     a.is_leaving = True
     c = new_host("c", 3, 1, 3)
     made.join(c)
+    made.now_s = 1.0
     a.send_report()
     made.hear(c)
     made.hear(a)
