@@ -6,9 +6,11 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from deployments.engine.engine_argument_names import engine_argument_names
+from experts.settings import ExpertsSection
 from infra.loopback import is_loopback
 from infra.section import Section
 from infra.section_file import nearest
+from router.dispatch.settings import DispatchSection
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 Positive = Annotated[int, Field(ge=1)]
@@ -281,6 +283,12 @@ class ModelSection(Section):
     engine_args: dict[EngineArgument, Any] = {}
     """Every other engine argument, by the name vLLM gives it."""
 
+    experts: ExpertsSection = ExpertsSection()
+    """Of a mixture-of-experts model: where its routed experts are computed."""
+
+    dispatch: DispatchSection = DispatchSection()
+    """With `experts.placement: service`: which copy of an expert computes a token."""
+
     health_timeout_s: Annotated[float, Field(gt=0)] = 60.0
     """An engine core that does not answer for this long counts as stuck, and its
     replica is replaced. It answers between two steps, so this must be longer
@@ -296,6 +304,31 @@ class ModelSection(Section):
     def num_ranks(self) -> int:
         """Processes that one engine replica is split over."""
         return self.tensor_parallel_size * self.pipeline_parallel_size
+
+    @property
+    def has_expert_tier(self) -> bool:
+        """Whether its routed experts are computed by expert hosts."""
+        return self.experts.placement == "service"
+
+    @model_validator(mode="after")
+    def _expert_hosts_can_serve_it(self) -> "ModelSection":
+        args = self.engine_args
+        reasons = {
+            "its task is embed": self.task == "embed",
+            "its device is cuda, and expert hosts compute on CPUs": self.device == "cuda",
+            "quantization is set": self.quantization is not None,
+            "data_parallel_size is above 1": args.get("data_parallel_size", 1) != 1,
+            "enable_expert_parallel is set": bool(args.get("enable_expert_parallel")),
+            "load_format is set": "load_format" in args,
+            "additional_config is set": "additional_config" in args,
+        }
+        found = [reason for reason, holds in reasons.items() if holds]
+        if self.has_expert_tier and found:
+            raise ValueError(
+                f"experts.placement is service, which cannot be where {found[0]}; change "
+                "that, or set it to engine"
+            )
+        return self
 
     @model_validator(mode="after")
     def _one_core_list_per_rank(self) -> "ModelSection":

@@ -49,6 +49,8 @@ class DirectorThread:
         self._lock = threading.Lock()
         self._news: deque[Sequence[HostCard]] = deque(maxlen=1)
         self._is_closing = False
+        # A hub that is closed must not be woken.
+        self._gate = threading.Lock()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self.failure: BaseException | None = None
         """What has ended the thread, if it was not `close`."""
@@ -60,7 +62,7 @@ class DirectorThread:
     def set_hosts(self, cards: Iterable[HostCard]) -> None:
         """These hosts live, and no others. For any thread; returns at once."""
         self._news.append(tuple(cards))
-        self._hub.wake()
+        self._wake()
 
     def view(self) -> DirectorView:
         """What is known, and what is done. For any thread; waits while a plan is made."""
@@ -69,9 +71,10 @@ class DirectorThread:
 
     def close(self) -> None:
         """End the thread and its links; orders that are under way go on at their hosts."""
-        self._is_closing = True
+        self._wake()
+        with self._gate:
+            self._is_closing = True
         if self._thread.is_alive():
-            self._hub.wake()
             self._thread.join()
         self._hub.close()
 
@@ -89,6 +92,11 @@ class DirectorThread:
         """See `Listener`."""
         with self._lock:
             self._director.lost(host, time.monotonic())
+
+    def _wake(self) -> None:
+        with self._gate:
+            if not self._is_closing:
+                self._hub.wake()
 
     def _run(self) -> None:
         try:

@@ -7,6 +7,7 @@ from experts.types import ExpertMap
 from router.dispatch.array_types import Scratch
 from router.dispatch.grouping import group
 from router.dispatch.improvement import improve
+from router.dispatch.settings import PolicyName
 from router.dispatch.shares import share_out
 from router.dispatch.types import (
     FIXED,
@@ -18,7 +19,6 @@ from router.dispatch.types import (
     Ints,
     Layout,
     LiveCopies,
-    PolicyName,
     Seconds,
 )
 

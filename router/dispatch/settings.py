@@ -1,11 +1,12 @@
 """This room's section of the configuration: dispatch to copies of experts."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from infra.section import Section
-from router.dispatch.types import PolicyName
+
+PolicyName = Literal["activated_experts", "token_balance", "least_loaded", "static"]
 
 Duration = Annotated[float, Field(gt=0)]
 

@@ -14,17 +14,17 @@ expert each.
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from experts.types import Copies
+from router.dispatch.settings import PolicyName
 
 Ints = NDArray[np.int32]
 Seconds = NDArray[np.float64]
 
-PolicyName = Literal["activated_experts", "token_balance", "least_loaded", "static"]
 POLICIES: tuple[PolicyName, ...] = get_args(PolicyName)
 
 NO_COPY = -1

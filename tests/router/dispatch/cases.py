@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from experts.types import ExpertMap, HostId
 from router.dispatch.planner import Planner
-from router.dispatch.types import DispatchPlan, Ints, PolicyName
+from router.dispatch.settings import PolicyName
+from router.dispatch.types import DispatchPlan, Ints
 from tests.reference.dispatch import Layer, Parcel, Shares
 
 CHEAP_PAIRS = (0.0, 1.0, 0.01)

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.dispatch.types import NO_COPY, POLICIES, PolicyName, host_seconds
+from router.dispatch.settings import PolicyName
+from router.dispatch.types import NO_COPY, POLICIES, host_seconds
 from tests.reference import dispatch as reference
 from tests.router.dispatch.cases import NUM_EXPERTS, Case, case, cases, parcels_of, shares_of
 
