@@ -24,11 +24,14 @@ from deployments.code_version import code_version
 from deployments.engine.cores import num_ranks_to_share
 from deployments.engine.plan import Device, plan_placement
 from deployments.engine.replica import EngineReplica
+from deployments.experts.deployment import Sharing, TierDeployments, tier_deployments
 from deployments.gateway.replica import Gateway
 from deployments.gateway.replica_watch import ReplicaWatch
 from deployments.replica_logging import logging_config
 from deployments.secret_file import checked_secret, shared_secret
 from deployments.settings import ClusterSection, GatewaySection, ModelSection
+from experts.settings import ExpertsSection
+from infra.errors import ConfigError
 from infra.telemetry.settings import TelemetrySection
 from router.settings import AdmissionSection, RouterSection, TenantSection
 
@@ -58,9 +61,17 @@ def build(args: dict[str, Any]) -> serve.Application:
     link = {"token": link_token(state_dir), "state_dir": str(state_dir)}
     index = index_arguments(cache, cluster)
     num_cpu_ranks = num_ranks_to_share([m for m in models if _device(m) == "cpu"])
-    engines = {
-        model.name: _engine(model, link, telemetry, index, num_cpu_ranks) for model in models
+    sharing = Sharing(link, num_cpu_ranks, logging_config(telemetry), _version)
+    tiers = {
+        model.name: tier_deployments(model, sharing)
+        for model in models
+        if _checked(model).has_expert_tier
     }
+    engines = {
+        model.name: _engine(model, link, telemetry, index, num_cpu_ranks, tiers.get(model.name))
+        for model in models
+    }
+    directors = {name: tier.director for name, tier in tiers.items()}
     sections = {
         "gateway": gateway.model_dump(mode="json"),
         "models": [model.model_dump(mode="json") for model in models],
@@ -81,7 +92,7 @@ def build(args: dict[str, Any]) -> serve.Application:
             max_constructor_retry_count=3,
             logging_config=logging_config(telemetry),
         )
-        .bind(sections, link, engines, index)
+        .bind(sections, link, engines, index, directors)
     )
 
 
@@ -126,6 +137,7 @@ def _engine(
     telemetry: TelemetrySection,
     index: dict[str, Any] | None,
     num_cpu_ranks: int,
+    tier: TierDeployments | None,
 ) -> serve.Application:
     device = _device(model)
     placement = plan_placement(model, device)
@@ -134,8 +146,11 @@ def _engine(
         options["placement_group_bundles"] = [dict(b) for b in placement.bundles]
         options["placement_group_strategy"] = placement.strategy
     arguments = (
-        # How many replicas there are is not a replica's business.
-        model.model_dump(mode="json", exclude={"num_replicas"}),
+        # How many replicas there are is not a replica's business, nor how its experts are
+        # spread over hosts.
+        model.model_copy(
+            update={"experts": ExpertsSection(placement=model.experts.placement)}
+        ).model_dump(mode="json", exclude={"num_replicas"}),
         device,
         placement.executor,
         link,
@@ -163,8 +178,18 @@ def _engine(
             version=_version(*arguments),
             _internal=True,
         )
-        .bind(*arguments)
+        .bind(*arguments, None if tier is None else tier.hosts)
     )
+
+
+def _checked(model: ModelSection) -> ModelSection:
+    """Raises ConfigError for expert hosts where engines compute on GPUs."""
+    if model.has_expert_tier and _device(model) != "cpu":
+        raise ConfigError(
+            f"models.{model.name}: experts.placement is service, and expert hosts compute on "
+            "CPUs; set device to cpu, or experts.placement to engine"
+        )
+    return model
 
 
 def _version(*arguments: Any) -> str:

@@ -33,8 +33,10 @@ class NodeCores:
 
 
 def num_ranks_to_share(sections: Sequence[ModelSection]) -> int:
-    """CPU ranks that share out the cores between them: those that ask for none by number."""
-    return sum(
+    """CPU ranks that share out the cores between them: those that ask for none by number.
+    An expert host counts as a rank."""
+    num_hosts = sum(s.experts.most for s in sections if s.has_expert_tier)
+    return num_hosts + sum(
         section.num_replicas * section.num_ranks
         for section in sections
         if section.cpu_cores_per_rank is None and not section.num_cpus_per_rank

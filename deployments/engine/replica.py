@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import math
 import os
 import tempfile
 import time
@@ -14,8 +13,9 @@ import msgspec
 import psutil
 import ray
 from ray import serve
+from ray.serve.handle import DeploymentHandle
 
-from deployments.engine.cores import NodeCores, plan_cores
+from deployments.engine.core_claim import claim_ranks_cores
 from deployments.engine.environment import engine_environment, join_ray_cluster
 from deployments.engine.index_feed import IndexFeed
 from deployments.engine.link_server import CallRunner, LinkServer
@@ -27,6 +27,7 @@ from deployments.engine.plan import (
     plan_thread_environment,
 )
 from deployments.engine.scratch import Scratch
+from deployments.experts.engine_tier import EngineTier, plan_tier_args
 from deployments.prefix_store import PrefixStore
 from deployments.replica_logging import ServeLog
 from deployments.settings import ModelSection
@@ -71,6 +72,7 @@ class EngineReplica:
         tracing: dict[str, Any],
         index: dict[str, Any] | None = None,
         num_cpu_ranks: int = 0,
+        expert_hosts: DeploymentHandle[Any] | None = None,
     ) -> None:
         serve_log = ServeLog()
         self._section = ModelSection.model_validate(section)
@@ -79,6 +81,9 @@ class EngineReplica:
         self._startup_s: dict[str, float] = {}
         self._store = PrefixStore.from_arguments(index)
         self._scratch = Scratch.claim()
+        if expert_hosts is not None:
+            tier = EngineTier(self._scratch.path, link["token"], expert_hosts)
+            os.environ.update(tier.environment)
         started = time.monotonic()
         join_ray_cluster(ray.get_runtime_context().gcs_address)
         try:
@@ -133,24 +138,18 @@ class EngineReplica:
         tempfile.tempdir = None  # so that the new TMPDIR counts in this process too
         path = self._timed("model_files", lambda: _model_path(section.model, state_dir))
         args = plan_engine_args(section, device, path, executor)
+        args |= plan_tier_args(section, path)
         if self._store is not None:
             args |= plan_kv_events(section, self._scratch.path)
         engine_class = self._timed("import", _import_engine)
         if device == "cpu":
             # After the import: meant for the engine's processes, not for this one.
-            os.environ.update(plan_thread_environment(self._claim_cores()))
+            cores = claim_ranks_cores(self._scratch, self._section, self._num_cpu_ranks)
+            os.environ.update(plan_thread_environment(cores))
         adapters = dict(section.adapters)
         engine = self._timed("load_and_warm_up", lambda: engine_class.start(args, adapters))
         self._scratch.note_shared_memory(psutil.Process().children(recursive=True))
         return engine
-
-    def _claim_cores(self) -> list[list[int]]:
-        cores = sorted(os.sched_getaffinity(0))
-        nodes = [n for n in ray.nodes() if n["Alive"] and n["Resources"].get("CPU")]
-        num_ranks = math.ceil(self._num_cpu_ranks / max(1, len(nodes)))
-        return self._scratch.claim_cores(
-            lambda bound: plan_cores(self._section, NodeCores(cores, num_ranks, bound))
-        )
 
     def _timed(self, stage: str, step: Any) -> Any:
         started = time.monotonic()

@@ -49,6 +49,7 @@ class Gateway:
         link: dict[str, str],
         engines: dict[str, DeploymentHandle[Any]],
         index: dict[str, Any] | None = None,
+        directors: dict[str, DeploymentHandle[Any]] | None = None,
     ) -> None:
         ServeLog()
         section = GatewaySection.model_validate(sections["gateway"])

@@ -1,0 +1,63 @@
+"""What an engine replica does for its expert tier: arguments and environment for its engine,
+and word of the hosts that come and go."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ray.serve.handle import DeploymentHandle
+
+from deployments.experts.host_feed import follow_hosts
+from deployments.experts.in_engine.plugin import ASKED_VARIABLE
+from deployments.experts.tier_folder import FOLDER_VARIABLE, TierFolder
+from deployments.experts.tier_plan import TierPlan, plan_tier
+from deployments.settings import ModelSection
+
+log = logging.getLogger(__name__)
+
+# The modules that have them import vLLM, or torch.
+_LOAD_FORMAT = "coterie_experts"
+_CONFIG_KEY = "coterie_experts"
+_OPENER = "deployments.experts.in_engine.hosted:open_hosted_tier"
+
+
+class EngineTier:
+    """Of one engine replica; `hosts` is the handle of its expert hosts."""
+
+    def __init__(self, folder: Path, secret: str, hosts: DeploymentHandle[Any]) -> None:
+        self._folder = TierFolder(folder)
+        self._folder.write_secret(secret)
+        self._folder.write_hosts([])
+        follow_hosts(hosts, self._folder.write_hosts)
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """Variables that the engine's processes must start with."""
+        return {ASKED_VARIABLE: "1", FOLDER_VARIABLE: str(self._folder.path)}
+
+
+def plan_tier_args(section: ModelSection, model_path: str) -> dict[str, Any]:
+    """Keyword arguments for vLLM's `AsyncEngineArgs`; empty where experts stay in the engine.
+
+    Raises ConfigError where expert hosts cannot serve the model.
+    """
+    if not section.has_expert_tier:
+        return {}
+    plan = plan_tier(section, model_path)
+    return {
+        "dtype": plan.dtype,
+        "load_format": _LOAD_FORMAT,
+        "additional_config": _additional_config(section, plan),
+    }
+
+
+def _additional_config(section: ModelSection, plan: TierPlan) -> dict[str, Any]:
+    """As `TierConfig.as_additional_config` writes it."""
+    options = {"dtype": plan.dtype, "dispatch": section.dispatch.model_dump(mode="json")}
+    fields = {
+        "opener": _OPENER,
+        "model_path": str(plan.model_path),
+        "options": options,
+    }
+    return {_CONFIG_KEY: fields}
