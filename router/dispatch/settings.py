@@ -33,3 +33,12 @@ class DispatchSection(Section):
 
     memory_calls: Annotated[int, Field(ge=10)] = 500
     """About so many of a host's latest calls decide what it is taken to need."""
+
+    late_s: Duration = 0.4
+    """A host from which nothing has come for so many seconds, and eight times what its
+    work was predicted to take, is waited for no longer: others compute what it was asked.
+    It is asked again once it has answered all the same."""
+
+    checksums: bool = False
+    """Whether what engines and hosts send each other has checksums, against memory that
+    goes bad."""

@@ -35,7 +35,9 @@ class TierMethod(FusedMoEMethodBase):  # type: ignore[misc]  # vLLM is read as A
 
     def __init__(self, moe: FusedMoEConfig, config: TierConfig, layer: int) -> None:
         super().__init__(moe)
-        self._tier = ops.register(open_tier(config))
+        ranks = moe.moe_parallel_config
+        rank = ops.Rank(ranks.tp_rank, ranks.tp_size)
+        self._tier = ops.register(open_tier(config), rank)
         self._layer = layer
 
     @property
@@ -97,6 +99,7 @@ def _refuse(
         "it weighs the experts' input": layer.apply_router_weight_on_input,
         "it bounds its activations": layer.swiglu_limit is not None,
         "expert parallelism is on in the engine": moe.moe_parallel_config.use_ep,
+        "its ranks have different tokens": moe.is_sequence_parallel,
         "the engine has several data-parallel ranks": moe.moe_parallel_config.dp_size > 1,
     }
     found = [reason for reason, holds in reasons.items() if holds]

@@ -3,7 +3,12 @@
 Compilation must not trace into them: they talk to other processes. What `finish` waits
 for is begun before it, since it takes the ticket; the shared experts' output is an
 argument of `finish`, so that they are computed in between.
+
+Of tensor-parallel ranks each has all tokens. Each asks for the experts of a part of them and
+leaves the others 0; the model adds up the ranks' outputs in any case.
 """
+
+from typing import NamedTuple
 
 import torch
 from vllm.forward_context import get_forward_context
@@ -13,14 +18,27 @@ from deployments.experts.in_engine.tier import Ticket, Tier
 
 _NOTHING_BEGUN = -1
 
-_tiers: list[Tier] = []
+
+class Rank(NamedTuple):
+    """Which of the engine's tensor-parallel ranks this process is."""
+
+    rank: int
+    num_ranks: int
+
+    def part(self, num_tokens: int) -> slice:
+        """The tokens that this rank asks for. Together they are all, each once."""
+        first, end = (num_tokens * (self.rank + i) // self.num_ranks for i in (0, 1))
+        return slice(first, end)
 
 
-def register(tier: Tier) -> int:
+_tiers: list[tuple[Tier, Rank]] = []
+
+
+def register(tier: Tier, rank: Rank) -> int:
     """The number by which ops name the tier."""
-    if tier not in _tiers:
-        _tiers.append(tier)
-    return _tiers.index(tier)
+    if (tier, rank) not in _tiers:
+        _tiers.append((tier, rank))
+    return _tiers.index((tier, rank))
 
 
 def _begin(
@@ -29,7 +47,9 @@ def _begin(
     # Runs that only measure memory, or compile: nobody reads what they compute.
     if get_forward_context().attn_metadata is None:
         return torch.tensor([_NOTHING_BEGUN])
-    return torch.tensor([_tiers[tier].begin(layer, rows, weights, experts)])
+    own, rank = _tiers[tier]
+    part = rank.part(len(rows))
+    return torch.tensor([own.begin(layer, rows[part], weights[part], experts[part])])
 
 
 def _begin_fake(
@@ -44,8 +64,9 @@ def _finish(
     number = int(ticket[0])
     if number == _NOTHING_BEGUN:
         return torch.zeros_like(rows)
-    out = torch.empty_like(rows)
-    _tiers[tier].finish(Ticket(number), out)
+    out = torch.zeros_like(rows)
+    own, rank = _tiers[tier]
+    own.finish(Ticket(number), out[rank.part(len(rows))])
     return out
 
 

@@ -1,0 +1,43 @@
+"""Parcels cut into what fits into one frame, either way."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from experts.transport.messages import HEADER_BYTES
+from router.dispatch.types import Parcel
+
+_FLOAT32_BYTES = 4
+_PAIR_BYTES = 8
+"""A pair's slot and row."""
+
+
+def max_pairs(max_frame_bytes: int, hidden_size: int) -> int:
+    """How many pairs a frame has room for: as many rows are asked and answered at most.
+
+    Worked example: frames of 4 MiB and rows of 2048 numbers: 510 pairs.
+    """
+    pair_bytes = _FLOAT32_BYTES * hidden_size + _PAIR_BYTES
+    found = (max_frame_bytes - 2 * HEADER_BYTES) // pair_bytes
+    assert found > 0, "a frame has no room for one row"
+    return found
+
+
+def chunks(parcel: Parcel, most: int) -> Iterator[Parcel]:
+    """The parcel in parts of at most so many pairs, in the order of its slots.
+
+    An expert's weights are read for one part, or two where it is cut there; a token that has
+    experts in several parts is sent with each of them.
+    """
+    if len(parcel.pairs) <= most:
+        yield parcel
+        return
+    for start in range(0, len(parcel.pairs), most):
+        part = slice(start, start + most)
+        rows, pair_rows = np.unique(parcel.pair_rows[part], return_inverse=True)
+        yield Parcel(
+            rows=parcel.rows[rows],
+            pair_rows=pair_rows.astype(np.int32),
+            pair_slots=parcel.pair_slots[part],
+            pairs=parcel.pairs[part],
+        )
