@@ -62,7 +62,7 @@ def _hosts(model: ModelSection, sharing: Sharing) -> serve.Application:
     # What a host does not do by itself must not replace it when it changes.
     own = ExpertsSection(
         placement="service",
-        num_hosts=experts.fewest,
+        num_hosts=experts.fewest if experts.slots_per_host is None else 1,
         slots_per_host=experts.slots_per_host,
         copies_factor=experts.copies_factor,
     )

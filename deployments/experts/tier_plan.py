@@ -46,7 +46,7 @@ def plan_tier(section: ModelSection, model_path: str) -> TierPlan:
 
 def _dtype(section: ModelSection, path: Path) -> Dtype:
     """As vLLM chooses it on CPUs: the checkpoint's, and bfloat16 for float32."""
-    found = section.dtype
+    found: str = section.dtype
     if found == "auto":
         said = json.loads((path / "config.json").read_text(encoding="utf-8"))
         named = said.get("dtype") or said.get("torch_dtype") or "float32"

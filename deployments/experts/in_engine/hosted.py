@@ -20,6 +20,7 @@ from deployments.experts.in_engine.client.lines import Lines
 from deployments.experts.in_engine.local_experts import LocalExperts
 from deployments.experts.in_engine.tier import Ticket, TierConfig
 from deployments.experts.kernel_combine import combined
+from deployments.experts.tier_folder import TierFolder
 from experts.checkpoint.digest import model_digest
 from experts.checkpoint.reader import CheckpointReader
 from experts.checkpoint.types import Dtype
@@ -64,15 +65,22 @@ class HostedOptions:
 
     @classmethod
     def of(cls, config: TierConfig) -> "HostedOptions":
-        """Raises ConfigError for a dtype that no host computes in."""
+        """What the options do not say of the directory, the environment does.
+
+        Raises ConfigError for a dtype that no host computes in.
+        """
         options = config.options
         if options["dtype"] not in get_args(Dtype):
             raise ConfigError(
                 f"expert hosts compute in {', '.join(get_args(Dtype))}, not {options['dtype']}"
             )
+        directory, secret = options.get("directory"), options.get("secret")
+        if directory is None:
+            folder = TierFolder.of_environment()
+            directory, secret = folder.directory, folder.secret
         return cls(
-            Path(options["directory"]),
-            options["secret"],
+            Path(directory),
+            secret,
             options["dtype"],
             DispatchSection.model_validate(options["dispatch"]),
         )
