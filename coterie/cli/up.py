@@ -18,6 +18,7 @@ from coterie.config import CONFIG_HINT, Config, load_config
 from coterie.errors import ConfigError
 from coterie.hints import hinting
 from deployments import local_cluster, metadata_server
+from deployments.experts.tier_plan import check_tier
 from deployments.gateway.openai.chat_turns import read_template
 from deployments.gateway.security.door_security import DoorSecurity
 from deployments.models.resolve import resolve_model
@@ -80,7 +81,10 @@ def _prepare(config: Config, stages: Stages) -> None:
         ray_start = pool.submit(_start_ray, config)
         for model in config.models:
             with stages.stage(f"model files of {model.name}"):
-                resolve_model(model.model, config.cluster.state_dir.expanduser(), stages)
+                state_dir = config.cluster.state_dir.expanduser()
+                path = resolve_model(model.model, state_dir, stages).path
+                if model.has_expert_tier:
+                    check_tier(model, path)
         with stages.stage("Ray"):
             # Its import takes seconds, in which its processes start.
             import deployments.operate  # noqa: F401, PLC0415

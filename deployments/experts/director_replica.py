@@ -13,7 +13,7 @@ from ray.serve.handle import DeploymentHandle
 
 from deployments.experts.director import DirectorThread
 from deployments.experts.host_feed import follow_hosts
-from deployments.experts.tier_plan import plan_tier
+from deployments.experts.tier_plan import check_tier
 from deployments.models.resolve import resolve_model
 from deployments.replica_logging import ServeLog
 from deployments.settings import ModelSection
@@ -42,7 +42,7 @@ class ExpertDirectorReplica:
         path = resolve_model(self._section.model, Path(link["state_dir"])).path
         experts = self._section.experts
         settings = DirectorSettings(experts.rebalance, experts.num_hosts)
-        return DirectorThread(plan_tier(self._section, path).config, settings, link["token"])
+        return DirectorThread(check_tier(self._section, path).config, settings, link["token"])
 
     async def check_health(self) -> None:
         """Raises EngineError where the thread has ended; Serve then replaces us."""

@@ -28,8 +28,7 @@ class TierPlan:
 def plan_tier(section: ModelSection, model_path: str) -> TierPlan:
     """What the section makes of the model in this folder.
 
-    Raises ConfigError where it is no model that expert hosts can serve, and where as few
-    hosts as may be there have too little room for all experts.
+    Raises ConfigError where it is no model that expert hosts can serve.
     """
     path = Path(model_path)
     if not path.is_dir():
@@ -38,10 +37,22 @@ def plan_tier(section: ModelSection, model_path: str) -> TierPlan:
             "none; download it and name the folder, or set experts.placement to engine"
         )
     config = read_config(path)
-    num_experts = config.shape.num_experts
-    num_slots = section.experts.num_slots(num_experts)
-    fewest_hosts([num_slots] * section.experts.fewest, num_experts)
+    num_slots = section.experts.num_slots(config.shape.num_experts)
     return TierPlan(path, config, _dtype(section, path), num_slots)
+
+
+def check_tier(section: ModelSection, model_path: str) -> TierPlan:
+    """The same, and as few hosts as there may be have room for every expert.
+
+    Raises ConfigError where they have not.
+    """
+    plan = plan_tier(section, model_path)
+    num_experts = plan.config.shape.num_experts
+    try:
+        fewest_hosts([plan.num_slots] * section.experts.fewest, num_experts)
+    except ConfigError as error:
+        raise ConfigError(f"models.{section.name}.experts: {error.message}") from None
+    return plan
 
 
 def _dtype(section: ModelSection, path: Path) -> Dtype:
