@@ -8,6 +8,7 @@ import click
 from rich.table import Table
 
 from coterie.cli.console import err, out, print_json
+from coterie.cli.expert_status import print_tier
 from coterie.config import load_config
 from deployments import local_cluster
 
@@ -39,6 +40,9 @@ def status_command(file: Path | None, as_json: bool) -> None:
         err().print(f"the cluster runs, but not the application {section.app_name}")
     else:
         out().print(_table(states))
+        for detail in (detail for state in states for detail in state.details):
+            if "experts" in detail:
+                print_tier(out(), detail["model"], detail["experts"])
         for state in states:
             if state.message:
                 err().print(f"{state.name}: {state.message}")
