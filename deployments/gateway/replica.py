@@ -17,6 +17,7 @@ from deployments.gateway import replica_feed
 from deployments.gateway.admission_gate import AdmissionGate
 from deployments.gateway.cluster_service import ClusterService
 from deployments.gateway.doors import Doors
+from deployments.gateway.expert_watch import ExpertWatch
 from deployments.gateway.prefix_index import PrefixIndex
 from deployments.gateway.served_model import ServedModel
 from deployments.gateway.telemetry.gateway_telemetry import GatewayTelemetry
@@ -73,6 +74,9 @@ class Gateway:
             served.on_report(partial(self._gate.look_again, served.section.name))
             index_of_model = self._indexes.get(served.section.name)
             _follow(served, index_of_model, engines[served.section.name])
+        asks = {name: partial(_status, each) for name, each in (directors or {}).items()}
+        self._experts = ExpertWatch(asks)
+        self._experts.start()
         tenants = [tenant["name"] for tenant in sections["tenants"]]
         telemetry = TelemetrySection.model_validate(sections["telemetry"])
         app_name = serve.get_replica_context().app_name
@@ -82,6 +86,7 @@ class Gateway:
             self._num_held,
             {served.section.name: served.routing.log for served in self._served},
             self._indexes,
+            (lambda: self._experts.latest) if directors else None,
         )
         self._doors = Doors(section, service, tenants, self._telemetry.door_page)
         for served in self._served:
@@ -128,6 +133,7 @@ class Gateway:
 
     async def __del__(self) -> None:
         await self._doors.close()
+        await self._experts.close()
         await asyncio.gather(*(served.close() for served in self._served))
         await asyncio.gather(*(each.close() for each in self._indexes.values()))
         if self._store is not None:
@@ -142,6 +148,11 @@ def _gate(
     tenants = [TenantSection.model_validate(t) for t in sections["tenants"]]
     admission = Admission(section, Tenants(tenants, num_gateways))
     return AdmissionGate(admission, section, replica_wait_s)
+
+
+async def _status(director: DeploymentHandle[Any]) -> dict[str, Any]:
+    found: dict[str, Any] = await director.status.remote()
+    return found
 
 
 def _set_places(gate: AdmissionGate, served: ServedModel) -> None:

@@ -13,6 +13,7 @@ from deployments.gateway.security.http_guard import METRICS_PATH
 from deployments.gateway.service import InferenceService
 from deployments.gateway.telemetry.access_log import AccessLog
 from deployments.gateway.telemetry.billing import Billing
+from deployments.gateway.telemetry.expert_metrics import Latest
 from deployments.gateway.telemetry.index_metrics import Indexes
 from deployments.gateway.telemetry.metrics import GatewayMetrics, Held
 from deployments.gateway.telemetry.metrics_page import MetricsPage, peer_folder
@@ -66,11 +67,13 @@ class GatewayTelemetry:
         held: Held | None = None,
         logs: DecisionLogs | None = None,
         indexes: Indexes | None = None,
+        experts: Latest | None = None,
     ) -> InferenceService:
         """The service with all observers around it; call it once.
 
         `held` counts the requests that wait, by model; `logs` have the router's decisions;
-        `indexes` are those of the models that have one.
+        `indexes` are those of the models that have one; `experts` is what the directors of
+        expert hosts say, where there are any.
         """
         observers: list[Observer] = []
         around: Around = nothing_around
@@ -89,6 +92,8 @@ class GatewayTelemetry:
                 metrics.add_routing(logs)
             if indexes:
                 metrics.add_indexes(indexes)
+            if experts is not None:
+                metrics.add_experts(experts)
             if self._usage is not None:
                 usage = self._usage
                 metrics.add_losses(lambda: usage.num_lost)

@@ -13,6 +13,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from deployments.gateway.resume import Resume
+from deployments.gateway.telemetry.expert_metrics import EXPERT_LABELS, ExpertMetrics, Latest
 from deployments.gateway.telemetry.index_metrics import INDEX_LABELS, Indexes, IndexMetrics
 from deployments.gateway.telemetry.observation import Observation
 from deployments.gateway.telemetry.routing_counters import (
@@ -184,6 +185,11 @@ class GatewayMetrics:
         """Tell of this gateway's copies of the prefix index."""
         self._described |= INDEX_LABELS
         self.registry.register(IndexMetrics(indexes))
+
+    def add_experts(self, latest: Latest) -> None:
+        """Tell of the expert hosts of models that have them."""
+        self._described |= EXPERT_LABELS
+        self.registry.register(ExpertMetrics(latest))
 
     def add_losses(self, num_lost: Callable[[], int]) -> None:
         """Count the usage records that could not be kept."""

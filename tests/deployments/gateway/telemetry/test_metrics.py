@@ -232,6 +232,7 @@ def test_the_table_of_metrics_is_that_of_the_code() -> None:
     metrics.add_losses(lambda: 0)
     metrics.add_routing({})
     metrics.add_indexes({})
+    metrics.add_experts(dict)
     assert documented() == metrics.described()
 
 
