@@ -3,14 +3,17 @@
 import random
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from deployments.experts.host import filler
+from deployments.experts.kernel import ExpertKernel, PairRequest
+from deployments.experts.kernel_choice import HostExperts
 from experts.checkpoint.types import ExpertStrips
 from experts.transport.control import Ordered, Outcome
 from experts.transport.messages import Status
@@ -23,6 +26,7 @@ from tests.deployments.experts.on_vllm.host.random_model import (
 )
 from tests.deployments.experts.on_vllm.host.running_host import (
     RunningHost,
+    best_experts,
     running,
     settings_in,
 )
@@ -47,6 +51,31 @@ class HeldReader:
         self.has_begun.set()
         assert self.may_go.wait(LIMIT_S)
         return self.model.reader.expert(layer, expert)
+
+
+@dataclass
+class CountingReader:
+    """Says with how many threads it is read."""
+
+    model: RandomModel
+    num_threads: list[int] = field(default_factory=list)
+
+    def expert(self, layer: int, expert: int) -> ExpertStrips:
+        self.num_threads.append(torch.get_num_threads())
+        return self.model.reader.expert(layer, expert)
+
+
+@dataclass
+class CountingThreads:
+    """Says with how many threads it computes."""
+
+    kernel: ExpertKernel
+    num_threads: list[int] = field(default_factory=list)
+    is_exact = False
+
+    def compute(self, layer: int, requests: Sequence[PairRequest]) -> list[torch.Tensor]:
+        self.num_threads.append(torch.get_num_threads())
+        return self.kernel.compute(layer, requests)
 
 
 @pytest.fixture(scope="module")
@@ -149,6 +178,21 @@ def test_a_host_serves_while_a_slot_is_filled(model: RandomModel, socket_folder:
             check(engine, model, 0, 3, 4)
         finally:
             reader.may_go.set()
+
+
+def test_computing_and_filling_have_their_own_numbers_of_threads(
+    model: RandomModel, socket_folder: Path
+) -> None:
+    wanted = replace(settings_in(socket_folder), num_threads=2)
+    experts = best_experts(model, wanted)
+    kernel = CountingThreads(experts.kernel)
+    counting = HostExperts(experts.slots, kernel, experts.bytes_per_slot)
+    reader = CountingReader(model)
+    with running(model, wanted, counting, reader) as host, host.client() as engine:
+        for version, slot in ((2, 0), (3, 1)):
+            engine.fill((0, slot, 1))
+            check(engine, model, slot, 1, version)
+    assert (reader.num_threads, kernel.num_threads) == ([1, 1], [2, 2])
 
 
 def test_an_order_goes_on_when_its_director_is_gone(
