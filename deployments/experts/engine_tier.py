@@ -10,16 +10,12 @@ from ray.serve.handle import DeploymentHandle
 
 from deployments.experts.host_feed import follow_hosts
 from deployments.experts.in_engine.plugin import ASKED_VARIABLE
+from deployments.experts.tier_config import TierConfig
 from deployments.experts.tier_folder import FOLDER_VARIABLE, TierFolder
-from deployments.experts.tier_plan import TierPlan, plan_tier
+from deployments.experts.tier_plan import plan_tier
 from deployments.settings import ModelSection
 
 log = logging.getLogger(__name__)
-
-# The modules that have them import vLLM, or torch.
-_LOAD_FORMAT = "coterie_experts"
-_CONFIG_KEY = "coterie_experts"
-_OPENER = "deployments.experts.in_engine.hosted:open_hosted_tier"
 
 
 class EngineTier:
@@ -45,19 +41,4 @@ def plan_tier_args(section: ModelSection, model_path: str) -> dict[str, Any]:
     if not section.has_expert_tier:
         return {}
     plan = plan_tier(section, model_path)
-    return {
-        "dtype": plan.dtype,
-        "load_format": _LOAD_FORMAT,
-        "additional_config": _additional_config(section, plan),
-    }
-
-
-def _additional_config(section: ModelSection, plan: TierPlan) -> dict[str, Any]:
-    """As `TierConfig.as_additional_config` writes it."""
-    options = {"dtype": plan.dtype, "dispatch": section.dispatch.model_dump(mode="json")}
-    fields = {
-        "opener": _OPENER,
-        "model_path": str(plan.model_path),
-        "options": options,
-    }
-    return {_CONFIG_KEY: fields}
+    return TierConfig(str(plan.model_path), plan.dtype, section.dispatch).engine_arguments()
