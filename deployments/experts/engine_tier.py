@@ -1,8 +1,8 @@
 """What an engine replica does for its expert tier: arguments and environment for its engine,
 and word of the hosts that come and go."""
 
-import logging
 from collections.abc import Mapping
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,12 @@ from deployments.experts.in_engine.plugin import ASKED_VARIABLE
 from deployments.experts.tier_folder import FOLDER_VARIABLE, TierFolder
 from deployments.experts.tier_plan import TierPlan, plan_tier
 from deployments.settings import ModelSection
-
-log = logging.getLogger(__name__)
+from infra.errors import ConfigError
 
 # The modules that have them import vLLM, or torch.
 _LOAD_FORMAT = "coterie_experts"
 _CONFIG_KEY = "coterie_experts"
+_PLUG_INS = "vllm.general_plugins"
 _OPENER = "deployments.experts.in_engine.hosted:open_hosted_tier"
 
 
@@ -44,12 +44,22 @@ def plan_tier_args(section: ModelSection, model_path: str) -> dict[str, Any]:
     """
     if not section.has_expert_tier:
         return {}
+    _check_plug_in()
     plan = plan_tier(section, model_path)
     return {
         "dtype": plan.dtype,
         "load_format": _LOAD_FORMAT,
         "additional_config": _additional_config(section, plan),
     }
+
+
+def _check_plug_in() -> None:
+    """vLLM finds it by what `pip install` has written down."""
+    if not entry_points(group=_PLUG_INS, name=_CONFIG_KEY):
+        raise ConfigError(
+            f"vLLM does not find the plug-in {_CONFIG_KEY}, by which it reaches expert hosts; "
+            "install coterie again in this environment"
+        )
 
 
 def _additional_config(section: ModelSection, plan: TierPlan) -> dict[str, Any]:
