@@ -13,7 +13,9 @@
     ├── CapacityError          lack of room: try again later
     │   └── NoReplicaError
     ├── DeadlineError          the client's time ran out
-    └── EngineError            the engine failed this request
+    ├── EngineError            the engine failed this request
+    └── StaleSlotError         an expert host's slot holds something else; the engine asks
+                               another one (`deployments.experts.weights`)
 
 A message says what to change. A violated assumption of our own is an
 `assert`, not an exception of this tree.

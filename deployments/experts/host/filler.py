@@ -30,11 +30,17 @@ class Filler:
         self._fills: queue.SimpleQueue[Fill | None] = queue.SimpleQueue()
         self._ended: queue.SimpleQueue[tuple[FillId, Sequence[Outcome]]] = queue.SimpleQueue()
         self._is_closing = False
+        self._is_ready = threading.Event()
         self._thread = threading.Thread(target=self._run, name="expert-filler", daemon=True)
 
     def start(self) -> None:
-        """Once."""
+        """Once; returns when the thread has chosen its number of threads.
+
+        Some of torch's libraries have one number for the process: the latest. The caller
+        is to choose its own afterwards.
+        """
         self._thread.start()
+        self._is_ready.wait()
 
     def begin(self, fill: Fill) -> None:
         """See `SlotFiller`."""
@@ -54,6 +60,7 @@ class Filler:
 
     def _run(self) -> None:
         compute_with(1)
+        self._is_ready.set()
         while (fill := self._fills.get()) is not None:
             outcomes = [self._make(*move) for move in fill.moves.tolist()]
             self._ended.put((fill.id, outcomes))

@@ -162,8 +162,8 @@ class ExpertHost:
                 return
             self._is_running = True
         try:
-            compute_with(self._settings.num_threads)
             self._filler.start()
+            compute_with(self._settings.num_threads)
             clock = ArrivalClock(time.monotonic())
             while not self._is_closing:
                 self._turn(clock)

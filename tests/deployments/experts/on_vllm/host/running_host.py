@@ -103,9 +103,12 @@ def running(
     host = ExpertHost.of(model.reader.config, experts, reader or model.reader, settings)
     thread = threading.Thread(target=host.run)
     thread.start()
+    found = RunningHost(host, model, experts)
     try:
-        yield RunningHost(host, model, experts)
+        yield found
     finally:
+        # A fixture's value outlives the look at what is left.
+        del found.host
         host.close()
         thread.join(LIMIT_S)
     assert not thread.is_alive()
