@@ -22,7 +22,7 @@ from cache.settings import CacheSection
 from deployments import metadata_server
 from deployments.code_version import code_version
 from deployments.engine.cores import num_ranks_to_share
-from deployments.engine.plan import Device, plan_placement
+from deployments.engine.plan import Device, Machine, plan_placement
 from deployments.engine.replica import EngineReplica
 from deployments.experts.deployment import Sharing, TierDeployments, tier_deployments
 from deployments.gateway.replica import Gateway
@@ -151,12 +151,10 @@ def _engine(
         model.model_copy(
             update={"experts": ExpertsSection(placement=model.experts.placement)}
         ).model_dump(mode="json", exclude={"num_replicas"}),
-        device,
-        placement.executor,
+        Machine(device=device, executor=placement.executor, num_cpu_ranks=num_cpu_ranks),
         link,
         telemetry.tracing_arguments(),
         index,
-        num_cpu_ranks,
     )
     return (
         serve.deployment(EngineReplica)

@@ -18,7 +18,7 @@ of its own and only activations cross the network.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 from deployments.engine.kv_events.types import MAX_QUEUED_BATCHES
 from deployments.settings import ModelSection
@@ -29,6 +29,16 @@ STAGE_WORKER = "deployments.engine.stage_worker.StageWorker"
 CORE_EXECUTOR = "deployments.engine.core_executor.CoreExecutor"
 KV_EVENT_BATCHES_KEPT = 4096
 _EMBEDDING_ARGS = {"runner": "pooling", "convert": "embed"}
+
+
+class Machine(TypedDict):
+    """What an engine replica is told of where it runs."""
+
+    device: Device
+    executor: str
+    """See `Placement`."""
+    num_cpu_ranks: int
+    """CPU ranks of the whole application, which share the cores of its nodes."""
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from deployments.engine.index_feed import IndexFeed
 from deployments.engine.link_server import CallRunner, LinkServer
 from deployments.engine.load_book import EngineStats
 from deployments.engine.plan import (
-    Device,
+    Machine,
     plan_engine_args,
     plan_kv_events,
     plan_thread_environment,
@@ -66,17 +66,15 @@ class EngineReplica:
     async def __init__(  # type: ignore[misc]
         self,
         section: dict[str, Any],
-        device: Device,
-        executor: str,
+        machine: Machine,
         link: dict[str, str],
         tracing: dict[str, Any],
         index: dict[str, Any] | None = None,
-        num_cpu_ranks: int = 0,
         expert_hosts: DeploymentHandle[Any] | None = None,
     ) -> None:
         serve_log = ServeLog()
         self._section = ModelSection.model_validate(section)
-        self._num_cpu_ranks = num_cpu_ranks
+        self._machine = machine
         self._replica_id = serve.get_replica_context().replica_id.unique_id
         self._startup_s: dict[str, float] = {}
         self._store = PrefixStore.from_arguments(index)
@@ -87,9 +85,7 @@ class EngineReplica:
         started = time.monotonic()
         join_ray_cluster(ray.get_runtime_context().gcs_address)
         try:
-            self._engine = await asyncio.to_thread(
-                self._load, device, executor, link["state_dir"]
-            )
+            self._engine = await asyncio.to_thread(self._load, link["state_dir"])
         finally:
             serve_log.restore()
         self._kv_events = await self._engine.follow_kv_events(self._section.model)
@@ -131,20 +127,21 @@ class EngineReplica:
         found: EngineStats = self._engine.load.stats(info.num_kv_blocks * info.block_size)
         return found
 
-    def _load(self, device: Device, executor: str, state_dir: str) -> Any:
-        section = self._section
+    def _load(self, state_dir: str) -> Any:
+        section, device = self._section, self._machine["device"]
         environment = engine_environment(Path(state_dir), section.startup_timeout_s)
         os.environ.update({**environment, **self._scratch.environment})
         tempfile.tempdir = None  # so that the new TMPDIR counts in this process too
         path = self._timed("model_files", lambda: _model_path(section.model, state_dir))
-        args = plan_engine_args(section, device, path, executor)
+        args = plan_engine_args(section, device, path, self._machine["executor"])
         args |= plan_tier_args(section, path)
         if self._store is not None:
             args |= plan_kv_events(section, self._scratch.path)
         engine_class = self._timed("import", _import_engine)
         if device == "cpu":
             # After the import: meant for the engine's processes, not for this one.
-            cores = claim_ranks_cores(self._scratch, self._section, self._num_cpu_ranks)
+            num_cpu_ranks = self._machine["num_cpu_ranks"]
+            cores = claim_ranks_cores(self._scratch, section, num_cpu_ranks)
             os.environ.update(plan_thread_environment(cores))
         adapters = dict(section.adapters)
         engine = self._timed("load_and_warm_up", lambda: engine_class.start(args, adapters))

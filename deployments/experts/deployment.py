@@ -7,6 +7,7 @@ from typing import Any
 from ray import serve
 from ray.serve.config import RequestRouterConfig
 
+from deployments.experts.autoscaling import scaling_options
 from deployments.experts.director_replica import ExpertDirectorReplica
 from deployments.experts.host_replica import ExpertHostReplica
 from deployments.gateway.replica_watch import ReplicaWatch
@@ -71,11 +72,11 @@ def _hosts(model: ModelSection, sharing: Sharing) -> serve.Application:
         serve.deployment(ExpertHostReplica)
         .options(
             name=expert_host_deployment(model.name),
-            num_replicas=experts.num_hosts,
             ray_actor_options={"num_cpus": 0.0},
             graceful_shutdown_timeout_s=model.drain_timeout_s + _SHUTDOWN_MARGIN_S,
             request_router_config=RequestRouterConfig(request_router_class=ReplicaWatch),
             version=sharing.version(*arguments),
+            **scaling_options(experts),
             **_options(sharing),
         )
         .bind(*arguments)

@@ -1,8 +1,8 @@
 """What an engine replica does for its expert tier: arguments and environment for its engine,
 and word of the hosts that come and go."""
 
-import logging
 from collections.abc import Mapping
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,9 @@ from deployments.experts.tier_config import TierConfig
 from deployments.experts.tier_folder import FOLDER_VARIABLE, TierFolder
 from deployments.experts.tier_plan import plan_tier
 from deployments.settings import ModelSection
+from infra.errors import ConfigError
 
-log = logging.getLogger(__name__)
+_PLUG_INS, _PLUG_IN = "vllm.general_plugins", "coterie_experts"
 
 
 class EngineTier:
@@ -40,5 +41,15 @@ def plan_tier_args(section: ModelSection, model_path: str) -> dict[str, Any]:
     """
     if not section.has_expert_tier:
         return {}
+    _check_plug_in()
     plan = plan_tier(section, model_path)
     return TierConfig(str(plan.model_path), plan.dtype, section.dispatch).engine_arguments()
+
+
+def _check_plug_in() -> None:
+    """vLLM finds it by what `pip install` has written down."""
+    if not entry_points(group=_PLUG_INS, name=_PLUG_IN):
+        raise ConfigError(
+            f"vLLM does not find the plug-in {_PLUG_IN}, by which it reaches expert hosts; "
+            "install coterie again in this environment"
+        )

@@ -23,8 +23,8 @@ import numpy as np
 
 from router.dispatch.cost_model import CostModel
 from router.dispatch.planner import Planner
-from router.dispatch.settings import DispatchSection
-from router.dispatch.types import POLICIES, PolicyName, host_seconds
+from router.dispatch.settings import DispatchSection, PolicyName
+from router.dispatch.types import POLICIES, host_seconds
 from tests.bench.dispatch_layers import COST_S, Popularity, Setting
 from tests.reference import dispatch as reference
 from tests.router.dispatch.cases import NUM_EXPERTS, Case, shares_of

@@ -4,7 +4,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.dispatch.types import NO_COPY, POLICIES, PolicyName
+from router.dispatch.settings import PolicyName
+from router.dispatch.types import NO_COPY, POLICIES
 from tests.reference import dispatch as reference
 from tests.router.dispatch.cases import Case, case, cases, parcels_of
 
