@@ -149,6 +149,8 @@ def test_an_engines_processes_find_hosts_and_secret_in_its_folder(
     assert DirectoryFile(read.directory).cards() == (card,)
     secret = next(path for path in tmp_path.iterdir() if "secret" in path.name)
     assert secret.stat().st_mode & 0o777 == 0o600
+    TierFolder(tmp_path / "gone").write_hosts([card])
+    assert not (tmp_path / "gone").exists()
 
 
 def test_hosts_that_do_not_say_how_they_are_reached_are_left_out() -> None:
