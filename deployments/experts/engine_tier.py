@@ -10,16 +10,13 @@ from ray.serve.handle import DeploymentHandle
 
 from deployments.experts.host_feed import follow_hosts
 from deployments.experts.in_engine.plugin import ASKED_VARIABLE
+from deployments.experts.tier_config import TierConfig
 from deployments.experts.tier_folder import FOLDER_VARIABLE, TierFolder
-from deployments.experts.tier_plan import TierPlan, plan_tier
+from deployments.experts.tier_plan import plan_tier
 from deployments.settings import ModelSection
 from infra.errors import ConfigError
 
-# The modules that have them import vLLM, or torch.
-_LOAD_FORMAT = "coterie_experts"
-_CONFIG_KEY = "coterie_experts"
-_PLUG_INS = "vllm.general_plugins"
-_OPENER = "deployments.experts.in_engine.hosted:open_hosted_tier"
+_PLUG_INS, _PLUG_IN = "vllm.general_plugins", "coterie_experts"
 
 
 class EngineTier:
@@ -46,28 +43,13 @@ def plan_tier_args(section: ModelSection, model_path: str) -> dict[str, Any]:
         return {}
     _check_plug_in()
     plan = plan_tier(section, model_path)
-    return {
-        "dtype": plan.dtype,
-        "load_format": _LOAD_FORMAT,
-        "additional_config": _additional_config(section, plan),
-    }
+    return TierConfig(str(plan.model_path), plan.dtype, section.dispatch).engine_arguments()
 
 
 def _check_plug_in() -> None:
     """vLLM finds it by what `pip install` has written down."""
-    if not entry_points(group=_PLUG_INS, name=_CONFIG_KEY):
+    if not entry_points(group=_PLUG_INS, name=_PLUG_IN):
         raise ConfigError(
-            f"vLLM does not find the plug-in {_CONFIG_KEY}, by which it reaches expert hosts; "
+            f"vLLM does not find the plug-in {_PLUG_IN}, by which it reaches expert hosts; "
             "install coterie again in this environment"
         )
-
-
-def _additional_config(section: ModelSection, plan: TierPlan) -> dict[str, Any]:
-    """As `TierConfig.as_additional_config` writes it."""
-    options = {"dtype": plan.dtype, "dispatch": section.dispatch.model_dump(mode="json")}
-    fields = {
-        "opener": _OPENER,
-        "model_path": str(plan.model_path),
-        "options": options,
-    }
-    return {_CONFIG_KEY: fields}

@@ -1,4 +1,4 @@
-"""An expert tier without Ray: hosts as processes of their own, and a director."""
+"""An expert tier without Ray: hosts in processes or threads, and a director."""
 
 import contextlib
 import json
@@ -8,32 +8,95 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from deployments.experts.director import DirectorThread
-from deployments.experts.in_engine.hosted import HostedOptions
-from deployments.experts.in_engine.tier import TierConfig
+from deployments.experts.host.host import ExpertHost
+from deployments.experts.host.settings import HostSettings
+from deployments.experts.in_engine.plugin import ASKED_VARIABLE
+from deployments.experts.tier_config import TierConfig
+from deployments.experts.tier_folder import FOLDER_VARIABLE, TierFolder
 from experts.checkpoint.reader import CheckpointReader
 from experts.checkpoint.types import Dtype
 from experts.director.types import DirectorSettings, DirectorView
-from experts.directory import HostCard, write_directory
+from experts.directory import HostCard
 from experts.settings import RebalanceSection
 from router.dispatch.settings import DispatchSection
 
-OPENER = "deployments.experts.in_engine.hosted:open_hosted_tier"
 _LIMIT_S = 60.0
+_SECRET = "a secret of 32 bytes, more or less"
 
 
-@dataclass(frozen=True)
-class HostProcess:
+class RunningHost(Protocol):
     """One expert host."""
 
     card: HostCard
-    process: subprocess.Popen[str]
+
+    def close(self) -> None:
+        """End it, and see that it ended well."""
+
+
+class HostInThread:
+    """For tests that need many, and none of them dead."""
+
+    def __init__(self, model: Path, settings: HostSettings) -> None:
+        self._host = ExpertHost.open(model, settings)
+        self.card = HostCard(self._host.host, self._host.addresses)
+        self._thread = threading.Thread(target=self._host.run)
+        self._thread.start()
+
+    def close(self) -> None:
+        """See `RunningHost`."""
+        self._host.close()
+        self._thread.join()
+        assert self._host.failure is None
+
+
+class HostProcess:
+    """One that can be killed and stopped."""
+
+    def __init__(self, model: Path, settings: HostSettings) -> None:
+        fields = asdict(settings) | {
+            "model_path": str(model),
+            "unix_folder": str(settings.unix_folder),
+        }
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "deployments.experts.host"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"OMP_NUM_THREADS": str(settings.num_threads)},
+        )
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(json.dumps(fields) + "\n")
+        self.process.stdin.flush()
+        ready, _, _ = select.select([self.process.stdout], [], [], _LIMIT_S)
+        line = self.process.stdout.readline() if ready else ""
+        if not line:
+            self.process.kill()
+            self.process.wait()
+            raise AssertionError("the expert host did not start")
+        self.card = HostCard.of(json.loads(line))
+
+    def close(self) -> None:
+        """See `RunningHost`; also where it is stopped."""
+        self.process.send_signal(signal.SIGCONT)
+        self.process.communicate(timeout=_LIMIT_S)
+        assert self.process.returncode == 0
+
+    def kill(self) -> None:
+        """As the kernel does when memory is short."""
+        self.process.kill()
+        self.process.communicate()
+
+
+HostKind = Callable[[Path, HostSettings], RunningHost]
 
 
 @dataclass
@@ -41,41 +104,33 @@ class LocalTier:
     """Hosts of one model, on this machine."""
 
     model: Path
-    folder: Path
-    num_slots: int
-    dtype: Dtype
+    folder: TierFolder
+    settings: HostSettings
     director: DirectorThread
-    num_threads: int = 1
-    hosts: list[HostProcess] = field(default_factory=list)
+    kind: HostKind
+    hosts: list[Any] = field(default_factory=list)
 
     @property
-    def directory(self) -> Path:
-        """The file by which engines know the hosts."""
-        return self.folder / "hosts"
+    def environment(self) -> dict[str, str]:
+        """For the processes of an engine that is to use these hosts."""
+        return {ASKED_VARIABLE: "1", FOLDER_VARIABLE: str(self.folder.path)}
 
-    def tier_config(self, **dispatch: Any) -> TierConfig:
+    def engine_arguments(self, **dispatch: Any) -> dict[str, Any]:
         """For an engine that is to use these hosts."""
         section = DispatchSection.model_validate(dispatch)
-        options = HostedOptions(self.directory, None, self.dtype, section)
-        return TierConfig(OPENER, str(self.model), options.as_options())
+        config = TierConfig(str(self.model), self.settings.dtype, section)
+        return {"model": str(self.model)} | config.engine_arguments()
 
     def start(self, count: int = 1) -> None:
         """More hosts; they are filled when the director has seen them."""
         for _ in range(count):
-            self.hosts.append(self._started())
+            self.hosts.append(self.kind(self.model, self.settings))
         self.tell()
 
-    def kill(self, which: int, signal_number: int = signal.SIGKILL) -> None:
-        """Send a host a signal; with SIGKILL it is gone from the directory as well, some
-        time later, as it would be where Ray finds out."""
-        self.hosts[which].process.send_signal(signal_number)
-        if signal_number == signal.SIGKILL:
-            self.hosts.pop(which).process.wait()
-
     def tell(self) -> None:
-        """Write down who is there, for engines and director."""
+        """Tell engines and director who is there, as the cluster would."""
         cards = [host.card for host in self.hosts]
-        write_directory(self.directory, cards)
+        self.folder.write_hosts(cards)
         self.director.set_hosts(cards)
 
     def until_settled(self) -> DirectorView:
@@ -83,7 +138,7 @@ class LocalTier:
         return self.until(
             lambda view: (
                 view.state == "settled"
-                and len(view.map.hosts) == len(self.hosts)
+                and set(view.map.hosts) == {host.card.host for host in self.hosts}
                 and view.map.is_covering
             )
         )
@@ -98,41 +153,10 @@ class LocalTier:
         return view
 
     def close(self) -> None:
-        """End all hosts, also those that are stopped."""
+        """End all hosts."""
         self.director.close()
-        for host in self.hosts:
-            host.process.send_signal(signal.SIGCONT)
-            with contextlib.suppress(BrokenPipeError):
-                host.process.communicate(timeout=_LIMIT_S)
-            assert host.process.returncode == 0
-        self.hosts.clear()
-
-    def _started(self) -> HostProcess:
-        fields = {
-            "model_path": str(self.model),
-            "num_slots": self.num_slots,
-            "dtype": self.dtype,
-            "unix_folder": str(self.folder),
-            "num_threads": self.num_threads,
-        }
-        process = subprocess.Popen(
-            [sys.executable, "-m", "deployments.experts.host"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=os.environ | {"OMP_NUM_THREADS": str(self.num_threads)},
-        )
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdin.write(json.dumps(fields) + "\n")
-        process.stdin.flush()
-        ready, _, _ = select.select([process.stdout], [], [], _LIMIT_S)
-        line = process.stdout.readline() if ready else ""
-        if not line:
-            process.kill()
-            process.wait()
-            raise AssertionError("the expert host did not start")
-        return HostProcess(HostCard.of(json.loads(line)), process)
+        while self.hosts:
+            self.hosts.pop().close()
 
 
 @contextlib.contextmanager
@@ -143,13 +167,20 @@ def local_tier(
     dtype: Dtype = "float32",
     rebalance: RebalanceSection | None = None,
     num_threads: int = 1,
+    kind: HostKind = HostProcess,
 ) -> Iterator[LocalTier]:
     """A tier whose experts all have a copy when the block begins."""
+    moe = CheckpointReader.open(model).config
     settings = DirectorSettings(rebalance or RebalanceSection(), num_hosts)
-    director = DirectorThread(CheckpointReader.open(model).config, settings, None)
     # A socket's path must be short.
-    with tempfile.TemporaryDirectory(prefix="tier-") as folder:
-        tier = LocalTier(model, Path(folder), num_slots, dtype, director, num_threads)
+    with tempfile.TemporaryDirectory(prefix="tier-") as name:
+        folder = TierFolder(Path(name))
+        folder.write_secret(_SECRET)
+        host_settings = HostSettings(
+            num_slots=num_slots, dtype=dtype, unix_folder=folder.path, num_threads=num_threads
+        )
+        director = DirectorThread(moe, settings, _SECRET)
+        tier = LocalTier(model, folder, host_settings, director, kind)
         director.start()
         try:
             tier.start(num_hosts)

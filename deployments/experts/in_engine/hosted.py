@@ -4,9 +4,8 @@ import os
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,19 +17,17 @@ from deployments.experts.in_engine.client.client import TierClient
 from deployments.experts.in_engine.client.follower import Follower, run_follower
 from deployments.experts.in_engine.client.lines import Lines
 from deployments.experts.in_engine.local_experts import LocalExperts
-from deployments.experts.in_engine.tier import Ticket, TierConfig
+from deployments.experts.in_engine.tier import Ticket
 from deployments.experts.kernel_combine import combined
+from deployments.experts.tier_config import TierConfig
 from deployments.experts.tier_folder import TierFolder
 from experts.checkpoint.digest import model_digest
 from experts.checkpoint.reader import CheckpointReader
-from experts.checkpoint.types import Dtype
 from experts.directory import DirectoryFile
 from experts.tier_view import TierView
 from experts.transport.hub import Hub
 from experts.transport.link import Identity, LinkSettings
 from experts.transport.messages import RowType
-from infra.errors import ConfigError
-from router.dispatch.settings import DispatchSection
 
 _ROW_TYPES = {
     torch.float32: RowType.FLOAT32,
@@ -40,50 +37,6 @@ _ROW_TYPES = {
 _TICKET = Ticket(0)
 _SET_UP_S = 0.5
 """A host that does not answer a dial holds up the model, and others have its copies."""
-
-
-@dataclass(frozen=True)
-class HostedOptions:
-    """The options of `TierConfig`."""
-
-    directory: Path
-    """See `experts.directory`."""
-    secret: str | None
-    """What the cluster's processes share; links between nodes need it."""
-    dtype: Dtype
-    """The engine's."""
-    dispatch: DispatchSection
-
-    def as_options(self) -> dict[str, Any]:
-        """JSON types alone."""
-        return {
-            "directory": str(self.directory),
-            "secret": self.secret,
-            "dtype": self.dtype,
-            "dispatch": self.dispatch.model_dump(mode="json"),
-        }
-
-    @classmethod
-    def of(cls, config: TierConfig) -> "HostedOptions":
-        """What the options do not say of the directory, the environment does.
-
-        Raises ConfigError for a dtype that no host computes in.
-        """
-        options = config.options
-        if options["dtype"] not in get_args(Dtype):
-            raise ConfigError(
-                f"expert hosts compute in {', '.join(get_args(Dtype))}, not {options['dtype']}"
-            )
-        directory, secret = options.get("directory"), options.get("secret")
-        if directory is None:
-            folder = TierFolder.of_environment()
-            directory, secret = folder.directory, folder.secret
-        return cls(
-            Path(directory),
-            secret,
-            options["dtype"],
-            DispatchSection.model_validate(options["dispatch"]),
-        )
 
 
 class HostedTier:
@@ -149,27 +102,36 @@ class RowsAsTensors:
         return self._experts.compute(layer, self.rows, pair_to_row, experts)
 
 
-def open_hosted_tier(config: TierConfig) -> HostedTier:
-    """What `TierConfig.opener` names. Raises ConfigError."""
-    options = HostedOptions.of(config)
+_tiers: dict[str, HostedTier] = {}
+
+
+def open_tier(config: TierConfig) -> HostedTier:
+    """The tier of this process for the configuration's model, made at the first call.
+
+    The environment names its `TierFolder`. Raises ConfigError.
+    """
+    if config.model_path not in _tiers:
+        _tiers[config.model_path] = _opened(config, TierFolder.of_environment())
+    return _tiers[config.model_path]
+
+
+def _opened(config: TierConfig, folder: TierFolder) -> HostedTier:
     checkpoint = CheckpointReader.open(Path(config.model_path))
-    shape = checkpoint.config.shape
-    identity = Identity(
-        f"engine-{os.getpid()}-{uuid.uuid4().hex[:8]}", model_digest(checkpoint.config)
-    )
+    shape, digest = checkpoint.config.shape, model_digest(checkpoint.config)
+    identity = Identity(f"engine-{os.getpid()}-{uuid.uuid4().hex[:8]}", digest)
     view = TierView(shape.num_layers, shape.num_experts)
     board = Board(KnownTier(view.map, {}, {}))
-    settings = LinkSettings(set_up_timeout_s=_SET_UP_S)
+    secret = folder.secret
 
     def follower() -> Follower:
-        hub = Hub(identity, secret=options.secret)
-        directory = DirectoryFile(options.directory)
-        return Follower(hub, directory, view, board, time.monotonic)
+        hub = Hub(identity, secret=secret)
+        return Follower(hub, DirectoryFile(folder.directory), view, board, time.monotonic)
 
-    lines = Lines(Hub(identity, settings, options.secret), time.monotonic)
-    local = RowsAsTensors(LocalExperts(checkpoint, options.dtype))
-    row_type = _ROW_TYPES[DTYPES[options.dtype]]
-    client = TierClient(board, lines, local, options.dispatch, row_type)
+    settings = LinkSettings(set_up_timeout_s=_SET_UP_S)
+    lines = Lines(Hub(identity, settings, secret), time.monotonic)
+    local = RowsAsTensors(LocalExperts(checkpoint, config.dtype))
+    row_type = _ROW_TYPES[DTYPES[config.dtype]]
+    client = TierClient(board, lines, local, config.dispatch, row_type)
     end_following = run_follower(follower)
 
     def close() -> None:

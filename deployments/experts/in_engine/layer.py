@@ -24,7 +24,7 @@ from vllm.model_executor.models.utils import extract_layer_index
 from vllm.model_executor.utils import set_weight_attrs
 
 from deployments.experts.in_engine import ops
-from deployments.experts.in_engine.tier import TierConfig, open_tier
+from deployments.experts.tier_config import TierConfig
 from infra.errors import ConfigError
 
 _WEIGHTS = ("w13_weight", "w2_weight")
@@ -34,6 +34,10 @@ class TierMethod(FusedMoEMethodBase):  # type: ignore[misc]  # vLLM is read as A
     """Has the experts of one layer computed by the tier."""
 
     def __init__(self, moe: FusedMoEConfig, config: TierConfig, layer: int) -> None:
+        # numba comes with it. When vLLM sets a worker up it looks through all modules, and
+        # cannot take what it finds in numba's; a model is built after that.
+        from deployments.experts.in_engine.hosted import open_tier  # noqa: PLC0415
+
         super().__init__(moe)
         ranks = moe.moe_parallel_config
         rank = ops.Rank(ranks.tp_rank, ranks.tp_size)

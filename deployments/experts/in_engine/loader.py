@@ -6,8 +6,6 @@ from vllm.config import ModelConfig
 from vllm.config.load import LoadConfig
 from vllm.model_executor.model_loader.default_loader import DefaultModelLoader
 
-LOAD_FORMAT = "coterie_experts"
-
 
 class NoExpertsLoader(DefaultModelLoader):  # type: ignore[misc]  # vLLM is read as Any
     """vLLM's loader for an expert-parallel rank that has none of the experts."""

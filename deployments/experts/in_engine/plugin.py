@@ -26,10 +26,8 @@ def register() -> None:
     from vllm.model_executor.model_loader import register_model_loader  # noqa: PLC0415
 
     from deployments.experts.in_engine.layer import TierRoutedExperts  # noqa: PLC0415
-    from deployments.experts.in_engine.loader import (  # noqa: PLC0415
-        LOAD_FORMAT,
-        NoExpertsLoader,
-    )
+    from deployments.experts.in_engine.loader import NoExpertsLoader  # noqa: PLC0415
+    from deployments.experts.tier_config import LOAD_FORMAT  # noqa: PLC0415
 
     if RoutedExperts.__name__ not in op_registry_oot:
         RoutedExperts.register_oot(TierRoutedExperts)

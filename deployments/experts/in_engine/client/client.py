@@ -22,7 +22,6 @@ from deployments.experts.in_engine.client.board import Board, KnownTier
 from deployments.experts.in_engine.client.chunks import chunks, max_pairs
 from deployments.experts.in_engine.client.line import Answer, Ask, Line
 from deployments.experts.in_engine.client.lines import Lines
-from deployments.experts.in_engine.client.stats import TierStats
 from experts.transport.errors import TransportError
 from experts.transport.messages import RowType, Status
 from experts.types import HostId
@@ -83,7 +82,7 @@ class TierClient:
         self._known: KnownTier | None = None
         self._planner: Planner | None = None
         self._call: _Call | None = None
-        self.stats = TierStats()
+        self.stats = lines.stats
 
     def begin(self, layer: int, rows: NDArray[Any], topk_ids: Ints) -> None:
         """Ask for the results of all pairs; the arrays stay as they are until `finish`.

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from deployments.experts.in_engine.client.stats import TierStats
 from experts.transport import messages
 from experts.transport.errors import BadFrameError, LinkTimeoutError
 from experts.transport.link import Link
@@ -57,7 +58,7 @@ class Answer(NamedTuple):
 class Line:
     """Not for several threads at once. What raises TransportError loses the line."""
 
-    def __init__(self, host: HostId, link: Link) -> None:
+    def __init__(self, host: HostId, link: Link, stats: TierStats) -> None:
         self.host = host
         self.link = link
         self.heard_s = 0.0
@@ -65,8 +66,7 @@ class Line:
         self.trip_s = math.inf
         """About the least time that a request takes beside what the host waits and computes
         for it. The least, since an answer that nobody waits for lies there for a while."""
-        self.num_bytes_sent = 0
-        self.num_bytes_received = 0
+        self._stats = stats
         self._under_way: dict[int, Sent] = {}
         self._waiting: deque[tuple[Ask, int, Parcel]] = deque()
         self._overdue: set[int] = set()
@@ -107,7 +107,7 @@ class Line:
             self.link.commit()
             self._waiting.popleft()
             self._under_way[header.sequence] = Sent(header, parcel, now_s)
-            self.num_bytes_sent += header.num_bytes
+            self._stats.num_bytes_sent += header.num_bytes
             self._next_sequence += 1
 
     def receive(self, now_s: float) -> Answer | None:
@@ -118,7 +118,7 @@ class Line:
         while (frame := self.link.receive()) is not None:
             header, rows = messages.read_answer(frame)
             self.heard_s = now_s
-            self.num_bytes_received += header.num_bytes
+            self._stats.num_bytes_received += header.num_bytes
             if header.sequence in self._overdue:
                 self._overdue.discard(header.sequence)
                 self.link.release()

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from deployments.experts.in_engine.client.board import KnownTier
 from deployments.experts.in_engine.client.line import Line
+from deployments.experts.in_engine.client.stats import TierStats
 from experts.transport.errors import TransportError
 from experts.transport.link import LinkHub
 from experts.types import HostId
@@ -29,7 +30,8 @@ class Lines:
         self._lines: dict[HostId, Line] = {}
         self._by_link: dict[int, Line] = {}
         self._dial_at_s: dict[HostId, float] = {}
-        self.num_lost = 0
+        self.stats = TierStats()
+        """Counts bytes, of lines that are lost as well."""
 
     def know(self, known: KnownTier) -> None:
         """These are the hosts from here on; dials those that are new."""
@@ -62,7 +64,6 @@ class Lines:
     def lose(self, line: Line, why: str) -> None:
         """Be without a line."""
         log.warning("no line to the expert host %s: %s", line.host, why)
-        self.num_lost += 1
         del self._lines[line.host], self._by_link[id(line.link)]
         self._dial_at_s[line.host] = self._clock() + DIAL_AGAIN_S
         line.link.close()
@@ -101,4 +102,4 @@ class Lines:
         if link.peer != host:
             link.close()
             return
-        self._lines[host] = self._by_link[id(link)] = Line(host, link)
+        self._lines[host] = self._by_link[id(link)] = Line(host, link, self.stats)

@@ -2,12 +2,14 @@
 
     python -m tests.deployments.experts.on_vllm.greedy_program JSON
 
-The argument is a list of engine arguments; what is printed last is a list of what each
-engine says: a list of token ids for each prompt.
+The argument is a list of engines, each with its `arguments` and what it needs of the
+`environment`. What is printed last is a list of what each says: a list of token ids for each
+prompt.
 """
 
 import gc
 import json
+import os
 import random
 import sys
 from typing import Any
@@ -45,8 +47,20 @@ def greedy(args: dict[str, Any]) -> list[list[int]]:
     return [list(answer.outputs[0].token_ids) for answer in answers]
 
 
+def said_by(engine: dict[str, Any]) -> list[list[int]]:
+    """What one engine says."""
+    from vllm.platforms import current_platform  # noqa: PLC0415
+
+    os.environ.update(engine["environment"])
+    said = greedy(engine["arguments"])
+    # For the process, not for an engine; and it cannot take what numba brings, which a tier
+    # imports, later than this is called where each engine has processes of its own.
+    type(current_platform).register_triton_kernel_overrides = staticmethod(lambda: None)
+    return said
+
+
 if __name__ == "__main__":
     from deployments.experts.in_engine import plugin
 
     plugin.register()
-    print(json.dumps([greedy(args) for args in json.loads(sys.argv[1])]))
+    print(json.dumps([said_by(engine) for engine in json.loads(sys.argv[1])]))

@@ -1,26 +1,28 @@
-"""vLLM with its routed experts elsewhere: the same tokens, for each architecture."""
+"""vLLM with its routed experts on expert hosts: the same tokens, for each architecture."""
 
 import json
 import os
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from deployments.experts.in_engine.tier import TierConfig
-from tests.builders.moe_checkpoints import TINY_MODELS
+from tests.builders.expert_tier import HostInThread, LocalTier, local_tier
+from tests.builders.moe_checkpoints import TINY_MODELS, TinyModel
 from tests.deployments.experts.on_vllm.greedy_program import NUM_PROMPTS
 
 pytestmark = [pytest.mark.model, pytest.mark.timeout(400)]
 
-OPENER = "tests.reference.expert_tier:SlowTier"
 FUSED = ("Qwen2Moe", "Olmoe")
 """Saved with all experts in one tensor; vLLM reads that of some architectures only."""
 
+Said = list[list[int]]
 
-def said_by(engines: list[dict[str, Any]]) -> list[list[list[int]]]:
+
+def said_by(engines: list[dict[str, Any]]) -> list[Said]:
     """What each engine says. A process of its own, since vLLM binds its threads for good."""
     program = "tests.deployments.experts.on_vllm.greedy_program"
     variables = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_NO_USAGE_STATS": "1"}
@@ -33,27 +35,38 @@ def said_by(engines: list[dict[str, Any]]) -> list[list[list[int]]]:
         check=False,
     )
     assert done.returncode == 0, done.stderr[-4000:]
-    found: list[list[list[int]]] = json.loads(done.stdout.splitlines()[-1])
+    found: list[Said] = json.loads(done.stdout.splitlines()[-1])
     return found
 
 
-def with_tier(path: Path) -> dict[str, Any]:
-    """Engine arguments; the experts are not even loaded."""
-    config = TierConfig(OPENER, str(path), {})
-    return {
-        "model": str(path),
-        "load_format": "coterie_experts",
-        "additional_config": config.as_additional_config(),
-    }
+def whole(path: Path) -> dict[str, Any]:
+    """An engine that has its experts itself."""
+    return {"arguments": {"model": str(path)}, "environment": {}}
 
 
-def test_experts_elsewhere_give_the_same_tokens(tmp_path: Path) -> None:
-    paths = [tmp_path / model.name for model in TINY_MODELS]
-    for model, path in zip(TINY_MODELS, paths, strict=True):
-        model.write(path, layout="fused" if model.name in FUSED else "one by one")
-    whole: list[dict[str, Any]] = [{"model": str(path)} for path in paths]
-    said = said_by(whole + [with_tier(path) for path in paths])
+def tiered(tier: LocalTier) -> dict[str, Any]:
+    """An engine whose experts are not even loaded."""
+    return {"arguments": tier.engine_arguments(), "environment": tier.environment}
+
+
+def written(model: TinyModel, folder: Path) -> Path:
+    path = folder / model.name
+    model.write(path, layout="fused" if model.name in FUSED else "one by one")
+    return path
+
+
+def test_experts_on_hosts_give_the_same_tokens(tmp_path: Path) -> None:
+    paths = [written(model, tmp_path) for model in TINY_MODELS]
+    with ExitStack() as stack:
+        tiers = [
+            stack.enter_context(local_tier(path, num_hosts=2, num_slots=3, kind=HostInThread))
+            for path in paths
+        ]
+        said = said_by([whole(path) for path in paths] + [tiered(tier) for tier in tiers])
+        reports = [tier.director.view().reports for tier in tiers]
     expected = dict(zip(paths, said[: len(paths)], strict=True))
     for answers in expected.values():
         assert len({tuple(answer) for answer in answers}) > NUM_PROMPTS / 2
     assert dict(zip(paths, said[len(paths) :], strict=True)) == expected
+    for hosts in reports:
+        assert all(host.num_requests > 0 for host in hosts)
