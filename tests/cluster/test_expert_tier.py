@@ -119,7 +119,7 @@ def test_a_host_that_is_killed_costs_no_request_and_is_replaced(
     assert after["num_copies"] == [[2] * 4] * 3
 
 
-def test_hosts_that_are_replaced_hand_their_experts_on_before_they_go(
+def test_other_hosts_in_the_place_of_all_give_the_same_text(
     cluster: RunningCluster, model: Path
 ) -> None:
     before = wait(cluster, settled)
