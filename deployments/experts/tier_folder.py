@@ -50,5 +50,7 @@ class TierFolder:
             file.write(secret)
 
     def write_hosts(self, cards: Iterable[HostCard]) -> None:
-        """In the place of those that were told before."""
-        write_directory(self.directory, cards)
+        """In the place of those that were told before; news may come once too often, when
+        the engine has ended and the folder is gone."""
+        if self.path.is_dir():
+            write_directory(self.directory, cards)

@@ -165,6 +165,8 @@ class Director:
             self._shortage = error.message
             return None
         self._shortage = ""
+        if decision is None:
+            self._num_failures = 0
         return decision
 
     def _load(self, now_s: float) -> Load:
@@ -217,4 +219,6 @@ class Director:
             return "short", "there is no expert host"
         if self._num_failures and self._last is not None:
             return "failing", self._last.trouble
+        if self._outdated or not self._tables.map.is_covering:
+            return "moving", "the next decision is about to be made"
         return "settled", ""

@@ -121,9 +121,8 @@ def test_vllms_configuration_has_neither_path_nor_secret_of_the_tier(
     args = plan_tier_args(section(dispatch={"policy": "static"}), folder_of(tmp_path))
     tier = args.pop("additional_config")["coterie_experts"]
     assert args == {"dtype": "bfloat16", "load_format": "coterie_experts"}
-    assert tier["model_path"] == str(tmp_path)
-    assert tier["options"].keys() == {"dtype", "dispatch"}
-    assert tier["options"]["dispatch"]["policy"] == "static"
+    assert tier.pop("dispatch")["policy"] == "static"
+    assert tier == {"model_path": str(tmp_path), "dtype": "bfloat16"}
 
 
 def test_an_installation_without_our_plug_in_is_told_to_install_again(
@@ -149,6 +148,8 @@ def test_an_engines_processes_find_hosts_and_secret_in_its_folder(
     assert DirectoryFile(read.directory).cards() == (card,)
     secret = next(path for path in tmp_path.iterdir() if "secret" in path.name)
     assert secret.stat().st_mode & 0o777 == 0o600
+    TierFolder(tmp_path / "gone").write_hosts([card])
+    assert not (tmp_path / "gone").exists()
 
 
 def test_hosts_that_do_not_say_how_they_are_reached_are_left_out() -> None:

@@ -133,4 +133,4 @@ class FleetLives(RuleBasedStateMachine):
 
 
 TestFleetLives = FleetLives.TestCase
-TestFleetLives.settings = settings(max_examples=30, stateful_step_count=40, deadline=None)
+TestFleetLives.settings = settings(max_examples=15, stateful_step_count=40, deadline=None)
