@@ -38,7 +38,8 @@ def carve(
     model = DenseModel(source)
     cut = cut_of(settings, model.config.intermediate_size)
     dtype = getattr(torch, settings.dtype) if settings.dtype else model.stored_dtype
-    tokens = tokens_of(AutoTokenizer.from_pretrained(source), texts, settings)
+    tokenizer = AutoTokenizer.from_pretrained(source)
+    tokens = tokens_of(tokenizer, texts, settings, model.config.max_position_embeddings)
     streams = Streams(model, tokens, dtype)
 
     def fit(layer: DenseLayer, inputs: torch.Tensor, targets: torch.Tensor) -> CarvedFfn:
@@ -51,7 +52,6 @@ def carve(
             writer.write_layer(index, layer, streams.pass_layer(layer, fit))
     progress.report("measuring the perplexity", None)
     report = CarveReport(
-        source=source.name,
         settings=settings,
         cut=cut,
         dtype=str(dtype).removeprefix("torch."),

@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from transformers import Qwen2MoeConfig
 
 from deployments.models.carve.dense_model import DenseLayer, DenseModel
 from deployments.models.carve.ffn import CarvedFfn
 from deployments.models.carve.settings import Cut
+from infra.errors import ConfigError
 
 _SHARD_BYTES = 2**31
 _INDEX_NAME = "model.safetensors.index.json"
@@ -105,7 +107,10 @@ class CheckpointWriter:
 
     def _flush(self) -> None:
         path = self._target / f"{len(self._shards)}.shard"
-        save_file(self._shard, path, metadata={"format": "pt"})
+        try:
+            save_file(self._shard, path, metadata={"format": "pt"})
+        except SafetensorError as error:
+            raise ConfigError(f"{path.parent} cannot be written: {error}") from error
         self._shards.append(list(self._shard))
         self._shard, self._shard_bytes = {}, 0
 

@@ -32,7 +32,7 @@ class DenseLayer:
     down: torch.Tensor
 
     def attend(self, hidden: torch.Tensor, positions: Any) -> torch.Tensor:
-        """The residual stream behind attention. Shape: [num_sequences, length, hidden], both."""
+        """The residual stream behind attention. Shape: [num_sequences, length, hidden]."""
         normed = self.module.input_layernorm(hidden)
         out, _ = self.module.self_attn(
             hidden_states=normed, position_embeddings=positions, attention_mask=None

@@ -65,7 +65,7 @@ def gate_of(layer: DenseLayer, inputs: torch.Tensor, partition: Partition) -> to
 
 
 def _norms(layer: DenseLayer, inputs: torch.Tensor, partition: Partition) -> torch.Tensor:
-    """Norm of each expert's output. Shape: [num_tokens, hidden] -> [num_tokens, num_experts]."""
+    """Norm of each expert's output. Shape: `inputs` [n, hidden] -> [n, num_experts]."""
     values = layer.neurons(inputs)
     norms = [
         (values[:, members] @ layer.down[:, members].T).norm(dim=1)

@@ -20,7 +20,6 @@ class Perplexities:
 class CarveReport:
     """Contents of `carve.json`. The digests are of the texts, in UTF-8."""
 
-    source: str
     settings: CarveSettings
     cut: Cut
     dtype: str

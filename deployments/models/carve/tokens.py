@@ -18,12 +18,14 @@ class Tokens:
     held_out: torch.Tensor
 
 
-def tokens_of(tokenizer: Any, texts: Texts, settings: CarveSettings) -> Tokens:
+def tokens_of(
+    tokenizer: Any, texts: Texts, settings: CarveSettings, max_model_len: int
+) -> Tokens:
     """The first tokens of each text, as many as the settings ask for or as there are.
 
     Raises `ConfigError` if a text has not enough for one sequence.
     """
-    length = settings.sequence_tokens
+    length = min(settings.sequence_tokens, max_model_len)
     calibration = _sequences(
         tokenizer, texts.calibration, length, settings.num_calibration_tokens
     )

@@ -41,8 +41,12 @@ def write_tiny_llama(
 ) -> Path:
     """A whole checkpoint directory; `changes` go into its configuration."""
     import torch  # noqa: PLC0415 - takes seconds
-    from transformers import AutoConfig, AutoModelForCausalLM  # noqa: PLC0415
-    from transformers import GenerationConfig, PreTrainedTokenizerFast  # noqa: PLC0415
+    from transformers import (  # noqa: PLC0415  # noqa: PLC0415
+        AutoConfig,
+        AutoModelForCausalLM,
+        GenerationConfig,
+        PreTrainedTokenizerFast,
+    )
 
     torch.manual_seed(0)
     config = AutoConfig.for_model(model_type, **(SIZES | changes))
