@@ -1,0 +1,88 @@
+"""What a mixture of experts carved from the built-in model loses, by active experts.
+
+    python -m tests.bench.carve --json tests/bench/results/carve.json
+
+Each is carved anew, with the usual settings and text. Perplexities are of two texts
+that nothing was fitted to: the held-out articles, which are of the calibration's
+kind, and this project's DECISIONS.md, which is not. Also whether the checkpoint, read
+by transformers, gives what the carver claims.
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from deployments.models.carve.carving import carve_into
+from deployments.models.carve.settings import CarveSettings
+from deployments.models.carve.texts import default_texts
+from deployments.models.resolve import resolve_model
+from infra.progress import SILENT
+from tests.builders.cluster import STATE_DIR
+from tests.source_code import REPOSITORY
+
+OTHER_TEXT = REPOSITORY / "DECISIONS.md"
+NUM_TOKENS = 8192
+
+
+@dataclass(frozen=True)
+class Row:
+    """One carved model beside the dense one it is from."""
+
+    num_active: int
+    num_experts: int
+    neurons: float  # part of the dense model's that computes for a token
+    dense: float
+    all_active: float
+    carved: float
+    carved_by_transformers: float
+    dense_other_text: float
+    carved_other_text: float
+    seconds: float
+
+
+def measure(source: Path, num_active: int) -> Row:
+    """Carve with so many active, and measure the checkpoint."""
+    # Takes seconds to import.
+    from tests.reference.perplexity import perplexity_of  # noqa: PLC0415
+
+    settings = CarveSettings(num_active=num_active, num_held_out_tokens=NUM_TOKENS)
+    texts = default_texts(settings.seed)
+    length, other = settings.sequence_tokens, OTHER_TEXT.read_text()
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.monotonic()
+        out_dir = Path(folder) / "carved"
+        report = carve_into(out_dir, source, texts, settings, SILENT)
+        seconds = time.monotonic() - started
+        return Row(
+            num_active=num_active,
+            num_experts=report.cut.num_experts,
+            neurons=report.cut.num_active_neurons / report.cut.num_neurons,
+            **asdict(report.perplexity),
+            carved_by_transformers=perplexity_of(out_dir, texts.held_out, length, NUM_TOKENS),
+            dense_other_text=perplexity_of(source, other, length, NUM_TOKENS),
+            carved_other_text=perplexity_of(out_dir, other, length, NUM_TOKENS),
+            seconds=seconds,
+        )
+
+
+def main() -> None:
+    """Measure and print a row of JSON for each number of active experts."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n", maxsplit=1)[0])
+    parser.add_argument("--model", default="smollm2-135m-instruct", help="model reference")
+    parser.add_argument("--active", type=int, nargs="+", default=[8, 10, 12, 14, 16])
+    parser.add_argument("--json", type=Path, help="also write the rows to this file")
+    given = parser.parse_args()
+    source = Path(resolve_model(given.model, STATE_DIR).path)
+    rows = []
+    for num_active in given.active:
+        rows.append(asdict(measure(source, num_active)))
+        print(json.dumps(rows[-1]), flush=True)
+    if given.json:
+        given.json.write_text(json.dumps(rows, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
