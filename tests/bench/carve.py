@@ -24,7 +24,7 @@ from tests.builders.cluster import STATE_DIR
 from tests.source_code import REPOSITORY
 
 OTHER_TEXT = REPOSITORY / "DECISIONS.md"
-NUM_TOKENS = 8192
+NUM_TOKENS = 4096
 
 
 @dataclass(frozen=True)

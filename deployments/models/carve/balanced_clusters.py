@@ -13,7 +13,7 @@ Indices = npt.NDArray[np.int64]
 
 
 def balanced_clusters(
-    features: Floats, num_clusters: int, seed: int, max_rounds: int = 20
+    features: Floats, num_clusters: int, seed: int, max_rounds: int = 10
 ) -> Indices:
     """Members of each cluster, ascending.
 

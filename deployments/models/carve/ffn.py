@@ -15,7 +15,6 @@ from dataclasses import dataclass
 import torch
 
 from deployments.models.carve.dense_model import DenseLayer
-from deployments.models.carve.settings import Cut
 
 SHARED_SCALE = 2.0
 
@@ -30,6 +29,11 @@ class Partition:
 
     shared: torch.Tensor
     experts: torch.Tensor
+
+    def check_invariants(self) -> None:
+        """Each neuron has one place."""
+        places = torch.cat([self.shared, self.experts.flatten()])
+        assert places.sort().values.equal(torch.arange(len(places)))
 
     def expert_of(self) -> torch.Tensor:
         """Expert of each neuron, num_experts for shared ones. Shape: [num_neurons]."""
@@ -56,8 +60,9 @@ class CarvedFfn:
     def output(self, layer: DenseLayer, ffn_input: torch.Tensor) -> torch.Tensor:
         """Shape: [..., hidden], both. Computes all neurons and masks: quicker on a CPU
         than choosing, and the same sum."""
-        weights = neuron_weights(self.partition, self.gate, self.num_active, ffn_input)
-        found: torch.Tensor = layer.neurons(ffn_input).mul_(weights) @ self.down.T
+        weights = expert_weights(self.gate, self.num_active, ffn_input)
+        active = layer.neurons(ffn_input).mul_(weights[..., self.partition.expert_of()])
+        found: torch.Tensor = active @ self.down.T
         return found
 
     def scales(self) -> torch.Tensor:
@@ -74,30 +79,22 @@ class CarvedFfn:
         return CarvedFfn(self.partition, self.num_active, gate, down)
 
 
-def neuron_weights(
-    partition: Partition, gate: torch.Tensor, num_active: int, ffn_input: torch.Tensor
+def expert_weights(
+    gate: torch.Tensor, num_active: int, ffn_input: torch.Tensor
 ) -> torch.Tensor:
-    """1 for shared neurons, 0 for those of inactive experts, near 1 for the others.
+    """0 for inactive experts, near 1 for active ones, and in the end 1 for the shared one.
 
-    Shape: `ffn_input` [..., hidden] -> [..., num_neurons].
+    Shape: `ffn_input` [..., hidden] -> [..., num_experts + 1].
     """
     probabilities = (ffn_input @ gate.T).softmax(-1)
     top, chosen = probabilities.topk(num_active, dim=-1)
     weights = torch.zeros(*probabilities.shape[:-1], len(gate) + 1)
     weights.scatter_(-1, chosen, num_active * top / top.sum(-1, keepdim=True))
     weights[..., -1] = 1.0
-    return weights[..., partition.expert_of()]
+    return weights
 
 
 def whole(partition: Partition, down: torch.Tensor) -> CarvedFfn:
     """The same network with all experts active: what the dense one computes."""
     num_experts = len(partition.experts)
     return CarvedFfn(partition, num_experts, torch.zeros(num_experts, len(down)), down)
-
-
-def check_partition(partition: Partition, cut: Cut) -> None:
-    """Each neuron once, and as many in each place as the cut says."""
-    assert partition.shared.shape == (cut.shared_size,)
-    assert partition.experts.shape == (cut.num_experts, cut.expert_size)
-    everywhere = torch.cat([partition.shared, partition.experts.flatten()])
-    assert everywhere.sort().values.equal(torch.arange(cut.num_neurons))

@@ -11,87 +11,23 @@ layers carved before it:
 
 The third moves what inactive experts would have said, as far as it can be told
 from the active ones, into those, and takes back part of the error of the layers
-before (as pruning by layers does, SparseGPT, Frantar and Alistarh, 2023).
+before (as pruning by layers does: SparseGPT, Frantar and Alistarh, 2023).
 """
-
-from collections.abc import Iterator
 
 import torch
 
 from deployments.models.carve.balanced_clusters import balanced_clusters
 from deployments.models.carve.dense_model import DenseLayer
-from deployments.models.carve.ffn import CarvedFfn, Partition, neuron_weights, whole
+from deployments.models.carve.ffn import CarvedFfn, Partition, expert_weights, whole
 from deployments.models.carve.settings import Cut
 
-_CHUNK_TOKENS = 2048
-_CLUSTERED_TOKENS = 4096
-_GATE_RIDGE = 1e-3
-_DOWN_RIDGE = 1e-2
+_CLUSTERED_TOKENS = 2048
+# How many tokens of evidence the prior weighs: a zero gate, the dense down projection.
+_GATE_PRIOR_TOKENS = 64
+_DOWN_PRIOR_TOKENS = 8192
 # The gate's logits are so small that the active experts weigh nearly the same.
 _LOGIT_SIZE = 2.0**-6
-
-
-def partition_of(layer: DenseLayer, inputs: torch.Tensor, cut: Cut, seed: int) -> Partition:
-    """Shape: `inputs` [num_tokens, hidden]."""
-    sizes = layer.down.norm(dim=0)
-    energy = torch.zeros(cut.num_neurons)
-    for chunk in _chunks(inputs):
-        energy += (layer.neurons(chunk) * sizes).square().sum(0)
-    shared, others = _split(energy, cut.shared_size)
-    step = max(len(inputs) // _CLUSTERED_TOKENS, 1)
-    sample = (layer.neurons(inputs[::step]) * sizes)[:, others].abs()
-    features = torch.nn.functional.normalize(sample.T, dim=1)
-    clusters = balanced_clusters(features.numpy(), cut.num_experts, seed)
-    return Partition(shared, others[torch.from_numpy(clusters)])
-
-
-def _split(energy: torch.Tensor, num_shared: int) -> tuple[torch.Tensor, torch.Tensor]:
-    order = energy.sort(descending=True, stable=True).indices
-    return order[:num_shared].sort().values, order[num_shared:].sort().values
-
-
-def gate_of(layer: DenseLayer, inputs: torch.Tensor, partition: Partition) -> torch.Tensor:
-    """Shape: `inputs` [num_tokens, hidden] -> [num_experts, hidden]."""
-    num_experts, hidden = len(partition.experts), inputs.shape[1]
-    moment = torch.zeros(hidden, hidden)
-    cross = torch.zeros(hidden, num_experts)
-    for chunk in _chunks(inputs):
-        missed = _norms(layer, chunk, partition)
-        moment += chunk.T @ chunk
-        cross += chunk.T @ (missed - missed.mean(dim=1, keepdim=True))
-    gate = _ridge(moment, cross, _GATE_RIDGE).T
-    size = (gate @ moment * gate).sum() / (len(inputs) * num_experts)
-    return gate * (_LOGIT_SIZE / size.sqrt().clamp_min(1e-12))
-
-
-def _norms(layer: DenseLayer, inputs: torch.Tensor, partition: Partition) -> torch.Tensor:
-    """Norm of each expert's output. Shape: `inputs` [n, hidden] -> [n, num_experts]."""
-    values = layer.neurons(inputs)
-    norms = [
-        (values[:, members] @ layer.down[:, members].T).norm(dim=1)
-        for members in partition.experts
-    ]
-    return torch.stack(norms, dim=1)
-
-
-def down_of(
-    layer: DenseLayer,
-    inputs: torch.Tensor,
-    targets: torch.Tensor,
-    partition: Partition,
-    gate: torch.Tensor,
-    num_active: int,
-) -> torch.Tensor:
-    """Shape: `inputs`, `targets` [num_tokens, hidden] -> [hidden, num_neurons]."""
-    num_neurons = layer.down.shape[1]
-    moment = torch.zeros(num_neurons, num_neurons)
-    cross = torch.zeros(num_neurons, inputs.shape[1])
-    for chunk, target in zip(_chunks(inputs), _chunks(targets), strict=True):
-        weights = neuron_weights(partition, gate, num_active, chunk)
-        active = layer.neurons(chunk).mul_(weights)
-        moment += active.T @ active
-        cross += active.T @ (target - active @ layer.down.T)
-    return layer.down + _ridge(moment, cross, _DOWN_RIDGE).T
+_LEAST_NORM = 1e-3
 
 
 def fit_ffn(
@@ -101,23 +37,77 @@ def fit_ffn(
 
     Shape: `inputs`, `targets` [num_tokens, hidden]; `targets` is what is to be
     added to the residual stream there. With all experts active it is the dense
-    network, unfitted.
+    network, unfitted. Memory: 12 bytes * num_tokens * num_neurons.
     """
-    partition = partition_of(layer, inputs, cut, seed)
+    neurons = layer.neurons(inputs)
+    partition = partition_of(layer, neurons, cut, seed)
     if cut.num_active == cut.num_experts:
         return whole(partition, layer.down)
-    gate = gate_of(layer, inputs, partition)
-    down = down_of(layer, inputs, targets, partition, gate, cut.num_active)
+    gate = fit_gate(inputs, expert_norms(layer, neurons, partition))
+    active = neurons * expert_weights(gate, cut.num_active, inputs)[:, partition.expert_of()]
+    down = fit_down(layer.down, active, targets)
     return CarvedFfn(partition, cut.num_active, gate, down)
 
 
-def _ridge(moment: torch.Tensor, cross: torch.Tensor, strength: float) -> torch.Tensor:
-    """Minimises |X b - y|^2 + strength * mean(diag X'X) * |b|^2. Shape: as `cross`."""
-    system = moment.double()
-    system.diagonal().add_(strength * system.diagonal().mean().clamp_min(1e-12))
-    factor = torch.linalg.cholesky(system)
-    return torch.cholesky_solve(cross.double(), factor).float()
+def partition_of(layer: DenseLayer, neurons: torch.Tensor, cut: Cut, seed: int) -> Partition:
+    """Shape: `neurons` [num_tokens, num_neurons]."""
+    sizes = layer.down.norm(dim=0)
+    energy = neurons.square().sum(0) * sizes.square()
+    order = energy.sort(descending=True, stable=True).indices
+    shared, others = (part.sort().values for part in order.tensor_split([cut.shared_size]))
+    step = max(len(neurons) // _CLUSTERED_TOKENS, 1)
+    features = torch.nn.functional.normalize(neurons[::step, others].abs().T, dim=1)
+    clusters = balanced_clusters(features.numpy(), cut.num_experts, seed)
+    return Partition(shared, others[torch.from_numpy(clusters)])
 
 
-def _chunks(rows: torch.Tensor) -> Iterator[torch.Tensor]:
-    yield from rows.split(_CHUNK_TOKENS)
+def expert_norms(
+    layer: DenseLayer, neurons: torch.Tensor, partition: Partition
+) -> torch.Tensor:
+    """Norm of each expert's output for each token.
+
+    Shape: `neurons` [num_tokens, num_neurons] -> [num_tokens, num_experts].
+    """
+    norms = [
+        (neurons[:, members] @ layer.down[:, members].T).norm(dim=1)
+        for members in partition.experts
+    ]
+    return torch.stack(norms, dim=1)
+
+
+def fit_gate(inputs: torch.Tensor, norms: torch.Tensor) -> torch.Tensor:
+    """A gate whose logits grow with how much an expert would be missed.
+
+    Shape: `inputs` [num_tokens, hidden], `norms` [num_tokens, num_experts] ->
+    [num_experts, hidden].
+    """
+    # The logarithm, since small norms have to be told apart as well as large ones.
+    missed = (norms + _LEAST_NORM * norms.mean()).log()
+    above_mean = missed - missed.mean(dim=1, keepdim=True)
+    gate = _ridge(inputs, above_mean, _GATE_PRIOR_TOKENS).T
+    size = (inputs @ gate.T).square().mean().sqrt()
+    return gate * (_LOGIT_SIZE / size.clamp_min(torch.finfo(size.dtype).tiny))
+
+
+def fit_down(down: torch.Tensor, active: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """A down projection near `down` that brings `active` neurons to `targets`.
+
+    Shape: `active` [num_tokens, num_neurons], `targets` [num_tokens, hidden];
+    [hidden, num_neurons], both.
+    """
+    return down + _ridge(active, targets - active @ down.T, _DOWN_PRIOR_TOKENS).T
+
+
+def _ridge(inputs: torch.Tensor, outputs: torch.Tensor, prior_tokens: int) -> torch.Tensor:
+    """Weights b that minimise |inputs b - outputs|^2 and stay small.
+
+    The penalty is what `prior_tokens` more rows like `inputs`, uncorrelated and
+    of output 0, would add. Shape: [n, a], [n, b] -> [a, b].
+    """
+    moment = (inputs.T @ inputs).double()
+    power = moment.diagonal().clone()
+    # An input that was never seen keeps its weight at 0, and the system soluble.
+    power += 1e-4 * power.mean() + torch.finfo(torch.float32).tiny
+    moment.diagonal().add_(power, alpha=prior_tokens / len(inputs))
+    factor = torch.linalg.cholesky(moment)
+    return torch.cholesky_solve((inputs.T @ outputs).double(), factor).float()

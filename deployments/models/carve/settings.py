@@ -32,8 +32,8 @@ class CarveSettings:
     shared_size: int | None = None
     seed: int = 0
     dtype: DtypeName | None = None
-    num_calibration_tokens: int = 16_384
-    num_held_out_tokens: int = 8_192
+    num_calibration_tokens: int = 8_192
+    num_held_out_tokens: int = 4_096
     sequence_tokens: int = 512
 
 
