@@ -8,6 +8,7 @@ Memory: embeddings, one layer and one shard of the output; the residual streams,
 
 import hashlib
 from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -39,8 +40,7 @@ def carve(
     model = DenseModel(source)
     cut = cut_of(settings, model.config.intermediate_size)
     dtype = getattr(torch, settings.dtype) if settings.dtype else model.stored_dtype
-    tokenizer = AutoTokenizer.from_pretrained(source)
-    tokens = tokens_of(tokenizer, texts, settings, model.config.max_position_embeddings)
+    tokens = tokens_of(AutoTokenizer.from_pretrained(source), texts, settings, model.config)
     streams = Streams(model, tokens, dtype)
 
     def fit(layer: DenseLayer, inputs: torch.Tensor, targets: torch.Tensor) -> CarvedFfn:
@@ -53,6 +53,8 @@ def carve(
             writer.write_layer(index, layer, streams.pass_layer(layer, fit))
     progress.report("measuring the perplexity", None)
     report = CarveReport(
+        source=source.name,
+        versions={name: version(name) for name in ("torch", "transformers")},
         settings=settings,
         cut=cut,
         dtype=str(dtype).removeprefix("torch."),

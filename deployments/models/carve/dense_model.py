@@ -11,11 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from deployments.models.carve.dense_files import TensorFiles
 from infra.errors import ConfigError
 
-_ARCHITECTURES = {
-    "llama": "LlamaForCausalLM",
-    "mistral": "MistralForCausalLM",
-    "qwen2": "Qwen2ForCausalLM",
-}
+_MODEL_TYPES = ("llama", "mistral", "qwen2")
 EMBEDDING, HEAD, FINAL_NORM = "model.embed_tokens.weight", "lm_head.weight", "model.norm.weight"
 
 
@@ -62,7 +58,7 @@ class DenseModel:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.config = AutoConfig.from_pretrained(directory)
+        self.config = _read_config(directory)
         check_carvable(self.config)
         self.files = TensorFiles(directory)
         with torch.device("meta"):
@@ -120,12 +116,21 @@ class DenseModel:
         return total / (token_ids.shape[0] * (token_ids.shape[1] - 1))
 
 
+def _read_config(directory: Path) -> Any:
+    try:
+        return AutoConfig.from_pretrained(directory)
+    except (OSError, ValueError, KeyError) as error:
+        raise ConfigError(
+            f"{directory / 'config.json'} cannot be understood: {error}"
+        ) from error
+
+
 def check_carvable(config: Any) -> None:
     """Raise `ConfigError` unless Qwen2-MoE can hold all of such a model but its experts."""
-    if config.model_type not in _ARCHITECTURES:
+    if config.model_type not in _MODEL_TYPES:
         raise ConfigError(
             f"a model of type {config.model_type!r} cannot be carved; it must be dense and "
-            f"Llama-like: {', '.join(_ARCHITECTURES)}"
+            f"Llama-like: {', '.join(_MODEL_TYPES)}"
         )
     heads, hidden = config.num_attention_heads, config.hidden_size
     head_dim = getattr(config, "head_dim", None) or hidden // heads

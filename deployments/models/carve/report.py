@@ -1,5 +1,6 @@
 """What came of it: written beside the weights, and enough to do the same again."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from deployments.models.carve.settings import CarveSettings, Cut
@@ -18,8 +19,14 @@ class Perplexities:
 
 @dataclass(frozen=True)
 class CarveReport:
-    """Contents of `carve.json`. The digests are of the texts, in UTF-8."""
+    """Contents of `carve.json`.
 
+    `source` is the name of the directory, `versions` those of the packages by
+    whose arithmetic the last digits may differ. The digests are of the texts, in UTF-8.
+    """
+
+    source: str
+    versions: Mapping[str, str]
     settings: CarveSettings
     cut: Cut
     dtype: str

@@ -18,18 +18,22 @@ class Tokens:
     held_out: torch.Tensor
 
 
-def tokens_of(
-    tokenizer: Any, texts: Texts, settings: CarveSettings, max_model_len: int
-) -> Tokens:
+def tokens_of(tokenizer: Any, texts: Texts, settings: CarveSettings, config: Any) -> Tokens:
     """The first tokens of each text, as many as the settings ask for or as there are.
 
-    Raises `ConfigError` if a text has not enough for one sequence.
+    Sequences are no longer than the model of that `config` takes. Raises
+    `ConfigError` if a text has not enough for one, or the tokenizer is not the model's.
     """
-    length = min(settings.sequence_tokens, max_model_len)
+    length = min(settings.sequence_tokens, config.max_position_embeddings)
     calibration = _sequences(
         tokenizer, texts.calibration, length, settings.num_calibration_tokens
     )
     held_out = _sequences(tokenizer, texts.held_out, length, settings.num_held_out_tokens)
+    if max(calibration.max(), held_out.max()) >= config.vocab_size:
+        raise ConfigError(
+            f"the tokenizer has ids that are not among the model's {config.vocab_size} tokens; "
+            "they do not belong together"
+        )
     return Tokens(calibration, held_out)
 
 

@@ -163,7 +163,8 @@ def test_the_report_in_the_directory_says_how_to_do_it_again(
         "expert_size": 4,
         "num_active": 3,
     }
-    assert (written["dtype"], written["text"]) == ("float32", "a test")
+    assert (written["source"], written["dtype"]) == ("tiny", "float32")
+    assert (written["text"], set(written["versions"])) == ("a test", {"torch", "transformers"})
     assert (written["num_calibration_tokens"], written["num_held_out_tokens"]) == (512, 64)
     assert written["perplexity"]["carved"] == report.perplexity.carved
 
@@ -229,6 +230,19 @@ def test_numbers_that_do_not_divide_are_refused_with_some_that_do(
 def test_a_text_that_is_too_short_is_refused(tiny: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="each part needs 16 tokens; one has 5"):
         carve_into(tmp_path / "out", tiny, Texts("x", "a" * 100, "short"), settings(), SILENT)
+
+
+def test_a_tokenizer_of_another_model_is_refused(tmp_path: Path) -> None:
+    source = write_tiny_llama(tmp_path / "dense", vocab_size=60)
+    with pytest.raises(ConfigError, match="not among the model's 60 tokens"):
+        carve(source, tmp_path / "out")
+
+
+def test_a_configuration_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    source = write_tiny_llama(tmp_path / "dense")
+    (source / "config.json").write_text('{"model_type": "no such"}')
+    with pytest.raises(ConfigError, match=r"config\.json cannot be understood"):
+        carve(source, tmp_path / "out")
 
 
 @pytest.mark.parametrize("damage", ["no weights", "cut short", "a tensor lacks"])
