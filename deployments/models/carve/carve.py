@@ -27,7 +27,6 @@ from deployments.models.carve.tokens import tokens_of
 from infra.progress import Progress
 
 
-@torch.no_grad()
 def carve(
     source: Path, target: Path, texts: Texts, settings: CarveSettings, progress: Progress
 ) -> CarveReport:
@@ -36,6 +35,13 @@ def carve(
     The same arguments on the same machine give the same files. Raises
     `ConfigError` if the model cannot be carved so, or a text is too short.
     """
+    with torch.no_grad():
+        return _carve(source, target, texts, settings, progress)
+
+
+def _carve(
+    source: Path, target: Path, texts: Texts, settings: CarveSettings, progress: Progress
+) -> CarveReport:
     progress.report("reading the model", None)
     model = DenseModel(source)
     cut = cut_of(settings, model.config.intermediate_size)

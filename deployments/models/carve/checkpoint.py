@@ -116,7 +116,7 @@ class CheckpointWriter:
 
     def _name_shards(self) -> None:
         count = len(self._shards)
-        weight_map = {}
+        weight_map: dict[str, str] = {}
         for index, names in enumerate(self._shards):
             final = f"model-{index + 1:05}-of-{count:05}.safetensors"
             final = "model.safetensors" if count == 1 else final

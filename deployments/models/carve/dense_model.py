@@ -113,7 +113,8 @@ class DenseModel:
         for stream, ids in zip(hidden, token_ids, strict=True):
             logprobs = (self._norm(stream[:-1]) @ head.T).log_softmax(-1)
             total += float(logprobs.gather(1, ids[1:, None]).double().sum())
-        return total / (token_ids.shape[0] * (token_ids.shape[1] - 1))
+        num_sequences, length = token_ids.shape
+        return total / float(num_sequences * (length - 1))
 
 
 def _read_config(directory: Path) -> Any:
