@@ -8,6 +8,7 @@ import pytest
 
 from deployments.models.carve.carving import carve_into
 from deployments.models.carve.report import REPORT_NAME, CarveReport
+from deployments.models.carve.settings import Cut
 from deployments.models.carve.texts import Texts
 from infra.errors import ConfigError
 from infra.progress import SILENT
@@ -289,3 +290,21 @@ def test_progress_goes_through_the_layers(tiny: Path, tmp_path: Path) -> None:
         ("carving", 0.5),
         ("measuring the perplexity", None),
     ]
+
+
+def test_the_neurons_that_contribute_most_are_shared_and_the_others_evenly_divided() -> None:
+    import torch  # noqa: PLC0415 - takes seconds
+
+    from deployments.models.carve.dense_model import DenseLayer  # noqa: PLC0415
+    from deployments.models.carve.fit import partition_of  # noqa: PLC0415
+
+    generator = torch.Generator().manual_seed(0)
+    neurons = torch.randn(64, 24, generator=generator)
+    neurons[:, 5:13] *= 10
+    down = torch.ones(16, 24)
+    layer = DenseLayer(None, torch.empty(24, 16), torch.empty(24, 16), down)
+    partition = partition_of(layer, neurons, Cut(8, 4, 4, 2), seed=0)
+    partition.check_invariants()
+    assert partition.shared.tolist() == list(range(5, 13))
+    assert partition.experts.shape == (4, 4)
+    assert partition.expert_of()[partition.experts[2]].tolist() == [2, 2, 2, 2]
