@@ -10,7 +10,7 @@ from deployments.models.carve.texts import default_texts
 from deployments.models.resolve import resolve_model
 from tests.builders.cluster import STATE_DIR
 
-pytestmark = [pytest.mark.model, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.model, pytest.mark.timeout(900)]
 
 LENGTH, NUM_TOKENS = 512, 4096
 
