@@ -3,8 +3,14 @@
 `deployments.app:build` is its import path for `serve run`, `serve deploy` and
 KubeRay's `serveConfigV2`; its arguments are the sections of the configuration
 file.
+
+Where `coterie up` deploys it again, gateways are replaced, which read all their files anew,
+and those engines whose code or arguments have changed. With `serveConfigV2` Serve replaces
+all of them.
 """
 
+import hashlib
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -14,6 +20,7 @@ from ray.serve.config import RequestRouterConfig
 
 from cache.settings import CacheSection
 from deployments import metadata_server
+from deployments.code_version import code_version
 from deployments.engine.cores import num_ranks_to_share
 from deployments.engine.plan import Device, plan_placement
 from deployments.engine.replica import EngineReplica
@@ -54,6 +61,14 @@ def build(args: dict[str, Any]) -> serve.Application:
     engines = {
         model.name: _engine(model, link, telemetry, index, num_cpu_ranks) for model in models
     }
+    sections = {
+        "gateway": gateway.model_dump(mode="json"),
+        "models": [model.model_dump(mode="json") for model in models],
+        "router": router.model_dump(mode="json"),
+        "admission": admission.model_dump(mode="json"),
+        "tenants": [tenant.model_dump(mode="json") for tenant in tenants],
+        "telemetry": telemetry.model_dump(mode="json"),
+    }
     return (
         serve.deployment(Gateway)
         .options(
@@ -66,19 +81,7 @@ def build(args: dict[str, Any]) -> serve.Application:
             max_constructor_retry_count=3,
             logging_config=logging_config(telemetry),
         )
-        .bind(
-            {
-                "gateway": gateway.model_dump(mode="json"),
-                "models": [model.model_dump(mode="json") for model in models],
-                "router": router.model_dump(mode="json"),
-                "admission": admission.model_dump(mode="json"),
-                "tenants": [tenant.model_dump(mode="json") for tenant in tenants],
-                "telemetry": telemetry.model_dump(mode="json"),
-            },
-            link,
-            engines,
-            index,
-        )
+        .bind(sections, link, engines, index)
     )
 
 
@@ -130,6 +133,16 @@ def _engine(
     if any(amount for bundle in placement.bundles for amount in bundle.values()):
         options["placement_group_bundles"] = [dict(b) for b in placement.bundles]
         options["placement_group_strategy"] = placement.strategy
+    arguments = (
+        # How many replicas there are is not a replica's business.
+        model.model_dump(mode="json", exclude={"num_replicas"}),
+        device,
+        placement.executor,
+        link,
+        telemetry.tracing_arguments(),
+        index,
+        num_cpu_ranks,
+    )
     return (
         serve.deployment(EngineReplica)
         .options(
@@ -147,17 +160,18 @@ def _engine(
             logging_config=logging_config(telemetry),
             request_router_config=RequestRouterConfig(request_router_class=ReplicaWatch),
             **options,
+            version=_version(*arguments),
+            _internal=True,
         )
-        .bind(
-            model.model_dump(mode="json"),
-            device,
-            placement.executor,
-            link,
-            telemetry.tracing_arguments(),
-            index,
-            num_cpu_ranks,
-        )
+        .bind(*arguments)
     )
+
+
+def _version(*arguments: Any) -> str:
+    """By which Serve keeps replicas of the same code and arguments. Left to itself it
+    takes everything that is deployed for new; the option is not public any more."""
+    content = json.dumps([code_version(), arguments], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()
 
 
 def _device(model: ModelSection) -> Device:

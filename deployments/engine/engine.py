@@ -90,7 +90,8 @@ class Engine:
             config = KVEventsConfig(**engine_args["kv_events_config"])
             engine_args = engine_args | {"kv_events_config": config}
         llm = AsyncLLM.from_engine_args(
-            AsyncEngineArgs(**engine_args), stat_loggers=[lambda *_: LoadLogger(load)]
+            AsyncEngineArgs(**engine_args),
+            stat_loggers=[lambda _, dp_rank: LoadLogger(load.of_rank(dp_rank))],
         )
         SeamProcessor.install(llm)
         return cls(llm, adapters, load)

@@ -9,8 +9,8 @@ from deployments.engine.load_book import EngineStats
 from router.types import KvRoom
 
 
-class EngineLoad(msgspec.Struct):
-    """As of the engine's last step.
+class RankLoad(msgspec.Struct):
+    """Of one data-parallel rank, as of its last step.
 
     `kv_usage` is the share of KV blocks that running sequences hold, in
     [0, 1]; blocks kept only for their prefix count as free.
@@ -20,21 +20,39 @@ class EngineLoad(msgspec.Struct):
     num_waiting: int = 0
     kv_usage: float = 0.0
 
+
+class EngineLoad:
+    """Of all data-parallel ranks of an engine, which have equal shares of its KV cache."""
+
+    def __init__(self) -> None:
+        self._ranks: dict[int, RankLoad] = {}
+
+    def of_rank(self, dp_rank: int) -> RankLoad:
+        """To be written to after each step of the rank."""
+        return self._ranks.setdefault(dp_rank, RankLoad())
+
+    @property
+    def kv_usage(self) -> float:
+        """The share of all ranks' KV blocks that running sequences hold, in [0, 1]."""
+        return sum(rank.kv_usage for rank in self._ranks.values()) / max(1, len(self._ranks))
+
     def stats(self, num_kv_tokens: int) -> EngineStats:
-        """For the reports to gateways; the KV cache holds `num_kv_tokens` in all, 0 where
+        """For the reports to gateways; the KV caches hold `num_kv_tokens` in all, 0 where
         that is not known."""
         num_free = round((1 - self.kv_usage) * num_kv_tokens)
         kv = KvRoom(num_free, num_kv_tokens) if num_kv_tokens else None
-        return EngineStats(self.num_running, self.num_waiting, kv)
+        num_running = sum(rank.num_running for rank in self._ranks.values())
+        num_waiting = sum(rank.num_waiting for rank in self._ranks.values())
+        return EngineStats(num_running, num_waiting, kv)
 
 
 class LoadLogger(StatLoggerBase):  # type: ignore[misc]  # vLLM is untyped here
-    """Writes every step's numbers into one `EngineLoad`.
+    """Writes every step's numbers into one `RankLoad`.
 
-    vLLM hands them to such a logger alone; it reports nothing anywhere.
+    vLLM hands a rank's numbers to such a logger alone; it reports nothing anywhere.
     """
 
-    def __init__(self, load: EngineLoad) -> None:
+    def __init__(self, load: RankLoad) -> None:
         self._load = load
 
     def record(

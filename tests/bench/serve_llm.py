@@ -53,7 +53,11 @@ def llm_config(section: ModelSection, state_dir: Path) -> dict[str, Any]:
         "placement_group_config": {"bundles": [{"CPU": 1}]},
         "deployment_config": {"num_replicas": section.num_replicas},
         "log_engine_metrics": not args["disable_log_stats"],
-        "engine_kwargs": {k: v for k, v in args.items() if k not in _NAMED_BY_SERVE_LLM},
+        "engine_kwargs": {
+            **{k: v for k, v in args.items() if k not in _NAMED_BY_SERVE_LLM},
+            # Of its HTTP server, which takes them from here: tell what was cached.
+            "enable_prompt_tokens_details": True,
+        },
         "callback_config": {
             "callback_class": "tests.bench.serve_llm_engine.EngineLikeOurs",
             "callback_kwargs": {

@@ -312,6 +312,21 @@ async def test_no_stream_is_lost_while_the_engines_are_replaced_by_a_new_configu
     assert not {p.pid for p in before} & {p.pid for p in after}
 
 
+async def test_engines_stay_where_the_router_alone_is_configured_anew(
+    cluster: RunningCluster,
+) -> None:
+    def pids() -> list[set[int]]:
+        names = "gateway", f"engine-{MODEL}"
+        return [{each.pid for each in replicas(cluster, name)} for name in names]
+
+    gateways, engines = pids()
+    changed = {"models": [SECTION | {"max_num_seqs": 32}], "router": {"max_resumes": 1}}
+    await asyncio.to_thread(cluster.change, **changed)
+    found = pids()
+    assert not found[0] & gateways
+    assert found[1] == engines
+
+
 async def test_an_engine_replica_that_is_taken_away_ends_its_streams_first(
     cluster: RunningCluster,
 ) -> None:

@@ -47,6 +47,8 @@ async def test_a_prompt_goes_to_the_rank_that_has_it_and_others_to_the_idle_one(
         ((rank, _),) = [place for place, held in sink.held.items() if held]
         assert [await cached(f"again-{n}", {rank: 96}) for n in range(3)] == [96] * 3
         assert await cached("elsewhere", {1 - rank: 96}) == 0
+        # Both ranks tell of their steps, and neither writes over what the other has told.
+        assert len(engine.load._ranks) == 2
     finally:
         await pump.stop()
         await asyncio.to_thread(engine.shutdown)
