@@ -65,7 +65,8 @@ class DenseModel:
             skeleton = AutoModelForCausalLM.from_config(
                 self.config, dtype=torch.float32, attn_implementation="sdpa"
             )
-        self._layers = skeleton.model.layers
+        # A new model is in training, and may drop out at random.
+        self._layers = skeleton.eval().model.layers
         self._norm = skeleton.model.norm
         self._norm.load_state_dict({"weight": self.files.read(FINAL_NORM)}, assign=True)
         self._rotary = type(skeleton.model.rotary_emb)(self.config)
