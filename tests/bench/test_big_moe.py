@@ -126,7 +126,7 @@ def test_transformers_misses_nothing_and_the_gate_chooses_every_expert(tiny: Pat
 
 
 @pytest.mark.model
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_vllm_says_what_transformers_says(tiny: Path) -> None:
     import torch  # noqa: PLC0415 - takes seconds
 
@@ -142,7 +142,7 @@ def test_vllm_says_what_transformers_says(tiny: Path) -> None:
         env=os.environ | {"VLLM_LOGGING_LEVEL": "ERROR"},
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=500,
         check=False,
     )
     assert ran.returncode == 0, ran.stderr[-3000:]

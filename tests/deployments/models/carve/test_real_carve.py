@@ -17,7 +17,7 @@ from deployments.models.resolve import resolve_model
 from infra.progress import SILENT
 from tests.builders.cluster import STATE_DIR
 
-pytestmark = [pytest.mark.model, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.model, pytest.mark.timeout(900)]
 
 LENGTH, NUM_TOKENS = 256, 1024
 
