@@ -17,9 +17,9 @@ from deployments.models.resolve import resolve_model
 from infra.progress import SILENT
 from tests.builders.cluster import STATE_DIR
 
-pytestmark = [pytest.mark.model, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.model, pytest.mark.timeout(1800)]
 
-LENGTH, NUM_TOKENS = 256, 1024
+NUM_CALIBRATION_TOKENS, NUM_HELD_OUT_TOKENS, LENGTH = 1024, 512, 256
 
 
 @pytest.fixture(scope="module")
@@ -29,8 +29,8 @@ def carved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert builtin.carving
     settings = replace(
         builtin.carving,
-        num_calibration_tokens=NUM_TOKENS,
-        num_held_out_tokens=NUM_TOKENS,
+        num_calibration_tokens=NUM_CALIBRATION_TOKENS,
+        num_held_out_tokens=NUM_HELD_OUT_TOKENS,
         sequence_tokens=LENGTH,
     )
     dense = Path(resolve_model("smollm2-135m-instruct", STATE_DIR).path)
@@ -74,7 +74,7 @@ def test_transformers_measures_the_perplexity_that_the_carver_claims(carved: Pat
 
     claimed = read_json(carved / "carve.json")["perplexity"]
     text = default_texts(0).held_out
-    found = perplexity_of(carved, text, LENGTH, NUM_TOKENS)
+    found = perplexity_of(carved, text, LENGTH, NUM_HELD_OUT_TOKENS)
     assert found == pytest.approx(claimed["carved"], rel=0.01)
 
 
