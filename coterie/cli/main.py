@@ -24,6 +24,9 @@ SECTIONS = {
         ),
         "usage": LazyCommand("coterie.cli.usage:usage_command", "Sum up what tenants used."),
         "key": LazyCommand("coterie.cli.key:key_command", "Make and revoke API keys."),
+        "carve": LazyCommand(
+            "coterie.cli.carve:carve_command", "Make a mixture of experts of a dense model."
+        ),
     },
     "Use a cluster": {
         "models": LazyCommand("coterie.cli.models:models_command", "List the served models."),

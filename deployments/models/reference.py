@@ -1,6 +1,7 @@
 """Model references: what an operator may write for `model`.
 
     smollm2-135m-instruct          built-in name
+    smollm2-carved-16x12           built-in name: a mixture of experts carved from it
     ./my-model, ~/my-model         local directory with weights, config and tokenizer
     models/gemma-3-270m.gguf       GGUF file
     owner/name                     hub id, left to the engine to fetch

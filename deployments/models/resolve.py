@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deployments.models.builtin import NAME_TO_BUILTIN, BuiltinModel
+from deployments.models.carve.carving import Carving
 from deployments.models.conversion import Converter, Source, convert_once
 from deployments.models.digest import file_digest
 from deployments.models.gguf_converter import GgufConverter
@@ -65,6 +66,8 @@ def resolve_model(
     builtin = _builtin(parsed)
     if builtin is not None and builtin.sampling:
         converter = WithSampling(converter, builtin.sampling)
+    if builtin is not None and builtin.carving is not None:
+        converter = Carving(converter, builtin.carving, models_dir)
     directory = convert_once(source, converter, models_dir, progress)
     return ResolvedModel(str(directory), reference, parsed.kind, source.path, source.sha256)
 
