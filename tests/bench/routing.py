@@ -67,6 +67,8 @@ class Row(Result):
     policy: str
     num_rounds: int
     of_all_knowing_min: float
+    rounds: tuple[Result, ...]
+    """Each of them, in order."""
 
 
 def result_of(turns: Sequence[Turn]) -> Result:
@@ -147,8 +149,13 @@ def serve_llm_rows(python: Path, num_rounds: int, num_clients: int) -> list[Row]
 def _row(policy: str, found: Sequence[Result]) -> Row:
     values = [asdict(each) for each in found]
     medians = {key: round(statistics.median(v[key] for v in values), 4) for key in values[0]}
-    least = round(min(each.of_all_knowing for each in found), 4)
-    return Row(**medians, policy=policy, num_rounds=len(found), of_all_knowing_min=least)
+    return Row(
+        **medians,
+        policy=policy,
+        num_rounds=len(found),
+        of_all_knowing_min=round(min(each.of_all_knowing for each in found), 4),
+        rounds=tuple(found),
+    )
 
 
 def _say(what: str, found: Result) -> None:

@@ -143,4 +143,6 @@ def _opened(config: TierConfig, folder: TierFolder) -> HostedTier:
 
 def _as_numpy(rows: torch.Tensor) -> NDArray[Any]:
     """The same memory; numpy has no bfloat16, so that comes as its bits."""
-    return rows.view(torch.uint16).numpy() if rows.dtype == torch.bfloat16 else rows.numpy()
+    bits = rows.view(torch.uint16) if rows.dtype == torch.bfloat16 else rows
+    found: NDArray[Any] = bits.numpy()
+    return found
