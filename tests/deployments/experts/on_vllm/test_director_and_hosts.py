@@ -22,6 +22,8 @@ from tests.deployments.experts.on_vllm.host.random_model import (
     RandomModel,
 )
 
+pytestmark = pytest.mark.model
+
 
 class HostThatLeaves(HostInThread):
     """One that can be told to go."""
