@@ -3,13 +3,14 @@
 import json
 from collections import Counter
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from ray.serve._private.common import DeploymentID
+from ray.serve.config import AutoscalingContext
 
 from deployments import app, metadata_server
 from deployments.app import build
@@ -231,6 +232,7 @@ def test_hosts_that_may_be_more_or_fewer_are_scaled_by_serve(tmp_path: Path) -> 
     scaling = hosts._deployment_config.autoscaling_config
     limits = (scaling.min_replicas, scaling.initial_replicas, scaling.max_replicas)
     assert limits == (2, 3, 4)
+    assert scaling.policy.get_policy()(context({"r1": 1.0}, 3)) == (5, {})
 
 
 @pytest.mark.usefixtures("no_index")
@@ -257,10 +259,29 @@ def test_more_work_never_asks_for_fewer_hosts(shares: list[float], more: float) 
     assert wanted_hosts(busier, len(shares)) >= wanted_hosts(shares, len(shares)) >= 1
 
 
-def test_serves_context_is_read_as_it_is_given() -> None:
-    context = SimpleNamespace(
-        aggregated_metrics={"busy_share": {"r1": 0.9, "r2": 0.9}, "queue_s": {"r1": 1.0}},
-        current_num_replicas=2,
-        target_num_replicas=2,
+def context(busy_shares: dict[str, float], num_hosts: int) -> AutoscalingContext:
+    """As Serve's controller makes it."""
+    return AutoscalingContext(
+        deployment_id=DeploymentID("experts-m"),
+        deployment_name="experts-m",
+        app_name="coterie",
+        current_num_replicas=num_hosts,
+        target_num_replicas=num_hosts,
+        running_replicas=[],
+        total_num_requests=0.0,
+        total_queued_requests=None,
+        aggregated_metrics=lambda: {"busy_share": busy_shares, "queue_s": {}},
+        raw_metrics=dict,
+        capacity_adjusted_min_replicas=1,
+        capacity_adjusted_max_replicas=9,
+        policy_state={},
+        last_scale_up_time=None,
+        last_scale_down_time=None,
+        current_time=None,
+        config=None,
     )
-    assert policy(context) == (3, {})
+
+
+def test_serves_context_is_read_as_it_is_given() -> None:
+    assert policy(context({"r1": 0.9, "r2": 0.9}, 2)) == (3, {})
+    assert policy(context({}, 2)) == (2, {})
