@@ -43,7 +43,7 @@ demo: setup ## Start a cluster on this machine, talk to a real model, stop it
 # mypy keeps one core busy, so the others run beside it.
 .PHONY: check
 check: setup ## Style, types, import direction and unit tests: what CI runs first
-	@$(MAKE) --no-print-directory --jobs=2 --output-sync=line style types imports units
+	@$(MAKE) --no-print-directory --jobs=2 style types imports units
 
 .PHONY: style types imports units
 style: setup
