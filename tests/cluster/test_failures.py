@@ -317,7 +317,7 @@ async def test_no_stream_is_lost_while_the_engines_are_replaced_by_a_new_configu
     cluster: RunningCluster, section: dict[str, Any]
 ) -> None:
     before = replicas(cluster, f"engine-{MODEL}")
-    async with asking_all_along(cluster, 4, num_tokens=40):
+    async with asking_all_along(cluster, 2, num_tokens=40):
         await asyncio.to_thread(cluster.change, models=[section | {"max_num_seqs": 32}])
     after = replicas(cluster, f"engine-{MODEL}")
     assert not {p.pid for p in before} & {p.pid for p in after}
@@ -342,8 +342,14 @@ async def test_an_engine_replica_that_is_taken_away_ends_its_streams_first(
     cluster: RunningCluster, section: dict[str, Any]
 ) -> None:
     smaller = section | {"max_num_seqs": 32, "num_replicas": 1}
-    async with asking_all_along(cluster, 4, num_tokens=300):
-        await asyncio.to_thread(cluster.change, models=[smaller])
+
+    def is_told() -> bool:
+        return bool(cluster.status()[f"engine-{MODEL}"]["num_wanted"] == 1)
+
+    async with asking_all_along(cluster, 4, num_tokens=150):
+        changing = asyncio.create_task(asyncio.to_thread(cluster.change, models=[smaller]))
+        await asyncio.to_thread(until, is_told, 120)
+    await changing
     until(lambda: engine_core_counts(cluster) == [1], 60)
 
 
