@@ -41,12 +41,23 @@ demo: setup ## Start a cluster on this machine, talk to a real model, stop it
 	$(BIN)/coterie up; \
 	$(BIN)/coterie chat --temperature 0 --message "Why is the sky blue? Answer in two sentences."
 
+# mypy keeps one core busy, so the others run beside it.
 .PHONY: check
 check: setup ## Style, types, import direction and unit tests: what CI runs first
+	@$(MAKE) --no-print-directory --jobs=2 style types imports units
+
+.PHONY: style types imports units
+style: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+types: setup
 	$(BIN)/mypy
+
+imports: setup
 	$(BIN)/lint-imports
+
+units: setup
 	$(BIN)/pytest $(UNIT_TESTS)
 
 .PHONY: test

@@ -173,7 +173,8 @@ def _spawn(
         "num-gpus": section.num_gpus,
     }
     command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"]
-    command += ["--disable-usage-stats"]
+    # Processes for what is not done here: adding nodes, and printing of what actors log.
+    command += ["--disable-usage-stats", "--no-monitor", "--include-log-monitor=false"]
     command += [f"--{key}={value}" for key, value in flags.items() if value is not None]
     environment = os.environ | {
         # Ray's memory monitor ends actors by node memory, and picks Serve's own

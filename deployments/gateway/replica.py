@@ -22,6 +22,7 @@ from deployments.gateway.prefix_index import PrefixIndex
 from deployments.gateway.served_model import ServedModel
 from deployments.gateway.telemetry.gateway_telemetry import GatewayTelemetry
 from deployments.gateway.tokenizer import Tokenizer
+from deployments.gateway.torch_free import hide_torch
 from deployments.models.resolve import resolve_model
 from deployments.prefix_store import PrefixStore
 from deployments.replica_logging import ServeLog
@@ -59,15 +60,10 @@ class Gateway:
         self._gate = _gate(sections, router.replica_wait_s, section.num_replicas)
         self._store = PrefixStore.from_arguments(index)
         self._indexes = {} if self._store is None else _indexes(self._store, models, router)
+        tokenizers = await asyncio.to_thread(_tokenizers, models, Path(link["state_dir"]))
         self._served = [
-            ServedModel(
-                m,
-                await asyncio.to_thread(_tokenizer, m, link),
-                link["token"],
-                router,
-                self._indexes.get(m.name),
-            )
-            for m in models
+            ServedModel(m, tokenizer, link["token"], router, self._indexes.get(m.name))
+            for m, tokenizer in zip(models, tokenizers, strict=True)
         ]
         for served in self._served:
             served.on_change(partial(_set_places, self._gate, served))
@@ -159,9 +155,14 @@ def _set_places(gate: AdmissionGate, served: ServedModel) -> None:
     gate.set_places(served.section.name, served.num_places)
 
 
-def _tokenizer(model: ModelSection, link: dict[str, str]) -> Tokenizer:
-    path = resolve_model(model.model, Path(link["state_dir"])).path
-    return Tokenizer.load(path, model.chat_template_file)
+def _tokenizers(models: Sequence[ModelSection], state_dir: Path) -> list[Tokenizer]:
+    paths = [resolve_model(model.model, state_dir).path for model in models]
+    # Torch may have been needed to convert one of them, and is not from here on.
+    hide_torch()
+    return [
+        Tokenizer.load(path, model.chat_template_file)
+        for path, model in zip(paths, models, strict=True)
+    ]
 
 
 def _indexes(

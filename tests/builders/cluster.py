@@ -72,6 +72,13 @@ class RunningCluster:
 
     def status(self) -> dict[str, dict[str, Any]]:
         """What `coterie status --json` says, by deployment; see `status_program`."""
+        return {state["name"]: state for state in self._ask("")}
+
+    def explain(self, request_id: str) -> list[dict[str, Any]]:
+        """What `coterie explain --json` says, in the same way."""
+        return self._ask(request_id)
+
+    def _ask(self, line: str) -> list[dict[str, Any]]:
         if self._watch is None:
             self._watch = subprocess.Popen(
                 [sys.executable, "-m", "tests.builders.status_program", str(self.file)],
@@ -81,11 +88,11 @@ class RunningCluster:
                 bufsize=1,
             )
         assert self._watch.stdin is not None and self._watch.stdout is not None
-        self._watch.stdin.write("\n")
-        line = self._watch.stdout.readline()
-        assert line, f"the status program has ended, with {self._watch.wait()}"
-        found = json.loads(line)
-        return {state["name"]: state for state in found}
+        self._watch.stdin.write(f"{line}\n")
+        answer = self._watch.stdout.readline()
+        assert answer, f"the status program has ended, with {self._watch.wait()}"
+        found: list[dict[str, Any]] = json.loads(answer)
+        return found
 
     def _down(self) -> None:
         watch, self._watch = self._watch, None

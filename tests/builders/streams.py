@@ -1,7 +1,9 @@
 """Greedy streams through a cluster's doors, with what their clients hear and when."""
 
+import asyncio
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from coterie import AsyncClient
@@ -77,3 +79,32 @@ async def by_http(
         if told.get("usage"):
             heard.num_prompt_tokens = told["usage"]["prompt_tokens"]
             heard.num_output_tokens = told["usage"]["completion_tokens"]
+
+
+class CountedStreams:
+    """One of each client, all under way at once; only their tokens are counted."""
+
+    def __init__(self, clients: Sequence[AsyncClient], num_tokens: int) -> None:
+        self.num_heard = [0] * len(clients)
+        self._streams = [
+            asyncio.create_task(self._hear(place, client, num_tokens))
+            for place, client in enumerate(clients)
+        ]
+
+    async def all_have(self, num_tokens: int) -> None:
+        """Wait until so many tokens of each have come; none of them may end before."""
+        while min(self.num_heard) < num_tokens:
+            assert not any(stream.done() for stream in self._streams)
+            await asyncio.sleep(0.01)
+
+    async def ends(self) -> list[int | BaseException]:
+        """How many tokens each had at its end, or what it raised."""
+        return await asyncio.gather(*self._streams, return_exceptions=True)
+
+    async def _hear(self, place: int, client: AsyncClient, num_tokens: int) -> int:
+        stream = client.generate(
+            [5, 6, 7], max_tokens=num_tokens, ignore_eos=True, temperature=0, timeout_s=200
+        )
+        async for chunk in stream:
+            self.num_heard[place] += len(chunk.token_ids)
+        return self.num_heard[place]

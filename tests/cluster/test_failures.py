@@ -5,7 +5,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -16,19 +16,18 @@ from coterie import AsyncClient, UnavailableError
 from tests.bench.event_client import EventClient
 from tests.builders.cluster import RunningCluster
 from tests.builders.engine_processes import engine_core_of, spawned_by
-from tests.builders.streams import Heard, by_grpc, by_http
+from tests.builders.streams import CountedStreams, Heard, by_grpc, by_http
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
-MODEL = "smollm2-135m-instruct"
-SECTION = {
+MODEL = "small"
+COMMON = {
     "name": MODEL,
-    "model": MODEL,
     "num_replicas": 2,
     # In bfloat16 a near tie falls differently in another batch, with or without a kill.
     "dtype": "float32",
     "enforce_eager": True,
-    "max_model_len": 1024,
+    "max_model_len": 2048,
     "kv_cache_memory_bytes": 128 * 1024**2,
     # One core for both, and the rest for replicas that start while streams run on.
     "cpu_cores_per_rank": [[max(os.sched_getaffinity(0))]],
@@ -39,9 +38,16 @@ GATEWAYS = {"num_replicas": 2, "drain_timeout_s": 60}
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningCluster]:
+def section(small_llama: str) -> dict[str, Any]:
+    return COMMON | {"model": small_llama}
+
+
+@pytest.fixture(scope="module")
+def cluster(
+    tmp_path_factory: pytest.TempPathFactory, section: dict[str, Any]
+) -> Iterator[RunningCluster]:
     folder = tmp_path_factory.mktemp("failures")
-    with RunningCluster(folder, "failures", gateway=GATEWAYS, models=[SECTION]) as running:
+    with RunningCluster(folder, "failures", gateway=GATEWAYS, models=[section]) as running:
         yield running
 
 
@@ -55,11 +61,31 @@ async def clients(cluster: RunningCluster, count: int) -> AsyncIterator[list[Asy
         await asyncio.gather(*(client.close() for client in found))
 
 
-async def count_tokens(client: AsyncClient, num_tokens: int) -> int:
-    stream = client.generate(
-        [5, 6, 7], max_tokens=num_tokens, ignore_eos=True, temperature=0, timeout_s=200
-    )
-    return sum([len(chunk.token_ids) async for chunk in stream])
+async def serves_all(several: Sequence[AsyncClient]) -> bool:
+    """A short stream of each client ends as it should."""
+    return await CountedStreams(several, 2).ends() == [2] * len(several)
+
+
+@asynccontextmanager
+async def asking_all_along(
+    cluster: RunningCluster, count: int, num_tokens: int
+) -> AsyncIterator[None]:
+    """Each of the clients has one stream after the other, from which nothing is missing."""
+    is_done = asyncio.Event()
+
+    async def keep_asking(client: AsyncClient) -> int:
+        num_streams = 0
+        while not is_done.is_set():
+            assert await CountedStreams([client], num_tokens).ends() == [num_tokens]
+            num_streams += 1
+        return num_streams
+
+    async with clients(cluster, count) as several:
+        asking = [asyncio.create_task(keep_asking(client)) for client in several]
+        await asyncio.sleep(1)
+        yield
+        is_done.set()
+        assert min(await asyncio.gather(*asking)) >= 2
 
 
 def replicas(cluster: RunningCluster, deployment: str) -> list[psutil.Process]:
@@ -137,15 +163,13 @@ async def test_gateways_share_their_ports_and_the_load_is_spread(
     cluster: RunningCluster,
 ) -> None:
     port = int(cluster.address.rsplit(":", 1)[1])
+    gateways = replicas(cluster, "gateway")
     async with clients(cluster, 16) as several:
-        streams = [asyncio.create_task(count_tokens(client, 100)) for client in several]
-        await asyncio.sleep(3)
+        streams = CountedStreams(several, 400)
+        await streams.all_have(1)
         states = await asyncio.to_thread(cluster.status)
-        connections = [
-            num_connections(psutil.Process(detail["pid"]), port)
-            for detail in states["gateway"]["details"]
-        ]
-        assert await asyncio.gather(*streams) == [100] * 16
+        connections = [num_connections(gateway, port) for gateway in gateways]
+        assert await streams.ends() == [400] * 16
     assert len(connections) == 2
     assert sum(connections) == 16
     assert min(connections) > 0
@@ -174,10 +198,10 @@ async def test_requests_are_served_without_the_indexs_server_and_it_recovers(
     before = num_indexed_blocks(cluster)
     server = index_server(cluster)
     async with clients(cluster, 4) as several:
-        streams = [asyncio.create_task(count_tokens(client, 150)) for client in several * 2]
-        await asyncio.sleep(1)
+        streams = CountedStreams(several * 2, 400)
+        await streams.all_have(20)
         server.kill()
-        assert await asyncio.gather(*streams) == [150] * 8
+        assert await streams.ends() == [400] * 8
     # It comes back empty, and the engines tell it all that they have.
     until(lambda: index_server(cluster).pid != server.pid, 30)
     until(lambda: min(num_indexed_blocks(cluster)) >= min(before) > 0, 60)
@@ -186,26 +210,24 @@ async def test_requests_are_served_without_the_indexs_server_and_it_recovers(
 async def test_a_gateway_that_is_killed_takes_only_its_own_streams_along(
     cluster: RunningCluster,
 ) -> None:
+    gateways = replicas(cluster, "gateway")
     async with clients(cluster, 8) as several:
-        streams = [asyncio.create_task(count_tokens(client, 400)) for client in several]
-        await asyncio.sleep(3)
-        gateways = await asyncio.to_thread(replicas, cluster, "gateway")
+        streams = CountedStreams(several, 400)
+        await streams.all_have(20)
         gateways[0].send_signal(signal.SIGKILL)
-        ends = await asyncio.gather(*streams, return_exceptions=True)
+        ends = await streams.ends()
     failed = [end for end in ends if isinstance(end, BaseException)]
     assert all(isinstance(error, UnavailableError) for error in failed), failed
     assert ends.count(400) == 8 - len(failed)
     async with clients(cluster, 4) as several:
-        assert await asyncio.gather(*(count_tokens(c, 2) for c in several)) == [2] * 4
+        assert await serves_all(several)
     assert num_open_calls(cluster) == 0
     until(lambda: is_whole(cluster), 120)
 
 
 def explained(cluster: RunningCluster, request_id: str) -> dict[str, Any]:
     """Where a request went, and what was expected to be cached there."""
-    (call,) = json.loads(
-        cluster.coterie("explain", request_id, "-f", str(cluster.file), "--json")
-    )
+    (call,) = cluster.explain(request_id)
     return {key: call[key] for key in ("replica_id", "num_expected_cached_tokens")}
 
 
@@ -220,6 +242,8 @@ async def test_after_a_restart_of_all_but_the_indexs_server_only_living_caches_c
         await asyncio.gather(*(num_cached(client, prompts[r], r) for r in prompts))
     holders = {r: explained(cluster, r)["replica_id"] for r in prompts}
     assert len(set(holders.values())) == 2
+    printed = cluster.coterie("explain", "before-5000", "-f", str(cluster.file), "--json")
+    assert json.loads(printed) == cluster.explain("before-5000")
     server = index_server(cluster)
     states = cluster.status()
     engine, survivor = states[f"engine-{MODEL}"]["details"]
@@ -254,19 +278,19 @@ async def test_streams_of_an_engine_replica_that_is_killed_go_on_as_if_nothing_w
     cluster: RunningCluster,
 ) -> None:
     undisturbed = [Heard() for _ in range(16)]
-    await heard_by_all(cluster, 150, undisturbed)
+    await heard_by_all(cluster, 400, undisturbed)
+    replica = replicas(cluster, f"engine-{MODEL}")[0]
+    core = engine_core_of(replica.pid)
     heard = [Heard() for _ in range(16)]
-    streams = asyncio.create_task(heard_by_all(cluster, 150, heard))
+    streams = asyncio.create_task(heard_by_all(cluster, 400, heard))
     while min(len(each.times_s) for each in heard) < 30:
         assert not streams.done()
         await asyncio.sleep(0.01)
-    replica = (await asyncio.to_thread(replicas, cluster, f"engine-{MODEL}"))[0]
-    core = engine_core_of(replica.pid)
     assert not any(each.finish_reason for each in heard)
     replica.send_signal(signal.SIGKILL)
     await streams
     assert heard == undisturbed
-    assert [each.num_output_tokens for each in heard] == [150] * 16
+    assert [each.num_output_tokens for each in heard] == [400] * 16
     until(lambda: is_gone(core), 30)
     until(lambda: is_whole(cluster), 120)
 
@@ -277,50 +301,37 @@ async def test_a_stuck_engine_core_is_noticed_and_nothing_of_it_stays(
     replica = replicas(cluster, f"engine-{MODEL}")[0]
     core = engine_core_of(replica.pid)
     async with clients(cluster, 8) as several:
-        streams = [asyncio.create_task(count_tokens(client, 400)) for client in several]
-        await asyncio.sleep(3)
+        streams = CountedStreams(several, 400)
+        await streams.all_have(20)
         core.send_signal(signal.SIGSTOP)
         # Once it counts as stuck, its streams go on with the other one.
-        assert await asyncio.gather(*streams) == [400] * 8
+        assert await streams.ends() == [400] * 8
     # The replica that failed is still there, and without any load.
     async with clients(cluster, 8) as several:
-        assert await asyncio.gather(*(count_tokens(c, 2) for c in several)) == [2] * 8
+        assert await serves_all(several)
     until(lambda: is_gone(core), 30)
     until(lambda: is_whole(cluster), 120)
 
 
 async def test_no_stream_is_lost_while_the_engines_are_replaced_by_a_new_configuration(
-    cluster: RunningCluster,
+    cluster: RunningCluster, section: dict[str, Any]
 ) -> None:
     before = replicas(cluster, f"engine-{MODEL}")
-    is_done = asyncio.Event()
-
-    async def keep_asking(client: AsyncClient) -> int:
-        count = 0
-        while not is_done.is_set():
-            assert await count_tokens(client, 40) == 40
-            count += 1
-        return count
-
-    async with clients(cluster, 4) as several:
-        asking = [asyncio.create_task(keep_asking(client)) for client in several]
-        await asyncio.sleep(1)
-        await asyncio.to_thread(cluster.change, models=[SECTION | {"max_num_seqs": 32}])
-        is_done.set()
-        assert min(await asyncio.gather(*asking)) >= 2
+    async with asking_all_along(cluster, 2, num_tokens=40):
+        await asyncio.to_thread(cluster.change, models=[section | {"max_num_seqs": 32}])
     after = replicas(cluster, f"engine-{MODEL}")
     assert not {p.pid for p in before} & {p.pid for p in after}
 
 
 async def test_engines_stay_where_the_router_alone_is_configured_anew(
-    cluster: RunningCluster,
+    cluster: RunningCluster, section: dict[str, Any]
 ) -> None:
     def pids() -> list[set[int]]:
         names = "gateway", f"engine-{MODEL}"
         return [{each.pid for each in replicas(cluster, name)} for name in names]
 
     gateways, engines = pids()
-    changed = {"models": [SECTION | {"max_num_seqs": 32}], "router": {"max_resumes": 1}}
+    changed = {"models": [section | {"max_num_seqs": 32}], "router": {"max_resumes": 1}}
     await asyncio.to_thread(cluster.change, **changed)
     found = pids()
     assert not found[0] & gateways
@@ -328,14 +339,17 @@ async def test_engines_stay_where_the_router_alone_is_configured_anew(
 
 
 async def test_an_engine_replica_that_is_taken_away_ends_its_streams_first(
-    cluster: RunningCluster,
+    cluster: RunningCluster, section: dict[str, Any]
 ) -> None:
-    async with clients(cluster, 6) as several:
-        streams = [asyncio.create_task(count_tokens(client, 300)) for client in several]
-        await asyncio.sleep(2)
-        smaller = SECTION | {"max_num_seqs": 32, "num_replicas": 1}
-        await asyncio.to_thread(cluster.change, models=[smaller])
-        assert await asyncio.gather(*streams) == [300] * 6
+    smaller = section | {"max_num_seqs": 32, "num_replicas": 1}
+
+    def is_told() -> bool:
+        return bool(cluster.status()[f"engine-{MODEL}"]["num_wanted"] == 1)
+
+    async with asking_all_along(cluster, 4, num_tokens=150):
+        changing = asyncio.create_task(asyncio.to_thread(cluster.change, models=[smaller]))
+        await asyncio.to_thread(until, is_told, 120)
+    await changing
     until(lambda: engine_core_counts(cluster) == [1], 60)
 
 

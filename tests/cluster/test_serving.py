@@ -1,6 +1,5 @@
 """The main path on real parts: one small model, both doors, all the way to vLLM."""
 
-import asyncio
 import json
 import signal
 import subprocess
@@ -18,7 +17,6 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from coterie import (
-    AsyncClient,
     Client,
     DeadlineError,
     EngineError,
@@ -33,7 +31,6 @@ from tests.builders.cluster import RunningCluster
 from tests.builders.engine_processes import engine_core_of
 from tests.builders.reflection_client import called_by_reflection, listed_services
 from tests.cluster.adapter import write_random_adapter
-from tests.reference.greedy import greedy_by_vllm
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
@@ -47,23 +44,6 @@ SECTION = {
     "max_model_len": 1024,
     "kv_cache_memory_bytes": 256 * 1024**2,
 }
-NUM_TOKENS = 12
-PROMPTS = [
-    f"{opening} {subject}"
-    for opening in ("The history of", "A short poem about", "def", "Once upon a time,", "1, 2,")
-    for subject in (
-        "bread",
-        "the sea and its tides",
-        "fibonacci(n):",
-        "a clockmaker in Geneva",
-        "3, 4,",
-        "émigré café culture",
-        "snow",
-        "x = [i for i in",
-        "two friends who",
-        "the number of",
-    )
-]
 
 
 @pytest.fixture(scope="module")
@@ -88,68 +68,10 @@ def client(cluster: RunningCluster) -> Iterator[Client]:
         yield connected
 
 
-@pytest.fixture(scope="module")
-def expected() -> list[list[int]]:
-    """Greedy tokens of vLLM itself. Shape: [len(PROMPTS), NUM_TOKENS]."""
-    return greedy_by_vllm(SECTION, PROMPTS, NUM_TOKENS)
-
-
 def usage_of(answer: Response) -> Usage:
     """Token counts, which a whole answer always has."""
     assert answer.usage is not None
     return answer.usage
-
-
-async def all_at(concurrency: int, ask: Any) -> list[Any]:
-    """Answers for all prompts, with so many under way at a time."""
-    room = asyncio.Semaphore(concurrency)
-
-    async def one(prompt: str) -> Any:
-        async with room:
-            return await ask(prompt)
-
-    return list(await asyncio.gather(*(one(prompt) for prompt in PROMPTS)))
-
-
-@pytest.mark.parametrize("concurrency", [1, 16])
-async def test_greedy_tokens_through_grpc_are_those_of_vllm(
-    expected: list[list[int]], cluster: RunningCluster, concurrency: int
-) -> None:
-    async with AsyncClient(cluster.address) as client:
-
-        async def ask(prompt: str) -> list[int]:
-            chunks = client.generate(
-                prompt, temperature=0, max_tokens=NUM_TOKENS, ignore_eos=True
-            )
-            return [token async for chunk in chunks for token in chunk.token_ids]
-
-        assert await all_at(concurrency, ask) == expected
-
-
-@pytest.mark.parametrize("concurrency", [1, 16])
-async def test_greedy_tokens_through_openai_http_are_those_of_vllm(
-    expected: list[list[int]], cluster: RunningCluster, concurrency: int
-) -> None:
-    async with openai.AsyncOpenAI(
-        base_url=f"{cluster.http_url}/v1", api_key="none", max_retries=0
-    ) as client:
-
-        async def ask(prompt: str) -> list[int]:
-            stream = await client.completions.create(
-                model=MODEL,
-                prompt=prompt,
-                temperature=0,
-                max_tokens=NUM_TOKENS,
-                stream=True,
-                extra_body={"ignore_eos": True, "return_token_ids": True},
-            )
-            tokens: list[int] = []
-            async for chunk in stream:
-                for choice in chunk.choices:
-                    tokens += (choice.model_extra or {}).get("token_ids") or []
-            return tokens
-
-        assert await all_at(concurrency, ask) == expected
 
 
 def test_a_chat_gives_the_same_text_streamed_and_whole_and_through_both_doors(

@@ -1,4 +1,4 @@
-"""Greedy tokens of vLLM called directly, in a process of its own: the slow twin."""
+"""Greedy tokens of vLLM called directly, in one process of its own: the slow twin."""
 
 import json
 import os
@@ -8,11 +8,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from deployments.engine.environment import engine_environment
+from deployments.engine.plan import CORE_EXECUTOR
 from deployments.models.resolve import resolve_model
 from tests.builders.cluster import STATE_DIR
 
+# Without processes of its own, each of which would import vLLM anew.
 _PROGRAM = """
-import json, sys
+import json, os, sys
+os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
 from vllm import LLM, SamplingParams
 if __name__ == "__main__":
     asked = json.load(sys.stdin)
@@ -29,6 +32,7 @@ def greedy_by_vllm(
     """Output tokens. Shape: [len(prompts), num_tokens]."""
     engine_args = {k: v for k, v in section.items() if k not in {"name", "model"}}
     engine_args["model"] = resolve_model(section["model"], STATE_DIR).path
+    engine_args["distributed_executor_backend"] = CORE_EXECUTOR
     asked = {"engine_args": engine_args, "prompts": list(prompts), "num_tokens": num_tokens}
     done = subprocess.run(
         [sys.executable, "-c", _PROGRAM],

@@ -4,6 +4,7 @@ float32, since in bfloat16 a near tie can fall differently in another batch.
 """
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,18 +12,10 @@ import pytest
 from deployments.settings import ModelSection
 from deployments.types import Call, Delivered, Delta, Sampling
 from tests.bench.paths import bare_engine
+from tests.builders.small_llama import write_small_llama
 
 pytestmark = [pytest.mark.model, pytest.mark.timeout(600)]
 
-SECTION = ModelSection(
-    name="m",
-    model="smollm2-135m-instruct",
-    dtype="float32",
-    enforce_eager=True,
-    max_model_len=256,
-    max_num_seqs=8,
-    kv_cache_memory_bytes=128 * 1024**2,
-)
 EMOJI = "\U0001f642\U0001f389 \u4e2d\u6587 caf\u00e9 "
 NUM_TOKENS = 24
 
@@ -69,8 +62,17 @@ async def check_all_seams(engine: Any, name: str, prompt: list[int], **fields: A
     return "".join(piece.text for piece in whole)
 
 
-async def test_real_outputs_are_the_same_wherever_their_seam_is() -> None:
-    async with bare_engine(SECTION) as engine:
+async def test_real_outputs_are_the_same_wherever_their_seam_is(tmp_path: Path) -> None:
+    section = ModelSection(
+        name="m",
+        model=str(write_small_llama(tmp_path / "small-llama.gguf")),
+        dtype="float32",
+        enforce_eager=True,
+        max_model_len=256,
+        max_num_seqs=8,
+        kv_cache_memory_bytes=128 * 1024**2,
+    )
+    async with bare_engine(section) as engine:
         encode = engine._llm.get_tokenizer().encode
         story = encode("Once upon a time, there was a little")
         text = await check_all_seams(engine, "plain", story, logprobs=2, ignore_eos=True)
