@@ -41,7 +41,7 @@ class LoadedEngine:
     """Under load from the end of the constructor on."""
 
     def __init__(
-        self, arguments: Mapping[str, Any], environment: Mapping[str, str], load: Load
+        self, arguments: Mapping[str, Any], environment: dict[str, str], load: Load
     ) -> None:
         variables = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_NO_USAGE_STATS": "1"}
         self._process = subprocess.Popen(

@@ -2,6 +2,7 @@
 
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,17 +14,17 @@ from tests.builders.moe_checkpoints import TINY_MODELS
 
 pytestmark = [pytest.mark.model, pytest.mark.timeout(300)]
 
-LOAD = {"num_prompts": 24, "num_tokens": 40, "max_token": 256}
+LOAD = Load(num_prompts=24, num_tokens=40, max_token=256)
 
 
 def test_no_token_is_another_whatever_becomes_of_hosts(tmp_path: Path) -> None:
     [model] = [model for model in TINY_MODELS if model.name == "Qwen3Moe"]
     model.write(tmp_path)
     whole = {"model": str(tmp_path), "dtype": "float32"}
-    expected = dict(LoadedEngine(whole, {}, Load(**LOAD, once=True)).wait().answers)
+    expected = dict(LoadedEngine(whole, {}, replace(LOAD, once=True)).wait().answers)
     rebalance = RebalanceSection(min_copies=2, min_interval_s=1.0)
     with local_tier(tmp_path, num_hosts=3, num_slots=3, rebalance=rebalance) as tier:
-        engine = LoadedEngine(tier.engine_arguments(), tier.environment, Load(**LOAD))
+        engine = LoadedEngine(tier.engine_arguments(), tier.environment, LOAD)
         try:
             tier.start()
             tier.until_settled()
