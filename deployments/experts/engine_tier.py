@@ -13,6 +13,7 @@ from deployments.experts.in_engine.plugin import ASKED_VARIABLE
 from deployments.experts.tier_config import TierConfig
 from deployments.experts.tier_folder import FOLDER_VARIABLE, TierFolder
 from deployments.experts.tier_plan import plan_tier
+from deployments.experts.waiting import WAITING_ENVIRONMENT
 from deployments.settings import ModelSection
 from infra.errors import ConfigError
 
@@ -31,7 +32,8 @@ class EngineTier:
     @property
     def environment(self) -> Mapping[str, str]:
         """Variables that the engine's processes must start with."""
-        return {ASKED_VARIABLE: "1", FOLDER_VARIABLE: str(self._folder.path)}
+        where = {ASKED_VARIABLE: "1", FOLDER_VARIABLE: str(self._folder.path)}
+        return where | WAITING_ENVIRONMENT
 
 
 def plan_tier_args(section: ModelSection, model_path: str) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from deployments.engine.core_claim import claim_ranks_cores
 from deployments.engine.scratch import Scratch
 from deployments.experts.host_feed import CARD_KEY
 from deployments.experts.tier_plan import plan_tier
+from deployments.experts.waiting import WAITING_ENVIRONMENT
 from deployments.models.resolve import resolve_model
 from deployments.replica_logging import ServeLog
 from deployments.settings import ModelSection
@@ -58,6 +59,7 @@ class ExpertHostReplica:
         log.info("expert host %s of %s ready", self._host.host, self._section.name)
 
     def _open(self, link: dict[str, str]) -> "ExpertHost":
+        os.environ.update(WAITING_ENVIRONMENT)
         # torch takes seconds to import.
         from deployments.experts.host.host import ExpertHost  # noqa: PLC0415
         from deployments.experts.host.settings import HostSettings  # noqa: PLC0415

@@ -21,6 +21,7 @@ from deployments.experts.host.settings import HostSettings
 from deployments.experts.in_engine.plugin import ASKED_VARIABLE
 from deployments.experts.tier_config import TierConfig
 from deployments.experts.tier_folder import FOLDER_VARIABLE, TierFolder
+from deployments.experts.waiting import WAITING_ENVIRONMENT
 from experts.checkpoint.reader import CheckpointReader
 from experts.checkpoint.types import Dtype
 from experts.director.types import DirectorSettings, DirectorView
@@ -70,7 +71,9 @@ class HostProcess:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=os.environ | {"OMP_NUM_THREADS": str(settings.num_threads)},
+            env=os.environ
+            | {"OMP_NUM_THREADS": str(settings.num_threads)}
+            | WAITING_ENVIRONMENT,
         )
         assert self.process.stdin is not None
         assert self.process.stdout is not None
@@ -113,7 +116,8 @@ class LocalTier:
     @property
     def environment(self) -> dict[str, str]:
         """For the processes of an engine that is to use these hosts."""
-        return {ASKED_VARIABLE: "1", FOLDER_VARIABLE: str(self.folder.path)}
+        where = {ASKED_VARIABLE: "1", FOLDER_VARIABLE: str(self.folder.path)}
+        return where | WAITING_ENVIRONMENT
 
     def engine_arguments(self, **dispatch: Any) -> dict[str, Any]:
         """For an engine that is to use these hosts."""

@@ -51,8 +51,8 @@ class _Call:
     ask: Ask
     topk_ids: Ints  # [num_tokens, top_k]
     results: NDArray[np.float32]  # [num_pairs, hidden_size]
-    plan: DispatchPlan
-    predicted_s: NDArray[np.float64]  # [num_hosts]
+    plans: list[DispatchPlan]
+    """The latest last; each of the others was made before some host failed."""
     is_done: NDArray[np.bool_]  # [num_pairs], computed locally
     failed: set[HostId] = field(default_factory=set)
     """Asked nothing more for this layer."""
@@ -143,15 +143,14 @@ class TierClient:
             ask=Ask(layer, rows, self._row_type, self._section.checksums),
             topk_ids=topk_ids,
             results=np.empty((topk_ids.size, rows.shape[1]), np.float32),
-            plan=plan,
-            predicted_s=host_seconds(plan, costs, busy_s),
+            plans=[plan],
             is_done=np.zeros(topk_ids.size, np.bool_),
         )
 
     def _send(self, call: _Call) -> None:
         hosts, now_s = self._now(), self._clock()
         assert self._known is not None
-        for number, parcel in call.plan.parcels.items():
+        for number, parcel in call.plans[-1].parcels.items():
             host = hosts[number]
             line = self._lines.of(host)
             assert line is not None, "a plan is made for hosts that may be asked"
@@ -168,12 +167,8 @@ class TierClient:
     def _read(self, call: _Call) -> None:
         """Read the answers that are there; where there is none, wait until one comes, or
         until the first host is late."""
-        now_s = self._clock()
-        due_s = min(
-            (self._late_at_s(call, line) for line in self._lines.all if not line.is_idle),
-            default=now_s,
-        )
-        for line in self._lines.wait(0.0 if call.must_move else max(0.0, due_s - now_s)):
+        due_s = 0.0 if call.must_move else self._due_s(call)
+        for line in self._lines.wait(max(0.0, due_s - self._clock())):
             try:
                 while (answer := line.receive(self._clock())) is not None:
                     self._take(call, line, answer)
@@ -203,14 +198,34 @@ class TierClient:
             host, num_experts, len(slots), line.trip_s + answer.header.compute_s
         )
 
-    def _late_at_s(self, call: _Call, line: Line) -> float:
-        predicted_s = call.predicted_s[self._now().index(line.host)]
-        return float(line.heard_s + self._section.late_s + _LATE_FACTOR * predicted_s)
+    def _due_s(self, call: _Call) -> float:
+        """When to look for late hosts: not yet exact while none can be late."""
+        least_s = min(line.heard_s for line in self._lines.all if not line.is_idle)
+        due_s = float(least_s + self._section.late_s)
+        return due_s if self._clock() < due_s else min(self._late_at_s(call).values())
+
+    def _late_at_s(self, call: _Call) -> dict[HostId, float]:
+        """When each host that is waited for is late."""
+        costs = self._costs.costs()
+        busy_s, predicted_s = np.zeros(len(costs)), np.zeros(len(costs))
+        for plan in call.plans:
+            predicted_s += host_seconds(plan, costs, busy_s)
+        patience_s = self._section.late_s + _LATE_FACTOR * predicted_s
+        host_to_s = dict(zip(self._now(), patience_s.tolist(), strict=True))
+        return {
+            line.host: line.heard_s + host_to_s[line.host]
+            for line in self._lines.all
+            if not line.is_idle
+        }
 
     def _leave_late(self, call: _Call) -> None:
-        now_s = self._clock()
-        for line in self._lines.all:
-            if not line.is_idle and now_s >= self._late_at_s(call, line):
+        """Wait no longer for hosts that are late."""
+        now_s, busy = self._clock(), [line for line in self._lines.all if not line.is_idle]
+        if all(now_s < line.heard_s + self._section.late_s for line in busy):
+            return
+        late_at_s = self._late_at_s(call)
+        for line in busy:
+            if now_s >= late_at_s[line.host]:
                 log.warning("the expert host %s is late", line.host)
                 line.give_up()
                 self.stats.num_late += 1
@@ -230,17 +245,15 @@ class TierClient:
         is_live &= [host not in call.failed for host in hosts]
         self._planner.set_live(is_live)
         costs, busy_s = self._costs.costs(), np.zeros(len(hosts))
-        before = call.plan.slots
-        call.plan = self._planner.replan(
-            call.plan, call.ask.layer, call.topk_ids, costs, busy_s
-        )
-        self.stats.num_moved_pairs += int((before != call.plan.slots).sum())
-        call.predicted_s += host_seconds(call.plan, costs, busy_s)
+        before = call.plans[-1]
+        after = self._planner.replan(before, call.ask.layer, call.topk_ids, costs, busy_s)
+        call.plans.append(after)
+        self.stats.num_moved_pairs += int((before.slots != after.slots).sum())
         self._send(call)
         self._compute_what_no_host_can(call)
 
     def _compute_what_no_host_can(self, call: _Call) -> None:
-        pairs = np.flatnonzero((call.plan.slots.ravel() == NO_COPY) & ~call.is_done)
+        pairs = np.flatnonzero((call.plans[-1].slots.ravel() == NO_COPY) & ~call.is_done)
         if not len(pairs):
             return
         start_s = self._clock()

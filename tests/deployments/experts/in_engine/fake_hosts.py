@@ -39,7 +39,6 @@ class FakeHost:
         self.table = SlotTable(1, np.array(held, np.int16))
         self.manner: Manner = "well"
         self.num_requests = 0
-        self.num_silent = 0
         self.done: list[int] = []
         self._followers: list[Link] = []
         self._told = 0
@@ -83,7 +82,7 @@ class FakeHost:
                     self.done.append(control.read_done(frame))
                 elif self.manner == "silent":
                     # Read again at each look: nothing is released before it is answered.
-                    self.num_silent += 1
+                    self._is_over.wait(0.01)
                     return
                 elif self.manner == "breaks down":
                     self._is_over.set()
