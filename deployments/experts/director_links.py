@@ -82,11 +82,9 @@ class HostLinks:
         for host, peer in self._peers.items():
             if peer.link is None and now_s >= peer.next_dial_s:
                 peer.link = self._dialled(peer.card)
-                if peer.link is None:
-                    peer.next_dial_s = now_s + peer.redial_s
-                    peer.redial_s = min(2 * peer.redial_s, _LAST_REDIAL_S)
-                else:
-                    peer.redial_s = _FIRST_REDIAL_S
+                peer.next_dial_s = now_s + peer.redial_s
+                peer.redial_s = min(2 * peer.redial_s, _LAST_REDIAL_S)
+                if peer.link is not None:
                     peer.is_asked, peer.next_ask_s = False, now_s
                     log.info("the expert host %s is linked", host)
 
@@ -144,6 +142,8 @@ class HostLinks:
                 raise BadFrameError(f"{host} reports as {report.host}")
             peer.is_asked = False
             self._listener.reported(report)
+            # It is well. Lost from here on, it is dialled again at once.
+            peer.next_dial_s, peer.redial_s = 0.0, _FIRST_REDIAL_S
         elif kind == control.ORDERED:
             # Its table is another one now.
             peer.next_ask_s = 0.0
@@ -157,7 +157,6 @@ class HostLinks:
         log.warning("the expert host %s has no link any more: %s", host, why)
         peer.link.close()
         peer.link = None
-        peer.next_dial_s = 0.0
         if not peer.is_listed:
             del self._peers[host]
         self._listener.lost(host)

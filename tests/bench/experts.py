@@ -64,6 +64,11 @@ class EngineProcess:
         self._say(arguments)
         self._hear()
 
+    @property
+    def pid(self) -> int:
+        """Of the process."""
+        return self._process.pid
+
     def ask(self, batch: int, num_tokens: int, seed: int) -> dict[str, Any]:
         """Times of one batch."""
         self._say({"batch": batch, "num_tokens": num_tokens, "seed": seed})

@@ -16,7 +16,8 @@ from typing import Any
 from ray.llm._internal.common.callbacks.base import CallbackBase
 from ray.llm._internal.serve.engines.vllm.vllm_models import VLLMEngineConfig
 
-from deployments.engine.cores import NodeCores, num_ranks_to_share, plan_cores
+from deployments.engine.core_claim import claim_ranks_cores
+from deployments.engine.cores import num_ranks_to_share
 from deployments.engine.plan import plan_thread_environment
 from deployments.engine.scratch import Scratch
 from deployments.settings import ModelSection
@@ -39,12 +40,9 @@ class EngineLikeOurs(CallbackBase):  # type: ignore[misc]  # Ray is read as Any
     async def on_after_node_init(self) -> None:
         """Called in the replica, right before the engine is configured."""
         section = ModelSection.model_validate(self.kwargs["section"])
-        cores, num_ranks = sorted(os.sched_getaffinity(0)), num_ranks_to_share([section])
-        # Its lock is this process's until that ends, as it holds a reference to it.
-        self._scratch = Scratch.claim()
-        runs = self._scratch.claim_cores(
-            lambda bound: plan_cores(section, NodeCores(cores, num_ranks, bound))
-        )
+        # The lock's descriptor is never closed: the cores are this process's until it ends.
+        scratch = Scratch.claim()
+        runs = claim_ranks_cores(scratch, section, num_ranks_to_share([section]))
         os.environ.update(plan_thread_environment(runs))
         found = self.llm_config.get_engine_config().model_dump()
         planned = PlannedEngineConfig(**found, executor=self.kwargs["executor"])

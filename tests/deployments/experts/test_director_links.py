@@ -139,6 +139,11 @@ def test_a_host_that_the_director_refuses_is_left(world: World) -> None:
     world.heard.refused = frozenset([A])
     world.links.list([world.start("a"), world.start("b")])
     world.until(lambda: world.heard.lost_hosts == [A] and world.heard.reports == [B])
+    for _ in range(3):
+        world.turn()
+    assert world.heard.lost_hosts == [A]
+    world.now_s += ASK_INTERVAL_S
+    world.until(lambda: world.heard.lost_hosts == [A, A])
 
 
 def test_what_is_sent_to_a_host_without_a_link_is_dropped(world: World) -> None:

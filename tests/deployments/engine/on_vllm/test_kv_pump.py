@@ -33,12 +33,14 @@ class Network:
         self._socket = socket
         self.lost: set[int] = set()
         self.doubled: set[int] = set()
+        self.num_sent = 0
 
     def send_multipart(self, frames: Sequence[bytes]) -> None:
         seq = int.from_bytes(frames[1], "big")
         if seq not in self.lost:
             for _ in range(1 + (seq in self.doubled)):
                 self._socket.send_multipart(frames)
+        self.num_sent += 1
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._socket, name)
@@ -123,6 +125,8 @@ async def test_what_was_published_before_is_there_from_the_start(
     publisher = publish_at()
     publisher.publish(stored([1, 2]))
     publisher.publish(stored([3, 4]))
+    # Its thread has sent them, so they can only be had again.
+    await until(lambda: publisher.network.num_sent == 2)
     pump = await pump_of(publisher)
     await until(lambda: pump.counters.num_batches == 2)
     assert set(pump.current_hashes(0, "device").tolist()) == ours([1, 2]) | ours([3, 4])

@@ -70,3 +70,14 @@ def test_experts_on_hosts_give_the_same_tokens(tmp_path: Path) -> None:
     assert dict(zip(paths, said[len(paths) :], strict=True)) == expected
     for hosts in reports:
         assert all(host.num_requests > 0 for host in hosts)
+
+
+def test_compiled_ranks_that_share_the_tokens_say_the_same(tmp_path: Path) -> None:
+    [model] = [model for model in TINY_MODELS if model.name == "Qwen2Moe"]
+    path = written(model, tmp_path)
+    with local_tier(path, num_hosts=2, num_slots=3, kind=HostInThread) as tier:
+        ranks = tiered(tier)
+        ranks["arguments"] |= {"tensor_parallel_size": 2, "enforce_eager": False}
+        expected, said = said_by([whole(path), ranks])
+        assert all(host.num_engines == 2 for host in tier.director.view().reports)
+    assert said == expected
