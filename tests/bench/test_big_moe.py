@@ -1,9 +1,6 @@
 """The random mixture of experts for benches: its files, and that engines take them."""
 
 import json
-import os
-import subprocess
-import sys
 from collections import Counter
 from math import prod
 from pathlib import Path
@@ -20,18 +17,6 @@ from tests.bench.random_tensors import RandomTensors, to_bfloat16
 TINY = MoeSizes(
     hidden=128, layers=2, experts=8, active=2, expert_size=64, shared_size=64, vocabulary=512
 )
-PROMPTS = [[5, 6, 7], [100, 3, 200, 17, 9]]
-NUM_OUTPUT_TOKENS = 8
-VLLM_PROGRAM = """
-import json, sys
-from vllm import LLM, SamplingParams
-folder, prompts, num_tokens = sys.argv[1], json.loads(sys.argv[2]), int(sys.argv[3])
-llm = LLM(folder, skip_tokenizer_init=True, dtype="float32", max_model_len=64,
-          kv_cache_memory_bytes=2**24, enforce_eager=True)
-sampling = SamplingParams(temperature=0, max_tokens=num_tokens, detokenize=False)
-answers = llm.generate([{"prompt_token_ids": p} for p in prompts], sampling, use_tqdm=False)
-print(json.dumps([list(answer.outputs[0].token_ids) for answer in answers]))
-"""
 
 
 @pytest.fixture(scope="module")
@@ -123,30 +108,6 @@ def test_transformers_misses_nothing_and_the_gate_chooses_every_expert(tiny: Pat
     best = answer.logits.argmax(-1)
     assert (best == ids).float().mean() < 0.05
     assert len(best.unique()) > 100
-
-
-@pytest.mark.model
-@pytest.mark.timeout(600)
-def test_vllm_says_what_transformers_says(tiny: Path) -> None:
-    import torch  # noqa: PLC0415 - takes seconds
-
-    model = opened(tiny)
-    expected = []
-    for prompt in PROMPTS:
-        ids = torch.tensor([prompt])
-        output = model.generate(ids, max_new_tokens=NUM_OUTPUT_TOKENS, do_sample=False)
-        expected.append(output[0, len(prompt) :].tolist())
-    arguments = (str(tiny), json.dumps(PROMPTS), str(NUM_OUTPUT_TOKENS))
-    ran = subprocess.run(
-        (sys.executable, "-c", VLLM_PROGRAM, *arguments),
-        env=os.environ | {"VLLM_LOGGING_LEVEL": "ERROR"},
-        capture_output=True,
-        text=True,
-        timeout=500,
-        check=False,
-    )
-    assert ran.returncode == 0, ran.stderr[-3000:]
-    assert json.loads(ran.stdout.splitlines()[-1]) == expected
 
 
 def opened(folder: Path) -> Any:

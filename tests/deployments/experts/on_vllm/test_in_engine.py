@@ -49,6 +49,16 @@ def tiered(tier: LocalTier) -> dict[str, Any]:
     return {"arguments": tier.engine_arguments(), "environment": tier.environment}
 
 
+def compiled_ranks(engine: dict[str, Any]) -> dict[str, Any]:
+    """The same engine, compiled, with two tensor-parallel ranks that share the tokens out."""
+    cores = sorted(os.sched_getaffinity(0))
+    return {
+        "arguments": engine["arguments"] | {"tensor_parallel_size": 2, "enforce_eager": False},
+        "environment": engine["environment"]
+        | {"VLLM_CPU_OMP_THREADS_BIND": f"{cores[0]}|{cores[-1]}"},
+    }
+
+
 def written(model: TinyModel, folder: Path) -> Path:
     path = folder / model.name
     model.write(path, layout="fused" if model.name in FUSED else "one by one")
@@ -62,22 +72,15 @@ def test_experts_on_hosts_give_the_same_tokens(tmp_path: Path) -> None:
             stack.enter_context(local_tier(path, num_hosts=2, num_slots=3, kind=HostInThread))
             for path in paths
         ]
-        said = said_by([whole(path) for path in paths] + [tiered(tier) for tier in tiers])
+        hosted = [tiered(tier) for tier in tiers]
+        # Of the model with a shared expert.
+        engines = [*map(whole, paths), *hosted, compiled_ranks(hosted[1])]
+        *said, said_by_ranks = said_by(engines)
         reports = [tier.director.view().reports for tier in tiers]
     expected = dict(zip(paths, said[: len(paths)], strict=True))
     for answers in expected.values():
         assert len({tuple(answer) for answer in answers}) > NUM_PROMPTS / 2
     assert dict(zip(paths, said[len(paths) :], strict=True)) == expected
+    assert said_by_ranks == expected[paths[1]]
     for hosts in reports:
         assert all(host.num_requests > 0 for host in hosts)
-
-
-def test_compiled_ranks_that_share_the_tokens_say_the_same(tmp_path: Path) -> None:
-    [model] = [model for model in TINY_MODELS if model.name == "Qwen2Moe"]
-    path = written(model, tmp_path)
-    with local_tier(path, num_hosts=2, num_slots=3, kind=HostInThread) as tier:
-        ranks = tiered(tier)
-        ranks["arguments"] |= {"tensor_parallel_size": 2, "enforce_eager": False}
-        expected, said = said_by([whole(path), ranks])
-        assert all(host.num_engines == 2 for host in tier.director.view().reports)
-    assert said == expected
