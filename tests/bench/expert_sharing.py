@@ -5,8 +5,9 @@
         --json tests/bench/results/expert_sharing.json
 
 Memory is what the processes have for themselves and their part of what they share (PSS),
-read under load; the checkpoint, which hosts have mapped, is in it. Each pair of engines runs at
-once, on the same cores, one pair after the other in each round.
+read at the end. The pages of files that they have mapped, the checkpoint among them, stand by
+themselves: the kernel takes them back where memory is short. Engines have a core each, as
+replicas of a node have; the hosts have all. One pair runs after the other in each round.
 """
 
 import argparse
@@ -16,11 +17,9 @@ import sys
 import threading
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
-
-import psutil
 
 from experts.checkpoint.reader import CheckpointReader
 from tests.bench.experts import EngineProcess, Layout
@@ -39,20 +38,36 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Report:
-    """All of it; memory in bytes."""
+class Memory:
+    """Of some processes, in bytes."""
 
     own_bytes: int
+    file_bytes: int
+    """Of mapped files."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """All of it."""
+
+    own: Memory
     """Of two engines with their experts."""
-    shared_bytes: int
+    shared: Memory
     """Of two engines without, and of all hosts."""
     memory_ratio: float
+    """Without pages of files."""
     rows: Sequence[Row]
 
 
-def pss_bytes(pids: Sequence[int]) -> int:
-    """Of these processes."""
-    return sum(int(psutil.Process(pid).memory_full_info().pss) for pid in pids)
+def memory_of(pids: Sequence[int]) -> Memory:
+    """Of these processes, as the kernel adds it up."""
+    own_bytes = file_bytes = 0
+    for pid in pids:
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]:
+            name, kilobytes = line.split()[:2]
+            own_bytes += 1024 * int(kilobytes) * (name in ("Pss_Anon:", "Pss_Shmem:"))
+            file_bytes += 1024 * int(kilobytes) * (name == "Pss_File:")
+    return Memory(own_bytes, file_bytes)
 
 
 def at_once(engines: Sequence[EngineProcess], *ask: int) -> float:
@@ -88,13 +103,16 @@ def measure(model: Path, layout: Layout, batches: Sequence[int], num_rounds: int
             )
         )
 
-        def start(arguments: dict[str, Any], variables: dict[str, str]) -> EngineProcess:
-            engine = EngineProcess(arguments | common, layout.environment | variables)
+        def start(
+            number: int, arguments: dict[str, Any], variables: dict[str, str]
+        ) -> EngineProcess:
+            mine = replace(layout, cores=layout.cores[number::2])
+            engine = EngineProcess(arguments | common, mine.environment | variables)
             stack.callback(engine.close)
             return engine
 
-        own = [start({"model": str(model)}, {}) for _ in range(2)]
-        shared = [start(tier.engine_arguments(), tier.environment) for _ in range(2)]
+        own = [start(i, {"model": str(model)}, {}) for i in range(2)]
+        shared = [start(i, tier.engine_arguments(), tier.environment) for i in range(2)]
         for batch in batches:
             found = []
             for number in range(-1, num_rounds):
@@ -104,10 +122,10 @@ def measure(model: Path, layout: Layout, batches: Sequence[int], num_rounds: int
                 if number >= 0:
                     found.append(seconds)
             rows.append(_row(batch, found, num_tokens))
-        own_bytes = pss_bytes([engine.pid for engine in own])
         hosts = [host.process.pid for host in tier.hosts]
-        shared_bytes = pss_bytes([engine.pid for engine in shared] + hosts)
-    return Report(own_bytes, shared_bytes, shared_bytes / own_bytes, rows)
+        before = memory_of([engine.pid for engine in own])
+        after = memory_of([engine.pid for engine in shared] + hosts)
+    return Report(before, after, after.own_bytes / before.own_bytes, rows)
 
 
 def _row(batch: int, found: Sequence[tuple[float, float]], num_tokens: int) -> Row:
