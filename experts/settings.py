@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 from infra.section import Section
 
 AlgorithmName = Literal["cost", "eplb"]
+Precision = Literal["full", "int8"]
 
 Positive = Annotated[int, Field(ge=1)]
 PositiveSeconds = Annotated[float, Field(gt=0)]
@@ -51,6 +52,24 @@ class RebalanceSection(Section):
     one copy; each of those then costs an activation. Default: never."""
 
 
+class HostScalingSection(Section):
+    """When hosts are added and taken away, between `min_hosts` and `max_hosts`. The names
+    are those of Ray Serve's `autoscaling_config`."""
+
+    target_busy_share: Annotated[float, Field(gt=0, le=1)] = 0.6
+    """Share of their time that hosts are to compute, on the average. They need idle time,
+    since the slowest of them ends a layer's step."""
+
+    upscale_delay_s: Annotated[float, Field(ge=0)] = 15.0
+    """How long more hosts must be wanted until there are more."""
+
+    downscale_delay_s: Annotated[float, Field(ge=0)] = 300.0
+    """How long fewer must be wanted until one goes."""
+
+    look_back_period_s: PositiveSeconds = 15.0
+    """Over how long the busy share is averaged."""
+
+
 class ExpertsSection(Section):
     """Where the routed experts of mixture-of-experts models are computed."""
 
@@ -67,8 +86,15 @@ class ExpertsSection(Section):
     max_hosts: Positive | None = None
     """Most hosts when scaling out. Default: `num_hosts`."""
 
+    autoscaling: HostScalingSection = HostScalingSection()
+    """When there are more or fewer hosts."""
+
     slots_per_host: Positive | None = None
     """Experts of each layer that a host has memory for. Default: by `copies_factor`."""
+
+    precision: Precision = "full"
+    """What hosts keep weights in. `full`: the engine's dtype, with the engine's results.
+    `int8`: half the memory of bfloat16, with results about 1% off."""
 
     copies_factor: Annotated[float, Field(ge=1)] = 1.25
     """Slots of the fewest hosts together, for each expert of the model. At 1.0 there is no

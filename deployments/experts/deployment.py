@@ -65,6 +65,7 @@ def _hosts(model: ModelSection, sharing: Sharing) -> serve.Application:
         placement="service",
         num_hosts=experts.fewest if experts.slots_per_host is None else 1,
         slots_per_host=experts.slots_per_host,
+        precision=experts.precision,
         copies_factor=experts.copies_factor,
     )
     arguments = (_reduced(model, own), sharing.link, sharing.num_cpu_ranks)

@@ -11,8 +11,6 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 
 from deployments.experts.director_links import ASK_INTERVAL_S, HostLinks
-from experts.checkpoint.digest import model_digest
-from experts.checkpoint.types import MoeConfig
 from experts.director.director import Director
 from experts.director.types import DirectorSettings, DirectorView
 from experts.directory import HostCard
@@ -21,7 +19,7 @@ from experts.transport import control
 from experts.transport.control import Ordered
 from experts.transport.hub import Hub
 from experts.transport.link import Identity, LinkSettings
-from experts.types import HostId
+from experts.types import HostId, ModelShape
 
 log = logging.getLogger(__name__)
 
@@ -34,17 +32,18 @@ class DirectorThread:
 
     def __init__(
         self,
-        config: MoeConfig,
+        shape: ModelShape,
+        model: str,
         settings: DirectorSettings,
         secret: str | None,
         link: LinkSettings | None = None,
     ) -> None:
-        shape = config.shape
+        """`model` is its digest."""
         self._director = Director(
             shape.num_layers, shape.num_experts, settings, time.monotonic()
         )
         name = f"director-{uuid.uuid4().hex[:16]}"
-        self._hub = Hub(Identity(name, model_digest(config)), link, secret)
+        self._hub = Hub(Identity(name, model), link, secret)
         self._links = HostLinks(self._hub, self)
         self._lock = threading.Lock()
         self._news: deque[Sequence[HostCard]] = deque(maxlen=1)

@@ -17,6 +17,7 @@ from deployments.experts.tier_plan import check_tier
 from deployments.models.resolve import resolve_model
 from deployments.replica_logging import ServeLog
 from deployments.settings import ModelSection
+from experts.checkpoint.reader import CheckpointReader
 from experts.director.status import status_of
 from experts.director.types import DirectorSettings
 from infra.errors import EngineError
@@ -42,7 +43,9 @@ class ExpertDirectorReplica:
         path = resolve_model(self._section.model, Path(link["state_dir"])).path
         experts = self._section.experts
         settings = DirectorSettings(experts.rebalance, experts.num_hosts)
-        return DirectorThread(check_tier(self._section, path).config, settings, link["token"])
+        checkpoint = CheckpointReader.open(check_tier(self._section, path).model_path)
+        shape, model = checkpoint.config.shape, checkpoint.digest
+        return DirectorThread(shape, model, settings, link["token"])
 
     async def check_health(self) -> None:
         """Raises EngineError where the thread has ended; Serve then replaces us."""

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("ray.serve")
 
 _LOOK_S = 0.1
+# A turn that waits takes a second, and one that computes little more.
+_HANGS_S = 20.0
 # How long it stays after engines that may have drained for as long as they can.
 _AFTER_ENGINES_S = 5.0
 
@@ -70,6 +72,7 @@ class ExpertHostReplica:
             num_slots=plan.num_slots,
             dtype=plan.dtype,
             unix_folder=self._scratch.path,
+            precision=self._section.experts.precision,
             tcp_host=ray.util.get_node_ip_address(),
             secret=link["token"],
             num_threads=len(self._cores),
@@ -91,9 +94,11 @@ class ExpertHostReplica:
         return {"busy_share": report.busy_share, "queue_s": report.queue_s}
 
     async def check_health(self) -> None:
-        """Raises EngineError where the loop has ended; Serve then replaces us."""
+        """Raises EngineError where the loop has ended, or hangs; Serve then replaces us."""
         if self._host.failure is not None or not self._thread.is_alive():
             raise EngineError(f"the expert host has failed: {self._host.failure}")
+        if self._host.turn_s > _HANGS_S:
+            raise EngineError(f"the expert host has not moved for {self._host.turn_s:.0f} s")
 
     async def status(self) -> dict[str, Any]:
         """What it is and does; what it holds the director says."""

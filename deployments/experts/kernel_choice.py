@@ -8,7 +8,6 @@
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
 from deployments.experts.checkpoint import DTYPES
 from deployments.experts.kernel import ExpertKernel
@@ -20,9 +19,8 @@ from deployments.experts.weights import ExpertSlots
 from deployments.experts.weights_int8 import Int8Weights
 from deployments.experts.weights_packed import PackedWeights
 from experts.checkpoint.types import Dtype
+from experts.settings import Precision
 from experts.types import ModelShape
-
-Precision = Literal["full", "int8"]
 
 
 @dataclass(frozen=True, eq=False)

@@ -71,7 +71,7 @@ def run(
     output = torch.empty_like(inputs)
     is_bare = gate_weights is None
     if gate_weights is None:
-        gate_weights = torch.empty(ids.shape)
+        gate_weights = torch.empty(ids.shape, dtype=torch.float32)
     w13, w2, isa = experts.w13, experts.w2, experts.isa
     _operators().cpu_fused_moe(
         output, inputs, w13, w2, None, None, gate_weights, ids, is_bare, "silu", isa

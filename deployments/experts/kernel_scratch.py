@@ -28,6 +28,7 @@ from deployments.experts.kernel_native import (
     run,
     running,
 )
+from deployments.experts.kernel_rounding import ROUNDINGS, Rounding, write_rounded
 
 MAX_SCRATCH_BYTES = 2**28
 """About what pairs that are computed at once may take."""
@@ -83,16 +84,27 @@ def _compute_at_once(
         return _read(experts, inputs) if is_read else rounded.float()
 
 
-@cache
 def has_readable_results() -> bool:
     """Whether what is read adds up to what the operator gives for whole tokens."""
+    return bfloat16_rounding() is not None
+
+
+@cache
+def bfloat16_rounding() -> Rounding | None:
+    """How the operator's sums become bfloat16; None where its results cannot be read."""
     if _pad_address() is None:
-        return False
+        return None
+    found = [rounding for rounding in ROUNDINGS if _adds_up(rounding)]
+    return found[0] if found else None
+
+
+def _adds_up(rounding: Rounding) -> bool:
     random = torch.Generator().manual_seed(0)
     experts = _random_experts(random)
     for num_tokens in (1, 9):
         inputs = torch.randn(num_tokens, 64, generator=random).bfloat16()
-        weights = torch.rand(num_tokens, 2, generator=random)
+        # While vLLM makes a model, other numbers than float32 are the default.
+        weights = torch.rand(num_tokens, 2, generator=random, dtype=torch.float32)
         ids = torch.tensor([[2, 0], [1, 2], [0, 1]], dtype=torch.int32).repeat(3, 1)
         ids = ids[:num_tokens].contiguous()
         with running:
@@ -101,8 +113,10 @@ def has_readable_results() -> bool:
             run(experts, pair_inputs, None, ids.view(-1, 1))
             results = _read(experts, pair_inputs)
         pairs = torch.arange(2 * num_tokens, dtype=torch.int32).view(num_tokens, 2)
-        found = combined(results.numpy(), weights.numpy(), pairs.numpy())
-        if not torch.equal(torch.from_numpy(found).bfloat16(), expected):
+        found = torch.empty_like(expected)
+        sums = combined(results.numpy(), weights.numpy(), pairs.numpy())
+        write_rounded(sums, found, rounding)
+        if not torch.equal(found, expected):
             return False
     return True
 

@@ -2,22 +2,25 @@
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import asdict
+from typing import Any
+
+from numpy.typing import NDArray
 
 from experts.checkpoint.types import MoeConfig
 
 
-def model_digest(config: MoeConfig) -> str:
-    """The same wherever the model's folder is; another for a model of another shape.
-
-    It is made from `config.json` alone, with which the sizes of all experts are given. No
-    weight is read: two trainings of one architecture are not told apart.
-    """
+def model_digest(config: MoeConfig, sample: Iterable[NDArray[Any]]) -> str:
+    """The same wherever the model's folder is; another for a model of another shape, or
+    with other numbers in the `sample` of its weights."""
     facts = {
         "shape": asdict(config.shape),
         "layers": config.transformer_layers,
         "names": (config.block, config.gate, config.up, config.down),
         "activation": config.activation,
     }
-    text = json.dumps(facts, sort_keys=True)
-    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+    for numbers in sample:
+        digest.update(numbers.tobytes())
+    return f"sha256:{digest.hexdigest()}"

@@ -15,10 +15,14 @@ layout the gate's rows come before the up projection's.
 
 import math
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from experts.checkpoint.digest import model_digest
 from experts.checkpoint.model_config import read_config
 from experts.checkpoint.tensor_files import TensorFiles, find_tensors
 from experts.checkpoint.types import (
@@ -55,6 +59,15 @@ class CheckpointReader:
         """
         return cls(read_config(folder), find_tensors(folder))
 
+    @cached_property
+    def digest(self) -> str:
+        """Names the model, wherever its folder is.
+
+        Another training of it has another one, unless it has left a row of an expert in
+        each layer as it was: that is all that is read, of each layer of the next expert.
+        """
+        return model_digest(self.config, self._sample())
+
     def expert(self, layer: int, expert: int) -> ExpertStrips:
         """One logical expert of one mixture-of-experts layer, counted from 0."""
         index, dtype = self.config.transformer_layers[layer], NUMPY_DTYPES[self.dtype]
@@ -70,6 +83,11 @@ class CheckpointReader:
             for name in _fused_names(self.config, index)
         )
         return ExpertStrips(both[:size], both[size:], down, self.dtype)
+
+    def _sample(self) -> Iterator[NDArray[Any]]:
+        shape = self.config.shape
+        for layer in range(shape.num_layers):
+            yield self.expert(layer, layer % shape.num_experts).gate[0]
 
     def _needed(self) -> Iterator[tuple[str, tuple[int, ...]]]:
         """Names and shapes of all tensors of routed experts."""

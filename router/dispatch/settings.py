@@ -39,6 +39,11 @@ class DispatchSection(Section):
     work was predicted to take, is waited for no longer: others compute what it was asked.
     It is asked again once it has answered all the same."""
 
+    overlap_shared: bool = True
+    """Whether the engine computes a layer's shared experts while it waits for hosts, not
+    before. Better not where hosts compute on the engine's own cores: then each step of the
+    one waits for a thread that the other holds up."""
+
     checksums: bool = False
     """Whether what engines and hosts send each other has checksums, against memory that
     goes bad."""

@@ -5,14 +5,13 @@
 
 Both engines are there at once, each in a process of its own, and take turns on the same
 cores. The hosts compute with as many threads together as the engine, which waits for them
-meanwhile. A round is one batch of prompts for each; ratios are those of the same round.
+meanwhile (`overlap_shared` is off, as they share cores). A round is one batch of prompts for
+each; ratios are those of the same round.
 """
 
 import argparse
 import json
-import os
 import statistics
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,8 +22,9 @@ from typing import Any
 from experts.checkpoint.reader import CheckpointReader
 from tests.bench.experts_engine import NUM_PROMPT_TOKENS
 from tests.builders.expert_tier import local_tier
+from tests.builders.json_child import JsonChild
 
-SHARES = ("plan_s", "send_s", "wait_s", "local_s", "combine_s")
+SHARES = ("plan_s", "send_s", "wait_s", "local_s", "combine_s", "compute_s", "queue_s")
 
 
 @dataclass(frozen=True)
@@ -53,44 +53,16 @@ class EngineProcess:
     """See `tests.bench.experts_engine`."""
 
     def __init__(self, arguments: Mapping[str, Any], environment: Mapping[str, str]) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.bench.experts_engine"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL if not os.environ.get("BENCH_LOG") else None,
-            text=True,
-            env=os.environ | environment,
-        )
-        self._say(arguments)
-        self._hear()
-
-    @property
-    def pid(self) -> int:
-        """Of the process."""
-        return self._process.pid
+        self._child = JsonChild("tests.bench.experts_engine", environment)
+        self._child.say(arguments)
+        self._child.hear()
+        self.pid = self._child.pid
+        self.close = self._child.close
 
     def ask(self, batch: int, num_tokens: int, seed: int) -> dict[str, Any]:
         """Times of one batch."""
-        self._say({"batch": batch, "num_tokens": num_tokens, "seed": seed})
-        return self._hear()
-
-    def close(self) -> None:
-        """End it."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait(timeout=60)
-
-    def _say(self, what: Mapping[str, Any]) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(what) + "\n")
-        self._process.stdin.flush()
-
-    def _hear(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        assert line, "the engine has ended; BENCH_LOG=1 shows why"
-        found: dict[str, Any] = json.loads(line)
-        return found
+        self._child.say({"batch": batch, "num_tokens": num_tokens, "seed": seed})
+        return self._child.hear()
 
 
 @dataclass(frozen=True)
@@ -128,7 +100,7 @@ def engines(model: Path, layout: Layout) -> Iterator[tuple[EngineProcess, Engine
     ) as tier:
         variables = layout.environment
         own = EngineProcess({"model": str(model)} | common, variables)
-        arguments = tier.engine_arguments() | common
+        arguments = tier.engine_arguments(overlap_shared=False) | common
         hosted = EngineProcess(arguments, variables | tier.environment)
         try:
             yield own, hosted

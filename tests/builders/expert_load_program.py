@@ -3,10 +3,11 @@
     python -m tests.builders.expert_load_program
 
 The first line of its input is JSON: vLLM's `arguments`, `num_prompts`, `num_tokens`,
-`max_token` and `once`. It answers the same prompts again and again, each taking the place
-of one that has ended, until a second line comes; with `once`, each one time. Then it writes
-`answers`, a list of each prompt and its token ids, in the order in which they ended, and
-`steps`, when each step of the engine ended and how many tokens it had made.
+`max_token`, `once` and `prompts` (token ids, or null for random ones). It answers the same
+prompts again and again, each taking the place of one that has ended, until a second line
+comes; with `once`, each one time. Then it writes `answers`, a list of each prompt and its
+token ids, in the order in which they ended, and `steps`, when each step of the engine ended
+and how many tokens it had made.
 """
 
 import itertools
@@ -28,6 +29,11 @@ _ENGINE = {
 }
 
 
+def given(token_ids: list[list[int]] | None) -> list[dict[str, Any]]:
+    """These, as vLLM takes them."""
+    return [{"prompt_token_ids": ids} for ids in token_ids or ()]
+
+
 def prompts(count: int, max_token: int) -> list[dict[str, Any]]:
     """Random ones, of 4 to 24 tokens."""
     dice = random.Random(5)
@@ -44,7 +50,8 @@ def run(llm: Any, ask: dict[str, Any], is_over: threading.Event) -> dict[str, An
     sampling = SamplingParams(
         temperature=0, max_tokens=ask["num_tokens"], ignore_eos=True, detokenize=False
     )
-    engine, asked = llm.llm_engine, prompts(ask["num_prompts"], ask["max_token"])
+    engine = llm.llm_engine
+    asked = given(ask["prompts"]) or prompts(ask["num_prompts"], ask["max_token"])
     numbers = iter(range(len(asked))) if ask["once"] else itertools.cycle(range(len(asked)))
     num_lanes = llm.llm_engine.vllm_config.scheduler_config.max_num_seqs
     answers: list[tuple[int, list[int]]] = []

@@ -174,7 +174,7 @@ def local_tier(
     kind: HostKind = HostProcess,
 ) -> Iterator[LocalTier]:
     """A tier whose experts all have a copy when the block begins."""
-    moe = CheckpointReader.open(model).config
+    checkpoint = CheckpointReader.open(model)
     settings = DirectorSettings(rebalance or RebalanceSection(), num_hosts)
     # A socket's path must be short.
     with tempfile.TemporaryDirectory(prefix="tier-") as name:
@@ -183,7 +183,7 @@ def local_tier(
         host_settings = HostSettings(
             num_slots=num_slots, dtype=dtype, unix_folder=folder.path, num_threads=num_threads
         )
-        director = DirectorThread(moe, settings, _SECRET)
+        director = DirectorThread(checkpoint.config.shape, checkpoint.digest, settings, _SECRET)
         tier = LocalTier(model, folder, host_settings, director, kind)
         director.start()
         try:

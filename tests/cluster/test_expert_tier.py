@@ -1,11 +1,13 @@
 """A mixture-of-experts model whose experts are on hosts of their own, by `coterie up`."""
 
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import psutil
 import pytest
@@ -78,14 +80,44 @@ def wait(cluster: RunningCluster, holds: Callable[[dict[str, Any]], bool]) -> di
     return tier
 
 
+def said(client: Client, model: str, prompt: str) -> tuple[int, ...]:
+    answer = client.generate_unary(
+        prompt, model=model, temperature=0, max_tokens=24, ignore_eos=True
+    )
+    return tuple(answer.outputs[0].token_ids)
+
+
 def tokens(client: Client, model: str) -> list[tuple[int, ...]]:
-    answers = [
-        client.generate_unary(
-            prompt, model=model, temperature=0, max_tokens=24, ignore_eos=True
-        )
-        for prompt in PROMPTS
-    ]
-    return [tuple(answer.outputs[0].token_ids) for answer in answers]
+    return [said(client, model, prompt) for prompt in PROMPTS]
+
+
+class Asking:
+    """Has the prompts answered again and again while the block runs, four at once."""
+
+    def __init__(self, client: Client, expected: list[tuple[int, ...]]) -> None:
+        self._client = client
+        self._expected = expected
+        self._is_over = threading.Event()
+        self._threads = ThreadPoolExecutor(len(PROMPTS))
+        self.pause_s = 0.0
+        """Between an answer and the next request."""
+
+    def __enter__(self) -> Self:
+        asked = range(len(PROMPTS))
+        self._counts = [self._threads.submit(self._ask, number) for number in asked]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._is_over.set()
+        self._threads.shutdown()
+        assert all(count.result() > 0 for count in self._counts)
+
+    def _ask(self, number: int) -> int:
+        count = 0
+        while not self._is_over.wait(self.pause_s):
+            assert said(self._client, "tiered", PROMPTS[number]) == self._expected[number]
+            count += 1
+        return count
 
 
 def settled(tier: dict[str, Any]) -> bool:
@@ -117,6 +149,32 @@ def test_a_host_that_is_killed_costs_no_request_and_is_replaced(
         assert tokens(client, "tiered") == expected
     assert {h["host"] for h in after["hosts"]} != {h["host"] for h in before["hosts"]}
     assert after["num_copies"] == [[2] * 4] * 3
+
+
+def test_hosts_come_with_the_load_and_go_without_it_and_no_token_is_another(
+    cluster: RunningCluster, model: Path
+) -> None:
+    scaling = {
+        # What four streams make of it is above, what idles is not.
+        "target_busy_share": 0.02,
+        "upscale_delay_s": 0,
+        "downscale_delay_s": 2,
+        "look_back_period_s": 2,
+    }
+    # Their cores stay: there may be as many as before.
+    limits = {"num_hosts": 1, "min_hosts": 1, "max_hosts": 2, "autoscaling": scaling}
+    cluster.change(models=models(model, EXPERTS | limits))
+    with Client(cluster.address) as client:
+        expected = tokens(client, "whole")
+        wait(cluster, lambda tier: tier["state"] == "settled" and len(tier["hosts"]) == 1)
+        with Asking(client, expected) as asking:
+            grown = wait(cluster, settled)
+            assert grown["num_copies"] == [[2] * 4] * 3
+            asking.pause_s = 1.0
+            shrunk = wait(
+                cluster, lambda tier: tier["state"] == "settled" and len(tier["hosts"]) == 1
+            )
+    assert shrunk["num_copies"] == [[1] * 4] * 3
 
 
 def test_other_hosts_in_the_place_of_all_give_the_same_text(

@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 import uuid
 from pathlib import Path
 from typing import Self
@@ -12,9 +13,7 @@ from deployments.experts.host.settings import HostSettings
 from deployments.experts.host.threads import compute_with
 from deployments.experts.kernel_choice import HostExperts, build_experts
 from deployments.experts.weights import ExpertReader
-from experts.checkpoint.digest import model_digest
 from experts.checkpoint.reader import CheckpointReader
-from experts.checkpoint.types import MoeConfig
 from experts.host_report import HostReport
 from experts.transport.hub import Hub
 from experts.transport.link import Identity
@@ -61,19 +60,22 @@ class ExpertHost:
         settings.check()
         reader = CheckpointReader.open(model_path)
         experts = _built(reader.config.shape, settings)
-        return cls.of(reader.config, experts, reader, settings)
+        return cls.of(reader.digest, experts, reader, settings)
 
     @classmethod
     def of(
         cls,
-        config: MoeConfig,
+        model: str,
         experts: HostExperts,
         reader: ExpertReader,
         settings: HostSettings,
     ) -> Self:
-        """The same for experts that come from elsewhere than from the model's folder."""
+        """The same for experts that come from elsewhere than from the model's folder.
+
+        `model` is its digest.
+        """
         host = HostId(f"host-{uuid.uuid4().hex[:16]}")
-        hub = Hub(Identity(host, model_digest(config)), settings.link, settings.secret)
+        hub = Hub(Identity(host, model), settings.link, settings.secret)
         try:
             return cls(host, hub, experts, reader, settings)
         except BaseException:
@@ -84,6 +86,12 @@ class ExpertHost:
     def failure(self) -> BaseException | None:
         """What has ended `run`, if it was not `close`."""
         return self._failure
+
+    @property
+    def turn_s(self) -> float:
+        """How long its loop has been in the turn that it is in: far less than a second of
+        work after a second of waiting at most, or it hangs."""
+        return time.monotonic() - self._loop.turned_s
 
     @property
     def is_empty(self) -> bool:

@@ -49,6 +49,8 @@ class HostLoop:
         self._hub = hub
         self._clock = ArrivalClock(now_s)
         self._is_busy = False
+        self.turned_s = now_s
+        """When the latest turn began."""
         self._book = SlotBook(self._slots.shape, self._slots.num_slots)
         self._keeper = LinkKeeper(self._on_gone)
         shape, num_slots = self._slots.shape, self._slots.num_slots
@@ -77,6 +79,7 @@ class HostLoop:
     def turn(self) -> None:
         """Wait for frames, for an order's time or for `Hub.wake`, and do what there is."""
         due_s, began_s = self._control.due_s(), time.monotonic()
+        self.turned_s = began_s
         timeout_s = _IDLE_S if due_s is None else min(_IDLE_S, max(0.0, due_s - began_s))
         ready = self._hub.wait(timeout_s)
         found_s = time.monotonic()

@@ -3,9 +3,9 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from deployments.experts.kernel_choice import Precision
 from experts.checkpoint.types import Dtype
 from experts.host.order_book import ACK_TIMEOUT_S
+from experts.settings import Precision
 from experts.transport.link import LinkSettings
 from infra.errors import ConfigError
 

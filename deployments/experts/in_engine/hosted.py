@@ -19,9 +19,10 @@ from deployments.experts.in_engine.client.lines import Lines
 from deployments.experts.in_engine.local_experts import LocalExperts
 from deployments.experts.in_engine.tier import Ticket
 from deployments.experts.kernel_combine import combined
+from deployments.experts.kernel_rounding import Rounding, write_rounded
+from deployments.experts.kernel_scratch import bfloat16_rounding
 from deployments.experts.tier_config import TierConfig
 from deployments.experts.tier_folder import TierFolder
-from experts.checkpoint.digest import model_digest
 from experts.checkpoint.reader import CheckpointReader
 from experts.directory import DirectoryFile
 from experts.tier_view import TierView
@@ -47,11 +48,13 @@ class HostedTier:
         client: TierClient,
         local: "RowsAsTensors",
         transformer_layers: tuple[int, ...],
+        rounding: Rounding,
         close: Callable[[], None],
     ) -> None:
         self.client = client
         self._local = local
         self._to_moe_layer = {layer: i for i, layer in enumerate(transformer_layers)}
+        self._rounding = rounding
         self._close = close
         self._weights: NDArray[np.float32] | None = None
         self._pairs = np.empty(0, np.int32)
@@ -75,7 +78,7 @@ class HostedTier:
         if len(self._pairs) < weights.size:
             self._pairs = np.arange(weights.size, dtype=np.int32)
         pairs = self._pairs[: weights.size].reshape(weights.shape)
-        out.copy_(torch.from_numpy(combined(results, weights, pairs)))
+        write_rounded(combined(results, weights, pairs), out, self._rounding)
         self.client.stats.combine_s += time.monotonic() - start_s
         self._weights = None
 
@@ -117,8 +120,8 @@ def open_tier(config: TierConfig) -> HostedTier:
 
 def _opened(config: TierConfig, folder: TierFolder) -> HostedTier:
     checkpoint = CheckpointReader.open(Path(config.model_path))
-    shape, digest = checkpoint.config.shape, model_digest(checkpoint.config)
-    identity = Identity(f"engine-{os.getpid()}-{uuid.uuid4().hex[:8]}", digest)
+    shape = checkpoint.config.shape
+    identity = Identity(f"engine-{os.getpid()}-{uuid.uuid4().hex[:8]}", checkpoint.digest)
     view = TierView(shape.num_layers, shape.num_experts)
     board = Board(KnownTier(view.map, {}, {}))
     secret = folder.secret
@@ -138,7 +141,9 @@ def _opened(config: TierConfig, folder: TierFolder) -> HostedTier:
         end_following()
         lines.close()
 
-    return HostedTier(client, local, checkpoint.config.transformer_layers, close)
+    layers = checkpoint.config.transformer_layers
+    # Engines of another kind than vLLM's CPU build round to the nearest.
+    return HostedTier(client, local, layers, bfloat16_rounding() or "nearest", close)
 
 
 def _as_numpy(rows: torch.Tensor) -> NDArray[Any]:

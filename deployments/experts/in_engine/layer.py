@@ -43,11 +43,13 @@ class TierMethod(FusedMoEMethodBase):  # type: ignore[misc]  # vLLM is read as A
         rank = ops.Rank(ranks.tp_rank, ranks.tp_size)
         self._tier = ops.register(open_tier(config), rank)
         self._layer = layer
+        self._overlaps_shared = config.dispatch.overlap_shared
 
     @property
     def mk_can_overlap_shared_experts(self) -> bool:
-        """So that `apply` is handed the shared experts, to compute them while it waits."""
-        return True
+        """Whether `apply` computes the shared experts while it waits; else vLLM has done so
+        before."""
+        return self._overlaps_shared
 
     def create_weights(self, layer: RoutedExperts, **_: Any) -> None:
         """None, but for what the checkpoint's loader looks for."""

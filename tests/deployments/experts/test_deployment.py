@@ -16,7 +16,7 @@ from deployments import app, metadata_server
 from deployments.app import build
 from deployments.engine.cores import NodeCores, num_ranks_to_share, plan_cores
 from deployments.experts import engine_tier
-from deployments.experts.autoscaling import policy, wanted_hosts
+from deployments.experts.autoscaling import BusySharePolicy, wanted_hosts
 from deployments.experts.engine_tier import plan_tier_args
 from deployments.experts.host_feed import cards_of
 from deployments.experts.tier_folder import FOLDER_VARIABLE, TierFolder
@@ -222,17 +222,22 @@ def test_more_hosts_and_another_rebalancing_replace_neither_hosts_nor_engines(
     for change in ({"num_hosts": 3}, {"rebalance": {"min_copies": 2}}, {"min_hosts": 1}):
         after = versions(**change)
         assert {name for name in before if after[name] != before[name]} == {"director-tiered"}
-    assert versions(slots_per_host=5)["experts-tiered"] != before["experts-tiered"]
+    for own in ({"slots_per_host": 5}, {"precision": "int8"}):
+        assert versions(**own)["experts-tiered"] != before["experts-tiered"]
 
 
 @pytest.mark.usefixtures("no_index")
 def test_hosts_that_may_be_more_or_fewer_are_scaled_by_serve(tmp_path: Path) -> None:
-    experts = {"placement": "service", "num_hosts": 3, "min_hosts": 2, "max_hosts": 4}
+    scaling = {"target_busy_share": 0.5, "downscale_delay_s": 60, "look_back_period_s": 4}
+    limits = {"num_hosts": 3, "min_hosts": 2, "max_hosts": 4, "autoscaling": scaling}
+    experts = {"placement": "service"} | limits
     hosts = deployments(tmp_path, TIERED | {"experts": experts})["experts-tiered"]
-    scaling = hosts._deployment_config.autoscaling_config
-    limits = (scaling.min_replicas, scaling.initial_replicas, scaling.max_replicas)
-    assert limits == (2, 3, 4)
-    assert scaling.policy.get_policy()(context({"r1": 1.0}, 3)) == (5, {})
+    found = hosts._deployment_config.autoscaling_config
+    assert (found.min_replicas, found.initial_replicas, found.max_replicas) == (2, 3, 4)
+    assert (found.upscale_delay_s, found.downscale_delay_s) == (15.0, 60.0)
+    assert (found.look_back_period_s, found.metrics_interval_s) == (4.0, 2.0)
+    made = found.policy.get_policy()(**found.policy.policy_kwargs)
+    assert made(context({"r1": 1.0}, 3)) == (6, {})
 
 
 @pytest.mark.usefixtures("no_index")
@@ -245,18 +250,20 @@ def test_engines_on_gpus_are_refused_a_tier(
 
 
 def test_hosts_are_as_many_as_their_work_takes_at_a_share_below_all_their_time() -> None:
-    assert wanted_hosts([0.9, 0.8, 0.7], 3) == 4
-    assert wanted_hosts([0.6, 0.6], 2) == 2
-    assert wanted_hosts([0.0, 0.0], 2) == 1
-    assert wanted_hosts([], 3) == 3
+    assert wanted_hosts([0.9, 0.8, 0.7], 3, 0.6) == 4
+    assert wanted_hosts([0.9, 0.8, 0.7], 3, 0.8) == 3
+    assert wanted_hosts([0.6, 0.6], 2, 0.6) == 2
+    assert wanted_hosts([0.0, 0.0], 2, 0.6) == 1
+    assert wanted_hosts([], 3, 0.6) == 3
     # One of four has told nothing yet.
-    assert wanted_hosts([0.9, 0.9, 0.9], 4) == 6
+    assert wanted_hosts([0.9, 0.9, 0.9], 4, 0.6) == 6
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=6), st.floats(0, 1))
 def test_more_work_never_asks_for_fewer_hosts(shares: list[float], more: float) -> None:
     busier = [max(share, more) for share in shares]
-    assert wanted_hosts(busier, len(shares)) >= wanted_hosts(shares, len(shares)) >= 1
+    few, many = (wanted_hosts(each, len(each), 0.6) for each in (shares, busier))
+    assert many >= few >= 1
 
 
 def context(busy_shares: dict[str, float], num_hosts: int) -> AutoscalingContext:
@@ -283,5 +290,6 @@ def context(busy_shares: dict[str, float], num_hosts: int) -> AutoscalingContext
 
 
 def test_serves_context_is_read_as_it_is_given() -> None:
+    policy = BusySharePolicy(0.6)
     assert policy(context({"r1": 0.9, "r2": 0.9}, 2)) == (3, {})
     assert policy(context({}, 2)) == (2, {})

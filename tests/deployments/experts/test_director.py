@@ -9,15 +9,13 @@ from pathlib import Path
 import pytest
 
 from deployments.experts.director import DirectorThread
-from experts.checkpoint.digest import model_digest
-from experts.checkpoint.types import MoeConfig
 from experts.director.types import DirectorSettings, DirectorView
 from experts.settings import RebalanceSection
 from experts.types import HostId, ModelShape
 from tests.deployments.experts.link_host import LinkHost
 from tests.experts.director.fleet import new_host
 
-CONFIG = MoeConfig("m", ModelShape(1, 3, 2, 64, 32), (0,), "mlp", "g", "u", "d", "silu")
+SHAPE, MODEL = ModelShape(1, 3, 2, 64, 32), "sha256:1234"
 SETTINGS = DirectorSettings(RebalanceSection(min_interval_s=0.5), num_hosts=2)
 SECRET = "a secret that the processes of the cluster share"
 
@@ -35,7 +33,7 @@ class Tier:
         address = "tcp://127.0.0.1:0"
         if self.way == "unix":
             address = f"unix://{self.folder}/{name}"
-        digest = model or model_digest(CONFIG)
+        digest = model or MODEL
         found = LinkHost(new_host(name, num_slots, 1, 3), digest, address, SECRET)
         self.hosts[name] = found.start()
         self.list(*self.hosts)
@@ -56,7 +54,7 @@ class Tier:
 @pytest.fixture(params=["unix", "tcp"])
 def tier(request: pytest.FixtureRequest) -> Iterator[Tier]:
     with tempfile.TemporaryDirectory(prefix="hosts-") as folder:
-        made = Tier(Path(folder), request.param, DirectorThread(CONFIG, SETTINGS, SECRET))
+        made = Tier(Path(folder), request.param, DirectorThread(SHAPE, MODEL, SETTINGS, SECRET))
         made.director.start()
         try:
             yield made
@@ -119,7 +117,7 @@ def test_a_director_that_takes_anothers_place_orders_nothing_anew(tier: Tier) ->
     tier.wait(lambda view: view.state == "settled")
     num_orders = [host.num_orders for host in hosts]
     tier.director.close()
-    tier.director = DirectorThread(CONFIG, SETTINGS, SECRET)
+    tier.director = DirectorThread(SHAPE, MODEL, SETTINGS, SECRET)
     tier.director.start()
     tier.list("a", "b")
     assert tier.wait(lambda view: view.state == "settled").map.is_covering

@@ -128,6 +128,8 @@ class Line:
                 raise BadFrameError(f"an answer to request {header.sequence}, never asked")
             if header.status == Status.OK:
                 _check(header, sent.header)
+                self._stats.compute_s += header.compute_s
+                self._stats.queue_s += header.queue_s
                 spent_s = header.queue_s + header.compute_s
                 trip_s = max(0.0, now_s - sent.sent_s - spent_s)
                 self.trip_s = min(trip_s, self.trip_s * _FORGETTING)

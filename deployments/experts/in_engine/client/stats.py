@@ -31,6 +31,10 @@ class TierStats:
     wait_s: float = 0.0
     """Until the last answer; reading them is in it."""
     combine_s: float = 0.0
+    compute_s: float = 0.0
+    """Of all hosts together, by their own word."""
+    queue_s: float = 0.0
+    """Likewise, of requests that waited for others."""
     num_bytes_sent: int = 0
     num_bytes_received: int = 0
 

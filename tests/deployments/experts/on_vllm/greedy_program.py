@@ -12,6 +12,7 @@ import json
 import os
 import random
 import sys
+from pathlib import Path
 from typing import Any
 
 NUM_PROMPTS = 16
@@ -47,11 +48,20 @@ def greedy(args: dict[str, Any]) -> list[list[int]]:
     return [list(answer.outputs[0].token_ids) for answer in answers]
 
 
+def learn_architecture(model: Path) -> None:
+    """vLLM would start a process, which takes seconds, to look at a class of models."""
+    from vllm import ModelRegistry  # noqa: PLC0415
+
+    [name] = json.loads((model / "config.json").read_text())["architectures"]
+    ModelRegistry.register_model(name, ModelRegistry.models[name].load_model_cls())
+
+
 def said_by(engine: dict[str, Any]) -> list[list[int]]:
     """What one engine says."""
     from vllm.platforms import current_platform  # noqa: PLC0415
 
     os.environ.update(engine["environment"])
+    learn_architecture(Path(engine["arguments"]["model"]))
     said = greedy(engine["arguments"])
     # For the process, not for an engine; and it cannot take what numba brings, which a tier
     # imports, later than this is called where each engine has processes of its own.

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from experts.checkpoint.digest import model_digest
-from experts.checkpoint.model_config import read_config
+from experts.checkpoint.reader import CheckpointReader
 from experts.settings import RebalanceSection
 from experts.tier_view import TierView
 from experts.transport import control
@@ -89,7 +88,7 @@ def test_a_host_that_leaves_gives_away_all_it_has_and_no_engine_misses_an_expert
     tier: LocalTier,
 ) -> None:
     leaving = tier.hosts[0]
-    model = model_digest(read_config(tier.model))
+    model = CheckpointReader.open(tier.model).digest
     with Hub(Identity("engine", model)) as hub:
         engine = Following(hub, tier)
         engine.until(lambda: len(engine.view.tables) == 3 and engine.view.map.is_covering)

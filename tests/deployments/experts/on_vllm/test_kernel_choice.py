@@ -6,11 +6,12 @@ import pytest
 import torch
 
 from deployments.experts import kernel_choice
-from deployments.experts.kernel_choice import Precision, build_experts
+from deployments.experts.kernel_choice import build_experts
 from deployments.experts.kernel_fused import FusedKernel
 from deployments.experts.kernel_int8 import Int8Kernel
 from deployments.experts.kernel_torch import TorchKernel
 from experts.checkpoint.reader import CheckpointReader
+from experts.settings import Precision
 from experts.types import ModelShape
 from tests.deployments.experts.on_vllm.random_experts import request
 from tests.experts.checkpoint.tiny_checkpoint import config, one_by_one, write_model

@@ -15,7 +15,6 @@ from deployments.experts.kernel import ExpertKernel, PairRequest
 from deployments.experts.kernel_choice import HostExperts, build_experts
 from deployments.experts.kernel_torch import PlainWeights, TorchKernel
 from deployments.experts.weights import ExpertReader, ExpertSlots
-from experts.checkpoint.digest import model_digest
 from experts.checkpoint.types import Dtype
 from tests.deployments.experts.on_vllm.host.engine_client import (
     LIMIT_S,
@@ -73,7 +72,7 @@ class RunningHost:
 
     @property
     def digest(self) -> str:
-        return model_digest(self.model.reader.config)
+        return self.model.reader.digest
 
     def client(self, name: str = "engine", where: int = 0) -> Client:
         """By the host's address of this index: unix, then tcp."""
@@ -100,7 +99,7 @@ def running(
 ) -> Iterator[RunningHost]:
     """Ends with the host closed, sound, and not failed."""
     experts = build if isinstance(build, HostExperts) else build(model, settings)
-    host = ExpertHost.of(model.reader.config, experts, reader or model.reader, settings)
+    host = ExpertHost.of(model.reader.digest, experts, reader or model.reader, settings)
     thread = threading.Thread(target=host.run)
     thread.start()
     found = RunningHost(host, model, experts)

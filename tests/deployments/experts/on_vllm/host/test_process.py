@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 
 from deployments.experts.host.__main__ import settings_of
-from experts.checkpoint.digest import model_digest
 from experts.directory import HostCard
 from experts.transport.control import Ordered, Outcome
 from experts.transport.messages import Status
@@ -74,7 +73,7 @@ def started(model: RandomModel, folder: Path) -> Iterator[HostProcess]:
         process.stdin.write(json.dumps(said).encode() + b"\n")
         process.stdin.flush()
         card = HostCard.of(json.loads(process.stdout.readline()))
-        yield HostProcess(process, card, model_digest(model.reader.config))
+        yield HostProcess(process, card, model.reader.digest)
     finally:
         process.kill()
         process.wait(LIMIT_S)

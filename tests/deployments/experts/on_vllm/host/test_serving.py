@@ -1,5 +1,6 @@
 """A host computes what engines ask, from several at once, and lives on whatever they send."""
 
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,8 @@ from hypothesis import strategies as st
 
 from deployments.experts.host import work_desk
 from deployments.experts.kernel import PairRequest
-from deployments.experts.kernel_choice import HostExperts, Precision
+from deployments.experts.kernel_choice import HostExperts
+from experts.settings import Precision
 from experts.transport import messages
 from experts.transport.errors import PeerLostError, RefusedError
 from experts.transport.link import LinkSettings
@@ -157,6 +159,22 @@ def test_requests_of_one_layer_are_computed_by_one_call(
             expected = model.expected(layer, pairs)
             np.testing.assert_allclose(answer.rows, expected, rtol=1e-4, atol=1e-5)
         assert all(answer.header.queue_s > 0 for answer in answers[1:])
+
+
+def test_a_host_that_hangs_says_for_how_long(
+    held_host: tuple[RunningHost, HeldKernel], model: RandomModel
+) -> None:
+    host, kernel = held_host
+    with host.client() as engine:
+        engine.ask(0, model.rows, PAIRS, 2)
+        assert kernel.has_begun.wait(20)
+        # Longer than it waits where there is nothing to do.
+        time.sleep(1.5)
+        assert host.host.turn_s >= 1.5
+        kernel.may_go.set()
+        assert engine.answer().status == Status.OK
+        assert engine.asked(0, model.rows, PAIRS, 2).status == Status.OK
+        assert host.host.turn_s < 1.5
 
 
 def test_a_stale_request_does_not_keep_others_of_its_call_from_being_computed(
