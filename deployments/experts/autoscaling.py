@@ -46,9 +46,11 @@ class BusySharePolicy:
 
 
 def scaling_options(experts: ExpertsSection) -> dict[str, Any]:
-    """Of the hosts' Serve deployment: a number, or limits and a policy."""
-    if experts.fewest == experts.most:
-        return {"num_replicas": experts.num_hosts}
+    """Of the hosts' Serve deployment: limits, also where both are one number, and a policy.
+
+    A replica that was made without them never tells how busy it is, whatever is changed
+    later (ray 2.60, `serve/_private/replica.py`: `set_autoscaling_config`).
+    """
     scaling = experts.autoscaling
     config = AutoscalingConfig(
         min_replicas=experts.fewest,

@@ -203,7 +203,8 @@ def test_only_a_model_with_a_tier_gets_hosts_and_a_director(tmp_path: Path) -> N
     found = deployments(tmp_path, PLAIN, TIERED)
     extra = {"experts-tiered", "director-tiered"}
     assert found.keys() == {"gateway", "engine-plain", "engine-tiered"} | extra
-    assert found["experts-tiered"].num_replicas == 2
+    scaling = found["experts-tiered"]._deployment_config.autoscaling_config
+    assert (scaling.min_replicas, scaling.max_replicas) == (2, 2)
     assert found["engine-plain"].init_args[-1] is None
     hosts = found["engine-tiered"].init_args[-1]._bound_deployment
     assert hosts.name == "experts-tiered"
