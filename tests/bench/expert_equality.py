@@ -12,7 +12,6 @@ import argparse
 import itertools
 import json
 import signal
-import sys
 import threading
 import time
 from collections import Counter
@@ -137,7 +136,7 @@ def measure(model: Path, dtype: Dtype, batches: Sequence[int], load: Load) -> It
     """Two rows for each number of sequences at once."""
     num_experts = CheckpointReader.open(model).config.shape.num_experts
     num_slots = min(num_experts, -(-2 * num_experts // 3))
-    rebalance = RebalanceSection(min_copies=2, min_interval_s=1.0, min_gain=0.02)
+    rebalance = RebalanceSection(min_copies=2, min_interval_s=5.0)
     for batch in batches:
         common: dict[str, Any] = {"dtype": dtype, "max_num_seqs": batch}
         own = LoadedEngine({"model": str(model)} | common, {}, load)
@@ -181,11 +180,11 @@ def main() -> None:
     for row in measure(model, given.dtype, given.batches, load):
         rows.append(asdict(row))
         print(json.dumps(rows[-1]), flush=True)
-    if given.json:
-        what = {"model": given.model, "dtype": given.dtype}
-        text = json.dumps({"load": what, "rows": rows}, indent=1) + "\n"
-        given.json.write_text(text)
-        print(f"written to {given.json}", file=sys.stderr)
+        if given.json:
+            # After each, since with one sequence at a time a row takes many minutes.
+            what = {"model": given.model, "dtype": given.dtype}
+            text = json.dumps({"load": what, "rows": rows}, indent=1) + "\n"
+            given.json.write_text(text)
 
 
 if __name__ == "__main__":

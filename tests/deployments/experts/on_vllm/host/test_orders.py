@@ -14,6 +14,7 @@ import torch
 from deployments.experts.host import filler
 from deployments.experts.kernel import ExpertKernel, PairRequest
 from deployments.experts.kernel_choice import HostExperts
+from experts.checkpoint.reader import CheckpointReader
 from experts.checkpoint.types import ExpertStrips
 from experts.transport.control import Ordered, Outcome
 from experts.transport.messages import Status
@@ -218,9 +219,11 @@ def test_a_checkpoint_that_is_gone_fails_the_order_and_not_the_host(
 ) -> None:
     monkeypatch.setattr(filler.log, "disabled", True)
     own = RandomModel.write(tmp_path / "model")
-    fresh = replace(own, reader=type(own.reader).open(own.folder))
+    # What is mapped already stays: here nothing is.
+    fresh = CheckpointReader.open(own.folder)
     (own.folder / "model.safetensors").unlink()
-    with running(fresh, settings_in(socket_folder)) as host, host.client() as engine:
+    settings = settings_in(socket_folder)
+    with running(own, settings, reader=fresh) as host, host.client() as engine:
         engine.order(1, (0, 0, 1), (0, 1, E))
         assert engine.ordered() == Ordered(1, (FAILED, DONE))
         report = engine.report()
