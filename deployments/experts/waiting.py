@@ -6,7 +6,7 @@ one loses. For 5,000 rounds, some tens of microseconds, they still find the next
 layer; what sleeps on another core is awake 40 to 80 microseconds after it was called.
 
 Measured on two cores by `tests/bench/experts.py`, one sequence, 12 layers, shared experts not
-overlapped; each number is the median of a run of 3 or 4 rounds, in relation to an engine
+overlapped; each number is the median of a run of 3 to 5 rounds, in relation to an engine
 with its own experts: 0.61 and 0.64 with 1,000 rounds, 0.70 and 0.75 with 5,000, in engine and
 host; 0.63 and 0.69 with 30,000 in the engine and 1,000 in the host; 0.31 to 0.46 with 300,000,
 although the engine's threads were put to sleep for as long as it waited.

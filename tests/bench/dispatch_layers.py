@@ -17,6 +17,14 @@ COST_S = (100e-6, 20e-6, 1e-6)
 """Of a parcel, an expert, a pair: about an expert of 1 MB of weights in memory."""
 
 
+def drawn(
+    chances: NDArray[np.float64], num_tokens: int, top_k: int, rng: np.random.Generator
+) -> Ints:
+    """Experts of each token, drawn without replacement. Shape: [num_tokens, top_k]."""
+    keys = np.log(chances) + rng.gumbel(size=(num_tokens, len(chances)))
+    return np.ascontiguousarray(np.argsort(-keys, axis=1)[:, :top_k], np.int32)
+
+
 @dataclass(frozen=True)
 class Setting:
     """A layer, and who asks for what."""
@@ -59,9 +67,7 @@ class Setting:
     def topk_ids(self, num_tokens: int, seed: int) -> Ints:
         """Drawn without replacement for each token. Shape: [num_tokens, top_k]."""
         rng = np.random.default_rng(seed)
-        keys = np.log(self.chances) + rng.gumbel(size=(num_tokens, self.num_experts))
-        chosen = np.argsort(-keys, axis=1)[:, : self.top_k]
-        return np.ascontiguousarray(chosen, np.int32)
+        return drawn(self.chances, num_tokens, self.top_k, rng)
 
     def _num_copies(self, num_slots: int) -> list[int]:
         num_copies = np.ones(self.num_experts, np.int64)

@@ -18,7 +18,7 @@ import argparse
 import itertools
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ from experts.types import ExpertMap, HostId
 from router.dispatch.planner import Planner
 from router.dispatch.settings import PolicyName
 from router.dispatch.types import PER_EXPERT, PER_PAIR, POLICIES, Ints, host_seconds
-from tests.bench.dispatch_layers import COST_S
+from tests.bench.dispatch_layers import COST_S, drawn
 from tests.bench.recorded_gates import RecordedGates, record
 from tests.builders.cluster import STATE_DIR
 
@@ -48,9 +48,6 @@ _FIRST_PLACE = 4
 ZIPF_SHAPES = ((16, 4), (64, 8), (256, 8))
 NUM_ZIPF_STEPS = 200
 DRIFTING_SHARE = 0.1
-
-Steps = Callable[[int], Ints]
-"""The tokens' experts of the step of this number. Shape: [batch, top_k]."""
 
 
 @dataclass(frozen=True)
@@ -95,9 +92,9 @@ def recorded_layers(gates: RecordedGates, batch: int) -> list[Layer]:
     half = len(places) // 2
     layers = []
     for layer in range(num_layers):
-        first = [gates.step(layer, place, batch) for place in places[:half]]
-        last = gates.topk_ids[layer, num_sequences - batch :]
-        then = [np.ascontiguousarray(last[:, place]) for place in places[half:]]
+        first = [gates.step(layer, place, slice(batch)) for place in places[:half]]
+        last = slice(num_sequences - batch, num_sequences)
+        then = [gates.step(layer, place, last) for place in places[half:]]
         layers.append(Layer(gates.num_experts, first, then))
     return layers
 
@@ -106,17 +103,13 @@ def drawn_layers(num_experts: int, top_k: int, batch: int, drift: bool) -> list[
     """One layer of steps that are drawn at random."""
     rng = np.random.default_rng(11)
     shares = rng.permutation(1.0 / np.arange(1, num_experts + 1))
-
-    def draw() -> Ints:
-        keys = np.log(shares) + rng.gumbel(size=(batch, num_experts))
-        return np.ascontiguousarray(np.argsort(-keys, axis=1)[:, :top_k], np.int32)
-
-    before = [draw() for _ in range(NUM_ZIPF_STEPS)]
+    before = [drawn(shares, batch, top_k, rng) for _ in range(NUM_ZIPF_STEPS)]
     if drift:
         num_moved = max(2, round(DRIFTING_SHARE * num_experts))
         moved = rng.choice(num_experts, num_moved, replace=False)
         shares[moved] = shares[np.roll(moved, 1)]
-    return [Layer(num_experts, before, [draw() for _ in range(NUM_ZIPF_STEPS)])]
+    after = [drawn(shares, batch, top_k, rng) for _ in range(NUM_ZIPF_STEPS)]
+    return [Layer(num_experts, before, after)]
 
 
 def placed(layer: Layer, num_hosts: int, copies: float) -> ExpertMap:
@@ -150,10 +143,10 @@ def measure(name: str, layers: list[Layer], num_hosts: int, copies: float) -> Ro
     return Row(name, layers[0].num_experts, top_k, batch, num_hosts, copies, ratios, slowest)
 
 
-def rows(gates: RecordedGates | None) -> Iterator[Row]:
-    """Those of text where there are recorded gates, and those of chance."""
+def rows(gates: RecordedGates) -> Iterator[Row]:
+    """Those of text, and those of chance."""
     for batch in BATCHES:
-        loads = [] if gates is None else [("text", recorded_layers(gates, batch))]
+        loads = [("text", recorded_layers(gates, batch))]
         for num_experts, top_k in ZIPF_SHAPES:
             for name in ("zipf", "drift"):
                 layers = drawn_layers(num_experts, top_k, batch, drift=name == "drift")

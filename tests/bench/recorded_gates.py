@@ -21,9 +21,9 @@ class RecordedGates:
     topk_ids: NDArray[np.int32]  # [num_layers, num_sequences, num_tokens, top_k]
     num_experts: int
 
-    def step(self, layer: int, place: int, batch: int) -> NDArray[np.int32]:
-        """The decode step at a place, of the first sequences. Shape: [batch, top_k]."""
-        return np.ascontiguousarray(self.topk_ids[layer, :batch, place])
+    def step(self, layer: int, place: int, sequences: slice) -> NDArray[np.int32]:
+        """The decode step at a place, of some sequences. Shape: [num_sequences, top_k]."""
+        return np.ascontiguousarray(self.topk_ids[layer, sequences, place])
 
 
 def record(model: Path, num_sequences: int, num_tokens: int) -> RecordedGates:
