@@ -1,6 +1,8 @@
 """The guard of the gRPC doors: no handler runs before it knows who asks."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from typing import Any, TypeAlias
 
 import grpc
@@ -16,6 +18,7 @@ from deployments.gateway.security.guard import (
 )
 from infra.errors import CoterieError
 
+_FIRST_MESSAGE_WITHIN_S = 1.0
 _HEALTH = "/grpc.health.v1.Health/"
 # Probes of health carry no keys, and tell no more than that the server is up.
 OPEN_METHODS = frozenset(
@@ -72,9 +75,16 @@ def _text(value: str | bytes | None) -> str | None:
 
 
 def _refusal(error: CoterieError) -> Handler:
-    """A handler that fits methods of any kind, since it reads no message."""
+    """A handler that fits methods of any kind, since it looks into no message.
 
-    async def refuse(_: AsyncIterator[Any], context: Context) -> None:
+    It takes in the first one all the same: grpcio's asyncio client reports INTERNAL
+    where a call ends while it sends, whatever status the call ended with.
+    """
+
+    async def refuse(messages: AsyncIterator[Any], context: Context) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_FIRST_MESSAGE_WITHIN_S):
+                await anext(messages, None)
         await abort(context, error)
 
     return grpc.stream_stream_rpc_method_handler(refuse)

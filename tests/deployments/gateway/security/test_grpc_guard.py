@@ -115,6 +115,24 @@ async def test_a_call_with_a_key_opens_nothing_for_the_next_one_without(
             assert code is grpc.StatusCode.UNAUTHENTICATED, path_of(method)
 
 
+async def test_a_stream_that_is_refused_may_send_its_first_message(
+    channel: grpc.aio.Channel,
+) -> None:
+    stub = kserve_grpc.GRPCInferenceServiceStub(channel)
+    call = stub.ModelStreamInfer(timeout=10)
+    await call.wait_for_connection()
+    await asyncio.sleep(0.1)
+    await call.write(infer_request(text_input="a", stream=True))
+    assert await call.code() is grpc.StatusCode.UNAUTHENTICATED
+
+
+async def test_a_stream_that_never_sends_is_refused_all_the_same(
+    channel: grpc.aio.Channel,
+) -> None:
+    call = kserve_grpc.GRPCInferenceServiceStub(channel).ModelStreamInfer(timeout=10)
+    assert await call.code() is grpc.StatusCode.UNAUTHENTICATED
+
+
 async def test_health_is_told_to_everybody(channel: grpc.aio.Channel) -> None:
     check = next(m for m in METHODS if m.name == "Check")
     assert await code_of(channel, check) is grpc.StatusCode.OK
