@@ -76,12 +76,11 @@ class ExpertHostReplica:
             tcp_host=ray.util.get_node_ip_address(),
             secret=link["token"],
             num_threads=len(self._cores),
+            cores=self._cores,
         )
         return ExpertHost.open(plan.model_path, settings)
 
     def _run(self) -> None:
-        # Of this thread and those that it starts.
-        os.sched_setaffinity(0, self._cores)
         self._host.run()
 
     async def record_replica_metadata(self) -> dict[str, Any]:

@@ -96,7 +96,12 @@ def engines(model: Path, layout: Layout) -> Iterator[tuple[EngineProcess, Engine
     num_slots = -(-shape.num_experts // layout.num_hosts)
     common = {"enforce_eager": layout.is_eager, "dtype": dtype}
     with local_tier(
-        model, layout.num_hosts, num_slots, dtype, num_threads=layout.num_host_threads
+        model,
+        layout.num_hosts,
+        num_slots,
+        dtype,
+        num_threads=layout.num_host_threads,
+        cores=layout.cores if layout.num_hosts == 1 else None,
     ) as tier:
         variables = layout.environment
         own = EngineProcess({"model": str(model)} | common, variables)

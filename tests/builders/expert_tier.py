@@ -10,7 +10,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -171,6 +171,7 @@ def local_tier(
     dtype: Dtype = "float32",
     rebalance: RebalanceSection | None = None,
     num_threads: int = 1,
+    cores: Sequence[int] | None = None,
     kind: HostKind = HostProcess,
 ) -> Iterator[LocalTier]:
     """A tier whose experts all have a copy when the block begins."""
@@ -181,7 +182,11 @@ def local_tier(
         folder = TierFolder(Path(name))
         folder.write_secret(_SECRET)
         host_settings = HostSettings(
-            num_slots=num_slots, dtype=dtype, unix_folder=folder.path, num_threads=num_threads
+            num_slots=num_slots,
+            dtype=dtype,
+            unix_folder=folder.path,
+            num_threads=num_threads,
+            cores=cores,
         )
         director = DirectorThread(checkpoint.config.shape, checkpoint.digest, settings, _SECRET)
         tier = LocalTier(model, folder, host_settings, director, kind)

@@ -36,7 +36,10 @@ def main(stdin_fd: int) -> int:
     card = HostCard(host.host, host.addresses)
     sys.stdout.write(json.dumps(card.as_dict()) + "\n")
     sys.stdout.flush()
-    host.run()
+    # A thread of its own has helpers of its own, which are where it wants them.
+    thread = threading.Thread(target=host.run)
+    thread.start()
+    thread.join()
     return 0 if host.failure is None else 1
 
 

@@ -40,6 +40,7 @@ class ExpertHost:
         """As they are dialled; the best first."""
         self._hub = hub
         self._num_threads = settings.num_threads
+        self._cores = settings.cores
         self._guard = threading.RLock()
         """Of what follows, and of the hub's life. A signal's handler may take it twice."""
         self._is_running = self._is_closing = self._is_closed = False
@@ -124,7 +125,7 @@ class ExpertHost:
             self._is_running = True
         try:
             self._filler.start()
-            compute_with(self._num_threads)
+            compute_with(self._num_threads, self._cores)
             while not self._is_closing:
                 self._loop.turn()
         except Exception as error:  # the thread's boundary; a health check reads it

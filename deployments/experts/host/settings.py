@@ -1,5 +1,6 @@
 """What an expert host is given beside its model."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,6 +28,8 @@ class HostSettings:
     """What the processes of the cluster share; links between nodes need it."""
     num_threads: int = 1
     """That compute."""
+    cores: Sequence[int] | None = None
+    """One for each thread, see `threads`; None: anywhere."""
     link: LinkSettings = field(default_factory=LinkSettings)
     ack_timeout_s: float = ACK_TIMEOUT_S
     """How long an engine has to say that it uses a slot no more."""
@@ -37,3 +40,8 @@ class HostSettings:
             raise ConfigError(f"an expert host has at least 1 slot, not {self.num_slots}")
         if self.num_threads < 1:
             raise ConfigError(f"an expert host has at least 1 thread, not {self.num_threads}")
+        if self.cores is not None and len(self.cores) != self.num_threads:
+            raise ConfigError(
+                f"an expert host has {self.num_threads} threads on {len(self.cores)} cores; "
+                "name as many cores as threads"
+            )

@@ -54,6 +54,7 @@ def test_a_host_without_other_nodes_needs_no_secret(
     [
         ({"num_slots": 0}, "at least 1 slot"),
         ({"num_threads": 0}, "at least 1 thread"),
+        ({"num_threads": 2, "cores": [0]}, "name as many cores as threads"),
         ({"secret": None}, "need the cluster's secret"),
         ({"tcp_host": "no host"}, "cannot listen at"),
         ({"num_slots": 2**40}, "give the host fewer slots"),
