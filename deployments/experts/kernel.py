@@ -12,20 +12,24 @@ is called once, for 4 pairs, 3 of them of slot 4, and gives back 3 and 1 rows.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from deployments.experts.rows import as_tensor
 from experts.types import EMPTY_SLOT
+
+Results = NDArray[np.float32]
+"""A row for each pair. Shape: [num_pairs, hidden_size]."""
 
 
 @dataclass(frozen=True, eq=False)
 class PairRequest:
     """What one engine asks of one layer."""
 
-    rows: torch.Tensor  # [num_rows, hidden_size], of the kernel's dtype
+    rows: NDArray[Any]  # [num_rows, hidden_size], of the kernel's dtype
     pair_to_row: NDArray[np.int32]  # [num_pairs]
     pair_to_slot: NDArray[np.int32]  # [num_pairs]
     pair_to_expert: NDArray[np.int16] | None = None  # [num_pairs]
@@ -43,7 +47,7 @@ class ExpertKernel(Protocol):
         """Whether the combined result is that of vLLM's own layer, bit for bit."""
         ...
 
-    def compute(self, layer: int, requests: Sequence[PairRequest]) -> list[torch.Tensor]:
+    def compute(self, layer: int, requests: Sequence[PairRequest]) -> list[Results]:
         """The results of several requests by one call: a row for each pair, in order.
 
         Shapes: [num_pairs, hidden_size], float32, of each request. A row depends on its
@@ -70,22 +74,32 @@ class PairBatch:
     @classmethod
     def of(cls, requests: Sequence[PairRequest]) -> "PairBatch":
         """Copies each row once for each of its pairs."""
-        parts = [r.rows.index_select(0, torch.from_numpy(r.pair_to_row)) for r in requests]
+        parts = [
+            as_tensor(r.rows).index_select(0, torch.from_numpy(r.pair_to_row)) for r in requests
+        ]
         inputs = parts[0] if len(parts) == 1 else torch.cat(parts)
         slots = [request.pair_to_slot for request in requests]
         sizes = tuple(len(part) for part in slots)
         whole = slots[0] if len(slots) == 1 else np.concatenate(slots)
-        return cls(inputs, whole, _experts(requests), sizes)
+        return cls(inputs, whole, experts_of(requests), sizes)
 
-    def split(self, results: torch.Tensor) -> list[torch.Tensor]:
+    def split(self, results: torch.Tensor) -> list[Results]:
         """Those of each request. Shape: [num_pairs, hidden_size]."""
-        if len(self.sizes) == 1:
-            return [results]
-        return list(torch.split(results, list(self.sizes)))
+        return split(results.numpy(), self.sizes)
 
 
-def _experts(requests: Sequence[PairRequest]) -> NDArray[np.int16] | None:
-    """EMPTY_SLOT for pairs that are not checked. Shape: [num_pairs]."""
+def split(results: Results, sizes: Sequence[int]) -> list[Results]:
+    """Parts of so many rows, one after the other. Shape: [num_pairs, hidden_size]."""
+    if len(sizes) == 1:
+        return [results]
+    return np.split(results, np.cumsum(sizes)[:-1])
+
+
+def experts_of(requests: Sequence[PairRequest]) -> NDArray[np.int16] | None:
+    """What slots are thought to hold; EMPTY_SLOT for pairs that are not checked, None where
+    none is. Shape: [num_pairs]."""
+    if len(requests) == 1:
+        return requests[0].pair_to_expert
     if all(request.pair_to_expert is None for request in requests):
         return None
     return np.concatenate(

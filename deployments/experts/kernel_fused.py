@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 
-from deployments.experts.kernel import PairBatch, PairRequest
-from deployments.experts.kernel_scratch import compute_pairs, has_readable_results
+from deployments.experts.kernel import PairRequest, Results, experts_of, split
+from deployments.experts.kernel_scratch import PairComputer, has_readable_results
+from deployments.experts.pair_room import PairRooms
 from deployments.experts.weights import ExpertSlots
 from deployments.experts.weights_packed import PackedWeights
 
@@ -21,17 +21,20 @@ class FusedKernel:
     def __init__(self, slots: ExpertSlots, weights: PackedWeights) -> None:
         self._slots = slots
         self._weights = weights
+        self._rooms = PairRooms(weights.hidden_size, weights.dtype)
+        self._computer = PairComputer(weights.layer(0), slots.shape.hidden_size)
+        self._row_bytes = slots.shape.hidden_size * weights.dtype.itemsize
         self.is_exact: bool = weights.dtype == torch.float32 or has_readable_results()
 
-    def compute(self, layer: int, requests: Sequence[PairRequest]) -> list[torch.Tensor]:
+    def compute(self, layer: int, requests: Sequence[PairRequest]) -> list[Results]:
         """See `ExpertKernel`."""
-        batch = PairBatch.of(requests)
-        assert batch.inputs.dtype == self._weights.dtype
-        hidden_size = batch.inputs.shape[1]
-        missing = self._weights.hidden_size - hidden_size
-        inputs = F.pad(batch.inputs, (0, missing)) if missing else batch.inputs
-        with self._slots.in_use(layer, batch.slots, batch.experts):
-            results = compute_pairs(
-                self._weights.layer(layer), inputs, torch.from_numpy(batch.slots)
-            )
-        return batch.split(results[:, :hidden_size])
+        sizes = [len(request.pair_to_slot) for request in requests]
+        room, first = self._rooms.of(sum(sizes)), 0
+        for request, size in zip(requests, sizes, strict=True):
+            assert request.rows.strides[0] == self._row_bytes
+            self._rooms.put(first, request.rows, request.pair_to_row, request.pair_to_slot)
+            first += size
+        slots = self._rooms.slots(first)
+        with self._slots.in_use(layer, slots, experts_of(requests)):
+            results = self._computer.compute(self._weights.layer(layer), room)
+        return split(results, sizes)

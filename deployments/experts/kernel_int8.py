@@ -6,7 +6,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from deployments.experts.kernel import PairBatch, PairRequest
+from deployments.experts.kernel import PairBatch, PairRequest, Results
 from deployments.experts.weights import ExpertSlots
 from deployments.experts.weights_int8 import Int8Weight, Int8Weights
 
@@ -20,7 +20,7 @@ class Int8Kernel:
         self._slots = slots
         self._weights = weights
 
-    def compute(self, layer: int, requests: Sequence[PairRequest]) -> list[torch.Tensor]:
+    def compute(self, layer: int, requests: Sequence[PairRequest]) -> list[Results]:
         """See `ExpertKernel`."""
         batch = PairBatch.of(requests)
         hidden_size = batch.inputs.shape[1]

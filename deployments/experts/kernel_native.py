@@ -67,16 +67,32 @@ def run(
     Shapes: [num_tokens, hidden_size], [num_tokens, top_k] float32 and int32, and the
     inputs' shape for the result.
     """
-    assert running.locked()
     output = torch.empty_like(inputs)
     is_bare = gate_weights is None
     if gate_weights is None:
         gate_weights = torch.empty(ids.shape, dtype=torch.float32)
-    w13, w2, isa = experts.w13, experts.w2, experts.isa
-    _operators().cpu_fused_moe(
-        output, inputs, w13, w2, None, None, gate_weights, ids, is_bare, "silu", isa
-    )
+    run_into(output, experts, inputs, gate_weights, ids, is_bare)
     return output
+
+
+def run_into(
+    output: torch.Tensor,
+    experts: PackedExperts,
+    inputs: torch.Tensor,
+    gate_weights: torch.Tensor,
+    ids: torch.Tensor,
+    is_bare: bool,
+) -> None:
+    """As `run`; where it `is_bare` nothing is weighted, and the weights may be any."""
+    assert running.locked()
+    w13, w2, isa = experts.w13, experts.w2, experts.isa
+    _fused_moe()(output, inputs, w13, w2, None, None, gate_weights, ids, is_bare, "silu", isa)
+
+
+@cache
+def _fused_moe() -> Any:
+    """The operator's one overload: to look for it at each call takes time."""
+    return _operators().cpu_fused_moe.default
 
 
 @cache

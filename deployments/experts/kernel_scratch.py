@@ -18,6 +18,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from numba import types
+from numpy.typing import NDArray
 
 from deployments.experts.kernel_combine import combined
 from deployments.experts.kernel_native import (
@@ -26,9 +28,12 @@ from deployments.experts.kernel_native import (
     library,
     pack,
     run,
+    run_into,
     running,
 )
 from deployments.experts.kernel_rounding import ROUNDINGS, Rounding, write_rounded
+from deployments.experts.pair_room import PairRoom
+from infra.compiled import compiled
 
 MAX_SCRATCH_BYTES = 2**28
 """About what pairs that are computed at once may take."""
@@ -47,7 +52,6 @@ class ScratchLayout:
     end: int
 
 
-@lru_cache(maxsize=4096)
 def scratch_layout(
     num_slots: int, num_pairs: int, hidden_size: int, intermediate_size: int, number_bytes: int
 ) -> ScratchLayout:
@@ -59,29 +63,72 @@ def scratch_layout(
     return ScratchLayout(places, results, results + 4 * num_pairs * hidden_size)
 
 
-def compute_pairs(
-    experts: PackedExperts, inputs: torch.Tensor, slots: torch.Tensor
-) -> torch.Tensor:
-    """The result of each pair: exact in float32 and where `has_readable_results`, else
-    rounded to the inputs' dtype.
+class ScratchReader:
+    """Reads the operator's results, of layers of the same sizes."""
 
-    Shapes: [num_pairs, hidden_size], [num_pairs] int32, and the inputs' for the results,
-    which are float32.
-    """
-    is_read = inputs.dtype != torch.float32 and has_readable_results()
-    at_once = _pairs_at_once(experts, inputs)
-    if len(inputs) <= at_once:
-        return _compute_at_once(experts, inputs, slots, is_read)
-    parts = zip(inputs.split(at_once), slots.split(at_once), strict=True)
-    return torch.cat([_compute_at_once(experts, *part, is_read) for part in parts])
+    def __init__(self, experts: PackedExperts) -> None:
+        """Any of the layers."""
+        self._num_slots, self._padded_size, self._inner = map(int, experts.w2.shape)
+        self._number_bytes = experts.w2.itemsize
+        self._layouts: dict[int, ScratchLayout] = {}
+
+    def read(self, num_pairs: int, results: NDArray[np.float32]) -> None:
+        """Copy the results of the last run, which was for so many pairs, in their order.
+
+        Shape: [num_pairs, hidden_size]; that may be without what was rounded up.
+        """
+        assert running.locked()
+        layout = self._layouts.get(num_pairs)
+        if layout is None:
+            sizes = (self._padded_size, self._inner, self._number_bytes)
+            layout = scratch_layout(self._num_slots, num_pairs, *sizes)
+            self._layouts[num_pairs] = layout
+        pad = _pad()
+        assert pad is not None
+        assert pad.num_bytes >= layout.end
+        _gather(*_views(pad.start, layout, num_pairs, self._padded_size), results)
 
 
-def _compute_at_once(
-    experts: PackedExperts, inputs: torch.Tensor, slots: torch.Tensor, is_read: bool
-) -> torch.Tensor:
-    with running:
-        rounded = run(experts, inputs, None, slots.unsqueeze(1))
-        return _read(experts, inputs) if is_read else rounded.float()
+class PairComputer:
+    """Computes pairs over layers of the same sizes."""
+
+    def __init__(self, experts: PackedExperts, hidden_size: int) -> None:
+        """Any of the layers. Results have the first `hidden_size` numbers of each row."""
+        self._hidden_size = hidden_size
+        _, padded_size, inner = map(int, experts.w2.shape)
+        self._pair_bytes = int(4 * padded_size + experts.w2.itemsize * inner + 8)
+        is_read = experts.w2.dtype != torch.float32 and has_readable_results()
+        self._reader = ScratchReader(experts) if is_read else None
+
+    def compute(self, experts: PackedExperts, room: PairRoom) -> NDArray[np.float32]:
+        """The result of each pair of the room: exact in float32 and where
+        `has_readable_results`, else rounded to the inputs' dtype. Changes the room's output.
+
+        Shape: [num_pairs, hidden_size].
+        """
+        num_pairs, at_once = room.num_pairs, self._pairs_at_once()
+        results = np.empty((num_pairs, self._hidden_size), np.float32)
+        if num_pairs <= at_once:
+            self._compute(experts, room, results)
+            return results
+        for start in range(0, num_pairs, at_once):
+            end = min(start + at_once, num_pairs)
+            self._compute(experts, room.part(start, end), results[start:end])
+        return results
+
+    def _compute(
+        self, experts: PackedExperts, room: PairRoom, results: NDArray[np.float32]
+    ) -> None:
+        with running:
+            run_into(room.output, experts, room.inputs, room.weights, room.slots, is_bare=True)
+            if self._reader is not None:
+                self._reader.read(room.num_pairs, results)
+                return
+        torch.from_numpy(results).copy_(room.output[:, : self._hidden_size])
+
+    def _pairs_at_once(self) -> int:
+        """The operator counts scratch memory in 32 bits, and never gives it back."""
+        return max(1, MAX_SCRATCH_BYTES // self._pair_bytes)
 
 
 def has_readable_results() -> bool:
@@ -92,7 +139,7 @@ def has_readable_results() -> bool:
 @cache
 def bfloat16_rounding() -> Rounding | None:
     """How the operator's sums become bfloat16; None where its results cannot be read."""
-    if _pad_address() is None:
+    if _pad() is None:
         return None
     found = [rounding for rounding in ROUNDINGS if _adds_up(rounding)]
     return found[0] if found else None
@@ -101,6 +148,7 @@ def bfloat16_rounding() -> Rounding | None:
 def _adds_up(rounding: Rounding) -> bool:
     random = torch.Generator().manual_seed(0)
     experts = _random_experts(random)
+    reader = ScratchReader(experts)
     for num_tokens in (1, 9):
         inputs = torch.randn(num_tokens, 64, generator=random).bfloat16()
         # While vLLM makes a model, other numbers than float32 are the default.
@@ -111,10 +159,11 @@ def _adds_up(rounding: Rounding) -> bool:
             expected = run(experts, inputs, weights, ids)
             pair_inputs = inputs.repeat_interleave(2, 0)
             run(experts, pair_inputs, None, ids.view(-1, 1))
-            results = _read(experts, pair_inputs)
+            results = np.empty(pair_inputs.shape, np.float32)
+            reader.read(len(pair_inputs), results)
         pairs = torch.arange(2 * num_tokens, dtype=torch.int32).view(num_tokens, 2)
         found = torch.empty_like(expected)
-        sums = combined(results.numpy(), weights.numpy(), pairs.numpy())
+        sums = combined(results, weights.numpy(), pairs.numpy())
         write_rounded(sums, found, rounding)
         if not torch.equal(found, expected):
             return False
@@ -133,31 +182,31 @@ def _random_experts(random: torch.Generator) -> PackedExperts:
     return experts
 
 
-def _pairs_at_once(experts: PackedExperts, inputs: torch.Tensor) -> int:
-    """The operator counts scratch memory in 32 bits, and never gives it back."""
-    _, hidden_size, inner = experts.w2.shape
-    pair_bytes = int(4 * hidden_size + inputs.itemsize * inner + 8)
-    return max(1, MAX_SCRATCH_BYTES // pair_bytes)
-
-
-def _read(experts: PackedExperts, inputs: torch.Tensor) -> torch.Tensor:
-    """The results of the operator's last run, which was for pairs, in their order.
-
-    A copy. Shape: [num_pairs, hidden_size], float32.
-    """
-    assert running.locked()
-    address = _pad_address()
-    assert address is not None
-    pad = _ScratchPad.from_address(address)
-    num_pairs = len(inputs)
-    num_slots, hidden_size, inner = experts.w2.shape
-    layout = scratch_layout(num_slots, num_pairs, hidden_size, inner, inputs.itemsize)
-    assert pad.num_bytes >= layout.end
-    memory: Any = (ctypes.c_char * layout.end).from_address(pad.start)
-    # numpy's calls are the shorter ones, and for few pairs they are what counts.
+@lru_cache(maxsize=4096)
+def _views(
+    start: int, layout: ScratchLayout, num_pairs: int, padded_size: int
+) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+    """Results and places in memory that begins there, for as long as it does."""
+    memory: Any = (ctypes.c_char * layout.end).from_address(start)
     places = np.frombuffer(memory, np.int32, num_pairs, layout.places)
-    found = np.frombuffer(memory, np.float32, num_pairs * hidden_size, layout.results)
-    return torch.from_numpy(found.reshape(num_pairs, hidden_size).take(places, 0))
+    found = np.frombuffer(memory, np.float32, num_pairs * padded_size, layout.results)
+    return found.reshape(num_pairs, padded_size), places
+
+
+@compiled(
+    types.void(
+        types.Array(types.float32, 2, "C", readonly=True),
+        types.Array(types.int32, 1, "C", readonly=True),
+        types.float32[:, ::1],
+    )
+)
+def _gather(
+    rows: NDArray[np.float32], places: NDArray[np.int32], into: NDArray[np.float32]
+) -> None:
+    for pair in range(len(places)):
+        row = rows[places[pair]]
+        for i in range(into.shape[1]):
+            into[pair, i] = row[i]
 
 
 class _ScratchPad(ctypes.Structure):
@@ -165,13 +214,13 @@ class _ScratchPad(ctypes.Structure):
 
 
 @cache
-def _pad_address() -> int | None:
-    """Of the operator's one `_ScratchPad`, whose memory may move at every run."""
+def _pad() -> _ScratchPad | None:
+    """The operator's only one, whose memory may move at every run."""
     found = getattr(library(), _SYMBOL, None)
     if found is None:
         return None
     found.restype = ctypes.c_void_p
-    return int(found())
+    return _ScratchPad.from_address(int(found()))
 
 
 def _rounded(num_bytes: int) -> int:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from deployments.experts.checkpoint import tensors_of
-from deployments.experts.kernel import PairBatch, PairRequest
+from deployments.experts.kernel import PairBatch, PairRequest, Results
 from deployments.experts.weights import ExpertSlots
 from experts.checkpoint.types import ExpertStrips
 from experts.types import ModelShape
@@ -49,7 +49,7 @@ class TorchKernel:
         self._slots = slots
         self._weights = weights
 
-    def compute(self, layer: int, requests: Sequence[PairRequest]) -> list[torch.Tensor]:
+    def compute(self, layer: int, requests: Sequence[PairRequest]) -> list[Results]:
         """See `ExpertKernel`."""
         batch = PairBatch.of(requests)
         results = torch.empty(batch.inputs.shape, dtype=torch.float32)

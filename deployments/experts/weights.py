@@ -13,19 +13,20 @@ slots; the order of events makes that safe:
 | it ends             | the new expert      | the new expert's              |
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from threading import Lock
 from typing import Protocol
 
 import numpy as np
+from numba import types
 from numpy.typing import NDArray
 
 from experts.checkpoint.types import ExpertStrips
 from experts.types import EMPTY_SLOT, ModelShape
+from infra.compiled import compiled
 from infra.errors import CoterieError
 
 _ALIGNMENT = 32
+_ANY = np.empty(0, np.int16)
 
 
 class StaleSlotError(CoterieError):
@@ -96,44 +97,83 @@ class ExpertSlots:
         with self._computing:
             self.held[layer, slot] = EMPTY_SLOT
 
-    @contextmanager
     def in_use(
         self, layer: int, slots: NDArray[np.int32], experts: NDArray[np.int16] | None = None
-    ) -> Iterator[None]:
+    ) -> "_InUse":
         """While the block runs these slots keep what they hold; one block at a time.
 
         `experts` are those that the slots are thought to hold; EMPTY_SLOT is any. Shapes:
-        [num_pairs]. Raises StaleSlotError where one holds another, or nothing.
+        [num_pairs]. Entering raises StaleSlotError where one holds another, or nothing.
         """
-        with self._computing:
-            self._check(layer, slots, experts)
-            yield
-
-    def _check(
-        self, layer: int, slots: NDArray[np.int32], experts: NDArray[np.int16] | None
-    ) -> None:
-        try:
-            # Unsigned, a negative slot is too great instead of one from the end.
-            held = self.held[layer][slots.view(np.uint32)]
-        except IndexError:
-            raise StaleSlotError(f"there are slots 0 to {self.num_slots - 1}") from None
-        if len(held) and held.min() == EMPTY_SLOT:
-            empty = slots[held == EMPTY_SLOT][0]
-            raise StaleSlotError(f"slot {empty} of layer {layer} holds no expert")
-        if experts is None:
-            return
-        is_other = (held != experts) & (experts != EMPTY_SLOT)
-        if is_other.any():
-            i = int(is_other.argmax())
-            raise StaleSlotError(
-                f"slot {slots[i]} of layer {layer} holds expert {held[i]}, not {experts[i]}"
-            )
+        return _InUse(self._computing, self.held, layer, slots, experts)
 
     def check_invariants(self) -> None:
         """Raises AssertionError where what is held contradicts itself."""
         assert self.held.shape == (self.shape.num_layers, self.num_slots)
         assert ((self.held >= EMPTY_SLOT) & (self.held < self.shape.num_experts)).all()
         assert (self.held[self._changing] == EMPTY_SLOT).all()
+
+
+class _InUse:
+    """See `ExpertSlots.in_use`. A class, as a generator's block takes longer to enter."""
+
+    __slots__ = ("_asked", "_computing", "_held", "_layer", "_slots")
+
+    def __init__(
+        self,
+        computing: Lock,
+        held: NDArray[np.int16],
+        layer: int,
+        slots: NDArray[np.int32],
+        experts: NDArray[np.int16] | None,
+    ) -> None:
+        self._computing = computing
+        self._held = held[layer]
+        self._layer = layer
+        self._slots = slots
+        self._asked = _ANY if experts is None else experts
+
+    def __enter__(self) -> None:
+        self._computing.acquire()
+        pair = _first_stale(self._held, self._slots, self._asked)
+        if pair >= 0:
+            error = self._error(pair)
+            self._computing.release()
+            raise error
+
+    def __exit__(self, *_: object) -> None:
+        self._computing.release()
+
+    def _error(self, pair: int) -> StaleSlotError:
+        slot = int(self._slots[pair])
+        if not 0 <= slot < len(self._held):
+            return StaleSlotError(f"there are slots 0 to {len(self._held) - 1}")
+        where, held = f"slot {slot} of layer {self._layer}", self._held[slot]
+        if held == EMPTY_SLOT or not len(self._asked):
+            return StaleSlotError(f"{where} holds no expert")
+        return StaleSlotError(f"{where} holds expert {held}, not {self._asked[pair]}")
+
+
+@compiled(
+    types.int64(
+        types.Array(types.int16, 1, "C", readonly=True),
+        types.Array(types.int32, 1, "C", readonly=True),
+        types.Array(types.int16, 1, "C", readonly=True),
+    )
+)
+def _first_stale(
+    held: NDArray[np.int16], slots: NDArray[np.int32], asked: NDArray[np.int16]
+) -> int:
+    """The first pair whose slot there is not, is empty, or holds another expert than is
+    asked for; -1 without. No `asked` ones are any."""
+    for pair in range(len(slots)):
+        slot = slots[pair]
+        if not 0 <= slot < len(held) or held[slot] == EMPTY_SLOT:
+            return pair
+        is_checked = len(asked) > 0 and asked[pair] != EMPTY_SLOT
+        if is_checked and asked[pair] != held[slot]:
+            return pair
+    return -1
 
 
 def rounded_size(size: int) -> int:

@@ -3,15 +3,13 @@
 import struct
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
+from experts.transport.message_words import HEADER_BYTES
 from experts.transport.messages import (
-    HEADER_BYTES,
     AnswerHeader,
     RequestHeader,
     RowType,
     Status,
+    answer_bytes,
 )
 from experts.types import ModelShape
 
@@ -23,16 +21,12 @@ class HostLimits:
     """What a host computes."""
 
     shape: ModelShape
-    num_slots: int
-    """In each layer."""
     row_type: RowType
     """Of requests' rows."""
 
 
-def fault_of(
-    header: RequestHeader, slots: NDArray[np.uint32], limits: HostLimits, max_frame_bytes: int
-) -> str | None:
-    """What is wrong with a request, if something is. `slots` has the shape [num_pairs]."""
+def fault_of(header: RequestHeader, limits: HostLimits, max_frame_bytes: int) -> str | None:
+    """What is wrong with a request, if something is."""
     shape = limits.shape
     if header.layer >= shape.num_layers:
         return f"layer {header.layer} of {shape.num_layers}"
@@ -40,9 +34,7 @@ def fault_of(
         return f"rows of {header.hidden_size} numbers, not {shape.hidden_size}"
     if header.row_type != limits.row_type:
         return f"rows of {header.row_type.name}, not {limits.row_type.name}"
-    if len(slots) and slots.max() >= limits.num_slots:
-        return f"slot {slots.max()} of {limits.num_slots}"
-    if answer_to(header).num_bytes > max_frame_bytes:
+    if answer_bytes(header.num_pairs, header.hidden_size, header.answer_type) > max_frame_bytes:
         return f"an answer of more than {max_frame_bytes} bytes"
     return None
 

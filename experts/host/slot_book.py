@@ -11,10 +11,12 @@ alone, slot 1 by 2, 3 and 4.
 """
 
 import numpy as np
+from numba import types
 from numpy.typing import NDArray
 
 from experts.tier_view import SlotTable
 from experts.types import EMPTY_SLOT, ModelShape
+from infra.compiled import compiled
 
 Moves = NDArray[np.int32]
 """Layer, slot, logical expert or EMPTY_SLOT. Shape: [num_moves, 3]."""
@@ -50,15 +52,15 @@ class SlotBook:
     ) -> NDArray[np.int16] | None:
         """What the slots hold; None where a request of this version may not be computed.
 
-        Slots are in range. Shapes: [num_pairs], of both; at least one pair.
+        Shapes: [num_pairs], of both. Raises IndexError for a slot that there is not.
         """
-        held: NDArray[np.int16] = self._table.held[layer].take(slots)
-        is_stale = (
-            version > self._table.version
-            or held.min() == EMPTY_SLOT
-            or self._filled_at[layer].take(slots).max() > version
-        )
-        return None if is_stale else held
+        held, latest = self._table.held[layer], self._table.version
+        experts = np.empty(len(slots), np.int16)
+        told = min(version, latest)
+        wrong = _look_up(held, self._filled_at[layer], slots, told, experts)
+        if wrong >= 0 and not 0 <= slots[wrong] < len(held):
+            raise IndexError(f"slot {slots.view(np.uint32)[wrong]} of {len(held)}")
+        return experts if wrong < 0 and version <= latest else None
 
     def check_invariants(self) -> None:
         """Raises AssertionError where the announcements contradict each other."""
@@ -81,3 +83,32 @@ class SlotBook:
         self._table = SlotTable(self._table.version + 1, held)
         self._filled_at[is_changed & (held != EMPTY_SLOT)] = self._table.version
         return True
+
+
+@compiled(
+    types.int64(
+        types.Array(types.int16, 1, "C", readonly=True),
+        types.Array(types.int64, 1, "C", readonly=True),
+        types.Array(types.int32, 1, "C", readonly=True),
+        types.int64,
+        types.int16[::1],
+    )
+)
+def _look_up(
+    held: NDArray[np.int16],
+    filled_at: NDArray[np.int64],
+    slots: NDArray[np.int32],
+    version: int,
+    experts: NDArray[np.int16],
+) -> int:
+    """What the slots hold; the first pair whose slot there is not or, if all are there, one
+    whose slot does not hold what it held at the version; -1 where all do."""
+    wrong = -1
+    for pair in range(len(slots)):
+        slot = slots[pair]
+        if not 0 <= slot < len(held):
+            return pair
+        experts[pair] = held[slot]
+        if held[slot] == EMPTY_SLOT or filled_at[slot] > version:
+            wrong = pair
+    return wrong

@@ -21,16 +21,21 @@ _HALF = np.uint64(32)
 _WORDS = types.Array(types.uint64, 1, "C", readonly=True)
 
 
-@compiled(types.uint64(_WORDS, types.uint64))
-def _fletcher(words: NDArray[np.uint64], start: int) -> np.uint64:
-    a = np.uint64(start)
+@compiled(types.uint64(_WORDS, _WORDS))
+def _fletcher(head: NDArray[np.uint64], body: NDArray[np.uint64]) -> np.uint64:
+    a = np.uint64(1)
     b = np.uint64(0)
-    for i in range(len(words)):
-        a += words[i]
-        b += a
+    for words in (head, body):
+        for i in range(len(words)):
+            a += words[i]
+            b += a
     return a ^ (b << _HALF | b >> _HALF)
 
 
-def checksum(data: memoryview, start: int = 1) -> int:
-    """Of bytes whose number is a multiple of 8; `start` may be that of bytes before them."""
-    return int(_fletcher(np.frombuffer(data, np.uint64), start))
+def checksum(head: memoryview, body: memoryview) -> int:
+    """Of the bytes of both, one after the other; of each their number is a multiple of 8.
+
+    The two are not summed up apart: of the sum of a sum and a single word, half is lost.
+    """
+    parts = (np.frombuffer(part, np.uint64) for part in (head, body))
+    return int(_fletcher(*parts))

@@ -29,7 +29,8 @@ Worked example: 2 rows of 576 bfloat16, 3 pairs. The pairs take [64, 88), the ro
 
 `write_*` lays out a frame in place and gives the views to fill; `seal` computes the
 checksum of a filled frame, where it has one; `read_*` checks everything that can be
-checked without the expert map, and gives views in place.
+checked without the expert map, and gives views in place. `put_request` and
+`read_request_header` do without views, for who writes and reads thousands a second.
 """
 
 import enum
@@ -39,16 +40,17 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from experts.transport import message_words as words
 from experts.transport.checksum import checksum
 from experts.transport.errors import BadFrameError
+from experts.transport.message_words import HEADER_BYTES
 
 FORMAT_VERSION = 1
-HEADER_BYTES = 64
 
-_START = struct.Struct("<HBBHHQ")
 _REQUEST = struct.Struct("<HBBHHQQIIII16xQ")
 _ANSWER = struct.Struct("<HBBHHQddII16xQ")
-_SUM_AT = 56
+_TIMES, _TIMES_AT = struct.Struct("<dd"), 16
+_SUM, _SUM_AT = struct.Struct("<Q"), 56
 _KIND_REQUEST, _KIND_ANSWER = 1, 2
 _HAS_CHECKSUM, _WANTS_FLOAT32 = 1, 2
 _MAX_U32 = 2**32 - 1
@@ -73,6 +75,15 @@ _DTYPES: dict[int, np.dtype[Any]] = {
     RowType.FLOAT16: np.dtype("<f2"),
 }
 _ROW_TYPES = {int(row_type): row_type for row_type in RowType}
+_NO_HEADER = frozenset(
+    {
+        words.TOO_SHORT,
+        words.OTHER_VERSION,
+        words.OTHER_KIND,
+        words.OTHER_ROWS,
+        words.NO_NUMBERS,
+    }
+)
 
 
 class Status(enum.IntEnum):
@@ -153,19 +164,38 @@ class AnswerHeader(NamedTuple):
     @property
     def num_bytes(self) -> int:
         """Of the frame."""
-        return _round_up(HEADER_BYTES + self.rows_bytes, 8)
+        return answer_bytes(self.num_pairs, self.hidden_size, self.row_type)
+
+
+def answer_bytes(num_pairs: int, hidden_size: int, row_type: RowType) -> int:
+    """Of an answer's frame with so many rows."""
+    return _round_up(HEADER_BYTES + num_pairs * hidden_size * row_type.dtype.itemsize, 8)
 
 
 def write_request(frame: memoryview, header: RequestHeader) -> RequestViews:
     """Lay a request out in a frame of `header.num_bytes`; fill the views, then `seal`."""
-    assert len(frame) == header.num_bytes
-    flags = header.has_checksum * _HAS_CHECKSUM | header.wants_float32 * _WANTS_FLOAT32
-    start = (FORMAT_VERSION, _KIND_REQUEST, flags, header.row_type, 0, header.sequence)
-    sizes = (header.layer, header.num_rows, header.num_pairs, header.hidden_size)
-    _REQUEST.pack_into(frame, 0, *start, header.map_version, *sizes, 0)
+    _write_request_header(frame, header)
     _clear(frame, HEADER_BYTES + 8 * header.num_pairs, _rows_at(header.num_pairs))
     _clear(frame, _rows_at(header.num_pairs) + header.rows_bytes, header.num_bytes)
     return _request_views(frame, header)
+
+
+def put_request(
+    frame: memoryview,
+    header: RequestHeader,
+    pairs: tuple[NDArray[np.int32], NDArray[np.int32]],
+    tokens: NDArray[np.int32],
+    rows: NDArray[Any],
+) -> None:
+    """Write a request into a frame of `header.num_bytes`, and `seal` it.
+
+    `pairs` are their slots and rows; the request's rows are those of `rows` that `tokens`
+    names. Shapes: [num_pairs] twice, [num_rows], [num_tokens, hidden_size].
+    """
+    _write_request_header(frame, header)
+    room = np.frombuffer(frame, np.uint8)
+    words.fill_request(room, *pairs, tokens, rows.view(np.uint16))
+    seal(frame)
 
 
 def read_request(frame: memoryview) -> tuple[RequestHeader, RequestViews]:
@@ -173,19 +203,51 @@ def read_request(frame: memoryview) -> tuple[RequestHeader, RequestViews]:
 
     Raises BadFrameError, and looks at no byte beyond the frame.
     """
-    flags, row_type, zero, sequence = _read_start(frame, _KIND_REQUEST)
-    *_, map_version, layer, num_rows, num_pairs, hidden_size, _ = _REQUEST.unpack_from(frame)
-    wants_float32, has_checksum = bool(flags & _WANTS_FLOAT32), bool(flags & _HAS_CHECKSUM)
-    sizes = (num_rows, num_pairs, hidden_size)
-    header = RequestHeader(
-        sequence, layer, map_version, *sizes, row_type, wants_float32, has_checksum
-    )
+    header = read_request_header(frame)
+    return header, _request_views(frame, header)
+
+
+def read_request_header(frame: memoryview) -> RequestHeader:
+    """See `read_request`; the rows of the pairs are checked as well."""
+    found: Any = words.parse_request(np.frombuffer(frame, np.uint8), FORMAT_VERSION)
+    fault, _, _, flags, row_type, zero, sequence, version, layer, *sizes = found
+    num_rows, num_pairs, hidden_size = sizes
+    if fault in _NO_HEADER:
+        raise BadFrameError(_wrong(frame, found, _KIND_REQUEST))
     _check(zero == 0 and flags <= _HAS_CHECKSUM | _WANTS_FLOAT32, "an unknown flag")
-    _check_end(frame, header)
-    views = _request_views(frame, header)
-    if num_pairs and views.pair_rows.max() >= num_rows:
-        raise BadFrameError(f"a pair has row {views.pair_rows.max()} of {num_rows}")
-    return header, views
+    header = RequestHeader(
+        sequence,
+        layer,
+        version,
+        num_rows,
+        num_pairs,
+        hidden_size,
+        _ROW_TYPES[row_type],
+        bool(flags & _WANTS_FLOAT32),
+        bool(flags & _HAS_CHECKSUM),
+    )
+    if fault == words.OTHER_SIZE:
+        raise BadFrameError(_wrong_size(frame, header))
+    _check_sum(frame, header.has_checksum)
+    if fault == words.NO_SUCH_ROW:
+        greatest = _request_views(frame, header).pair_rows.max()
+        raise BadFrameError(f"a pair has row {greatest} of {header.num_rows}")
+    return header
+
+
+def request_pairs(
+    frame: memoryview, header: RequestHeader
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Slots and rows of a request that was read, in place; slots of 2^31 and more are below
+    0. Shapes: [num_pairs]."""
+    num_pairs = header.num_pairs
+    both = np.frombuffer(frame, np.int32, 2 * num_pairs, HEADER_BYTES)
+    return both[:num_pairs], both[num_pairs:]
+
+
+def request_rows(frame: memoryview, header: RequestHeader) -> NDArray[Any]:
+    """Rows of a request that was read, in place. Shape: [num_rows, hidden_size]."""
+    return _rows(frame, _rows_at(header.num_pairs), header.num_rows, header)
 
 
 def write_answer(frame: memoryview, header: AnswerHeader) -> NDArray[Any]:
@@ -209,42 +271,64 @@ def read_answer(frame: memoryview) -> tuple[AnswerHeader, NDArray[Any]]:
 
     Raises BadFrameError, and looks at no byte beyond the frame.
     """
-    flags, row_type, status, sequence = _read_start(frame, _KIND_ANSWER)
-    *_, compute_s, queue_s, num_pairs, hidden_size, _ = _ANSWER.unpack_from(frame)
+    found: Any = words.parse_answer(np.frombuffer(frame, np.uint8), FORMAT_VERSION)
+    fault, _, _, flags, row_type, status, sequence, *_, num_pairs, hidden_size = found
+    if fault in _NO_HEADER:
+        raise BadFrameError(_wrong(frame, found, _KIND_ANSWER))
     _check(flags <= _HAS_CHECKSUM, "an unknown flag")
     _check(status in _STATUSES, f"the status {status}")
     _check(status == Status.OK or num_pairs == 0, "rows of a request that failed")
-    sizes, times = (num_pairs, hidden_size), (compute_s, queue_s)
-    has_checksum = bool(flags & _HAS_CHECKSUM)
+    compute_s, queue_s = _TIMES.unpack_from(frame, _TIMES_AT)
     header = AnswerHeader(
-        sequence, _STATUSES[status], *sizes, row_type, *times, has_checksum=has_checksum
+        sequence,
+        _STATUSES[status],
+        num_pairs,
+        hidden_size,
+        _ROW_TYPES[row_type],
+        compute_s,
+        queue_s,
+        bool(flags & _HAS_CHECKSUM),
     )
-    _check_end(frame, header)
+    if fault == words.OTHER_SIZE:
+        raise BadFrameError(_wrong_size(frame, header))
+    _check_sum(frame, header.has_checksum)
     return header, _rows(frame, HEADER_BYTES, num_pairs, header)
 
 
 def seal(frame: memoryview) -> None:
     """The last step of writing: the checksum, where the header asks for one."""
     if frame[3] & _HAS_CHECKSUM:
-        struct.pack_into("<Q", frame, _SUM_AT, _checksum(frame))
+        _SUM.pack_into(frame, _SUM_AT, _checksum(frame))
 
 
-def _read_start(frame: memoryview, kind: int) -> tuple[int, RowType, int, int]:
-    """Flags, row type, the number at byte 6, sequence number."""
-    _check(len(frame) >= HEADER_BYTES, f"{len(frame)} bytes")
-    version, found, flags, row_type, at_6, sequence = _START.unpack_from(frame)
-    _check(version == FORMAT_VERSION, f"format version {version}, not {FORMAT_VERSION}")
-    _check(found == kind, f"kind {found}, not {kind}")
-    _check(row_type in _ROW_TYPES, f"the row type {row_type}")
-    return flags, _ROW_TYPES[row_type], at_6, sequence
+def _write_request_header(frame: memoryview, header: RequestHeader) -> None:
+    assert len(frame) == header.num_bytes
+    flags = header.has_checksum * _HAS_CHECKSUM | header.wants_float32 * _WANTS_FLOAT32
+    start = (FORMAT_VERSION, _KIND_REQUEST, flags, header.row_type, 0, header.sequence)
+    sizes = (header.layer, header.num_rows, header.num_pairs, header.hidden_size)
+    _REQUEST.pack_into(frame, 0, *start, header.map_version, *sizes, 0)
 
 
-def _check_end(frame: memoryview, header: RequestHeader | AnswerHeader) -> None:
-    _check(header.hidden_size > 0, "rows of no numbers")
-    if len(frame) != header.num_bytes:
-        raise BadFrameError(f"{len(frame)} bytes, where the header says {header.num_bytes}")
-    (found,) = struct.unpack_from("<Q", frame, _SUM_AT)
-    if found != (_checksum(frame) if header.has_checksum else 0):
+def _wrong(frame: memoryview, fields: tuple[int, ...], kind: int) -> str:
+    """What is wrong with a frame that has no header that makes sense."""
+    fault, version, found, _, row_type, *_ = fields
+    wrong = {
+        words.TOO_SHORT: f"{len(frame)} bytes",
+        words.OTHER_VERSION: f"format version {version}, not {FORMAT_VERSION}",
+        words.OTHER_KIND: f"kind {found}, not {kind}",
+        words.OTHER_ROWS: f"the row type {row_type}",
+        words.NO_NUMBERS: "rows of no numbers",
+    }
+    return f"no such frame: {wrong[fault]}"
+
+
+def _wrong_size(frame: memoryview, header: RequestHeader | AnswerHeader) -> str:
+    return f"{len(frame)} bytes, where the header says {header.num_bytes}"
+
+
+def _check_sum(frame: memoryview, has_checksum: bool) -> None:
+    (found,) = _SUM.unpack_from(frame, _SUM_AT)
+    if found != (_checksum(frame) if has_checksum else 0):
         raise BadFrameError("the checksum is that of other bytes")
 
 
@@ -255,19 +339,19 @@ def _check(is_so: bool, wrong: str) -> None:
 
 def _clear(frame: memoryview, start: int, end: int) -> None:
     """A gap, which would else hold what was in that memory before."""
-    frame[start:end] = bytes(end - start)
+    if start < end:
+        frame[start:end] = bytes(end - start)
 
 
 def _checksum(frame: memoryview) -> int:
-    return checksum(frame[HEADER_BYTES:], checksum(frame[:_SUM_AT]))
+    return checksum(frame[:_SUM_AT], frame[HEADER_BYTES:])
 
 
 def _request_views(frame: memoryview, header: RequestHeader) -> RequestViews:
     num_pairs = header.num_pairs
     slots = np.frombuffer(frame, np.uint32, num_pairs, HEADER_BYTES)
     pair_rows = np.frombuffer(frame, np.uint32, num_pairs, HEADER_BYTES + 4 * num_pairs)
-    rows = _rows(frame, _rows_at(num_pairs), header.num_rows, header)
-    return RequestViews(slots, pair_rows, rows)
+    return RequestViews(slots, pair_rows, request_rows(frame, header))
 
 
 def _rows(

@@ -174,14 +174,29 @@ def _note_change(host: int, ratio: float, fit: Fit) -> None:
         fit.streak[host] = 0
 
 
-@compiled(types.void(FIT, types.int64, types.float64[::1], types.float64, types.float64))
+@compiled(
+    types.void(
+        FIT,
+        types.float64[::1],
+        types.UniTuple(types.int64, 3),
+        *(types.float64, types.float64),
+    )
+)
 def observe(
-    arrays: tuple[NDArray[Any], ...], host: int, parts_s: Floats, seconds: float, memory: float
+    arrays: tuple[NDArray[Any], ...],
+    prior: Floats,
+    what: tuple[int, int, int],
+    seconds: float,
+    memory: float,
 ) -> None:
-    """The host took so long for a call whose three parts the prior says take `parts_s`.
+    """A host took so long for a call: `what` are its number, experts and pairs.
 
     `memory` is what an observation weighs when the next one comes. Shape: [3].
     """
+    host, num_experts, num_pairs = what
+    parts_s = prior.copy()
+    parts_s[1] *= num_experts
+    parts_s[2] *= num_pairs
     scales, information, moment, first_ratios, num_seen, streak = arrays
     fit = Fit(scales, information, moment, first_ratios, num_seen, streak)
     ratio = seconds / (parts_s * scales[host]).sum()

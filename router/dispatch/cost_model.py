@@ -45,8 +45,8 @@ class CostModel:
         assert num_experts > 0
         assert num_pairs > 0
         assert seconds > 0
-        parts_s = self._prior * (1.0, num_experts, num_pairs)
-        observe(self._arrays, host, parts_s, seconds, self._memory)
+        what = (host, num_experts, num_pairs)
+        observe(self._arrays, self._prior, what, seconds, self._memory)
 
     def costs(self) -> Seconds:
         """In the columns `FIXED`, `PER_EXPERT` and `PER_PAIR`; none below 0.

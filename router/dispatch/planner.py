@@ -45,7 +45,7 @@ class Planner:
 
     def set_live(self, is_live: NDArray[np.bool_]) -> None:
         """Only these hosts are sent anything from here on. Shape: [num_hosts]."""
-        if not np.array_equal(is_live, self._is_live):
+        if is_live.tobytes() != self._is_live.tobytes():
             self._is_live = np.array(is_live, np.bool_)
             self._copies = [None] * self._map.num_layers
 

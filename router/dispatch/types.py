@@ -140,6 +140,12 @@ class DispatchPlan:
                 )
         return found
 
+    @cached_property
+    def is_whole(self) -> bool:
+        """Whether each pair is in a parcel; not so where one has no copy, nor of what
+        `Planner.replan` gives."""
+        return int(self.memory[2 * self.layout.num_hosts + 1]) == self.layout.num_pairs
+
     @property
     def num_experts(self) -> Ints:
         """Different experts in each host's parcel. Shape: [num_hosts]."""

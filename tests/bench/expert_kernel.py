@@ -22,6 +22,7 @@ from deployments.experts.kernel import PairRequest
 from deployments.experts.kernel_choice import HostExperts, build_experts
 from deployments.experts.kernel_combine import combined
 from deployments.experts.kernel_native import run, running
+from deployments.experts.rows import as_numpy
 from experts.checkpoint.tensor_files import TensorFiles, find_tensors
 from experts.checkpoint.types import ExpertStrips, TensorPlace
 from experts.types import ModelShape
@@ -114,7 +115,7 @@ def _pairs(rows: torch.Tensor, ids: torch.Tensor, below: int) -> PairRequest:
     """Those whose expert is below a number."""
     place = np.flatnonzero(ids.numpy().ravel() < below).astype(np.int32)
     slots = ids.numpy().ravel()[place]
-    return PairRequest(rows, (place // ids.shape[1]).astype(np.int32), slots)
+    return PairRequest(as_numpy(rows), (place // ids.shape[1]).astype(np.int32), slots)
 
 
 def _gated(shape: ModelShape, num_rows: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -132,7 +133,7 @@ def _compute(shape: ModelShape, num_rows: int) -> ComputeRow:
     host, small = _host(shape, experts), _host(shape, experts, is_small=True)
     whole = _pairs(rows, ids, shape.num_experts)
     half = _pairs(rows, ids, shape.num_experts // 2)
-    (results,) = host.kernel.compute(0, [whole])
+    results = torch.from_numpy(host.kernel.compute(0, [whole])[0])
     places = np.arange(ids.numel(), dtype=np.int32).reshape(ids.shape)
 
     def in_engine() -> torch.Tensor:
@@ -251,13 +252,14 @@ def _error(name: str, shape: ModelShape, experts: RandomExperts | _Slices) -> Er
     off = []
     exact = build_experts(shape, 1, "float32")
     small = build_experts(shape, 1, "float32", "int8")
-    asked = PairRequest(rows, np.arange(32, dtype=np.int32), np.zeros(32, np.int32))
+    asked = PairRequest(rows.numpy(), np.arange(32, dtype=np.int32), np.zeros(32, np.int32))
     for expert in range(shape.num_experts):
         exact.slots.fill(0, 0, expert, experts)
         small.slots.fill(0, 0, expert, experts)
         (expected,) = exact.kernel.compute(0, [asked])
         (found,) = small.kernel.compute(0, [asked])
-        off += ((found - expected).norm(dim=1) / expected.norm(dim=1)).tolist()
+        errors = np.linalg.norm(found - expected, axis=1)
+        off += (errors / np.linalg.norm(expected, axis=1)).tolist()
     return ErrorRow(name, round(statistics.mean(off), 4), round(max(off), 4))
 
 

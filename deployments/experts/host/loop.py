@@ -11,10 +11,10 @@ from collections.abc import Callable
 
 from deployments.experts.host.filler import Filler
 from deployments.experts.host.reporter import HostState, Reporter
-from deployments.experts.host.rows import DTYPE_TO_ROW_TYPE
 from deployments.experts.host.settings import HostSettings
 from deployments.experts.host.work_desk import WorkDesk
 from deployments.experts.kernel_choice import HostExperts
+from deployments.experts.rows import DTYPE_TO_ROW_TYPE
 from experts.host.arrival import ArrivalClock
 from experts.host.control_desk import ControlDesk
 from experts.host.link_keeper import LinkKeeper
@@ -53,14 +53,14 @@ class HostLoop:
         """When the latest turn began."""
         self._book = SlotBook(self._slots.shape, self._slots.num_slots)
         self._keeper = LinkKeeper(self._on_gone)
-        shape, num_slots = self._slots.shape, self._slots.num_slots
+        shape = self._slots.shape
         counts = WorkCounts(shape.num_layers, shape.num_experts, now_s)
         costs = CostModel(DispatchSection())
         costs.set_hosts([host])
         self.reporter = Reporter(
             HostState(host, self._book, counts, costs, lambda: self.num_engines, is_leaving)
         )
-        limits = HostLimits(shape, num_slots, DTYPE_TO_ROW_TYPE[settings.dtype])
+        limits = HostLimits(shape, DTYPE_TO_ROW_TYPE[settings.dtype])
         self._work = WorkDesk(experts.kernel, self._book, limits, self._keeper, counts, costs)
         report, timeout_s = self.reporter.report, settings.ack_timeout_s
         self._control = ControlDesk(self._book, self._keeper, filler, report, timeout_s)

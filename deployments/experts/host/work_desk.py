@@ -6,11 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from deployments.experts.host.rows import read_rows, write_rows
-from deployments.experts.kernel import ExpertKernel, PairRequest
+from deployments.experts.kernel import ExpertKernel, PairRequest, Results
+from deployments.experts.rows import write_rows
 from deployments.experts.weights import StaleSlotError
 from experts.host.link_keeper import LinkKeeper
 from experts.host.request_check import (
@@ -27,7 +26,9 @@ from experts.transport.messages import (
     AnswerHeader,
     RequestHeader,
     Status,
-    read_request,
+    read_request_header,
+    request_pairs,
+    request_rows,
     seal,
     write_answer,
 )
@@ -74,27 +75,30 @@ class WorkDesk:
         Raises BadFrameError where nobody can be answered.
         """
         try:
-            header, views = read_request(frame)
+            header = read_request_header(frame)
         except BadFrameError as error:
             answer = answer_to_unreadable(frame, self._limits)
             if answer is None:
                 raise
             self._refuse(link, answer, str(error))
             return
-        fault = fault_of(header, views.pair_slots, self._limits, link.max_frame_bytes)
+        fault = fault_of(header, self._limits, link.max_frame_bytes)
         if fault is not None:
             self._refuse(link, answer_to(header, Status.BAD_REQUEST), fault)
             return
-        slots = views.pair_slots.astype(np.int32)
-        if not len(slots):
+        if not header.num_pairs:
             self._answer(link, answer_to(header))
             return
-        experts = self._book.experts_of(header.layer, slots, header.map_version)
+        slots, pair_rows = request_pairs(frame, header)
+        try:
+            experts = self._book.experts_of(header.layer, slots, header.map_version)
+        except IndexError as error:
+            self._refuse(link, answer_to(header, Status.BAD_REQUEST), str(error))
+            return
         if experts is None:
             self._answer(link, answer_to(header, Status.OTHER_MAP))
             return
-        rows = read_rows(views.rows, header.row_type)
-        pairs = PairRequest(rows, views.pair_rows.astype(np.int32), slots, experts)
+        pairs = PairRequest(request_rows(frame, header), pair_rows, slots, experts)
         self._works.append(Work(link, header, pairs, experts, arrived_s))
 
     def serve(self) -> None:
@@ -152,9 +156,7 @@ class WorkDesk:
         log.warning("bad request %d of %s: %s", header.sequence, link.peer, why)
         self._answer(link, header)
 
-    def _answer(
-        self, link: Link, header: AnswerHeader, results: torch.Tensor | None = None
-    ) -> None:
+    def _answer(self, link: Link, header: AnswerHeader, results: Results | None = None) -> None:
         """Give the request's room back first: a peer may wait for it before it reads."""
         self._counts.answered(header.queue_s)
         if self._keeper.is_gone(link):
@@ -165,7 +167,7 @@ class WorkDesk:
             return
         rows = write_answer(frame, header)
         if results is not None:
-            write_rows(results, rows, header.row_type)
+            write_rows(results, rows)
         seal(frame)
         self._keeper.commit(link)
 

@@ -5,7 +5,6 @@ import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +20,7 @@ from deployments.experts.in_engine.tier import Ticket
 from deployments.experts.kernel_combine import combined
 from deployments.experts.kernel_rounding import Rounding, write_rounded
 from deployments.experts.kernel_scratch import bfloat16_rounding
+from deployments.experts.rows import as_numpy
 from deployments.experts.tier_config import TierConfig
 from deployments.experts.tier_folder import TierFolder
 from experts.checkpoint.reader import CheckpointReader
@@ -46,13 +46,11 @@ class HostedTier:
     def __init__(
         self,
         client: TierClient,
-        local: "RowsAsTensors",
         transformer_layers: tuple[int, ...],
         rounding: Rounding,
         close: Callable[[], None],
     ) -> None:
         self.client = client
-        self._local = local
         self._to_moe_layer = {layer: i for i, layer in enumerate(transformer_layers)}
         self._rounding = rounding
         self._close = close
@@ -63,11 +61,9 @@ class HostedTier:
         self, layer: int, rows: torch.Tensor, weights: torch.Tensor, experts: torch.Tensor
     ) -> Ticket:
         """See `Tier`."""
-        rows = rows.detach().to("cpu").contiguous()
-        self._weights = weights.to("cpu", torch.float32).contiguous().numpy()
-        self._local.rows = rows
-        ids = experts.to("cpu", torch.int32).contiguous().numpy()
-        self.client.begin(self._to_moe_layer[layer], _as_numpy(rows), ids)
+        self._weights = as_numpy(_here(weights, torch.float32))
+        ids = as_numpy(_here(experts, torch.int32))
+        self.client.begin(self._to_moe_layer[layer], as_numpy(_here(rows, rows.dtype)), ids)
         return _TICKET
 
     def finish(self, ticket: Ticket, out: torch.Tensor) -> None:
@@ -87,22 +83,11 @@ class HostedTier:
         self._close()
 
 
-class RowsAsTensors:
-    """Gives the experts of the engine's process the layer's rows as torch has them."""
-
-    def __init__(self, experts: LocalExperts) -> None:
-        self._experts = experts
-        self.rows = torch.empty(0)
-
-    def compute(
-        self,
-        layer: int,
-        rows: NDArray[Any],
-        pair_to_row: NDArray[np.int32],
-        experts: NDArray[np.int32],
-    ) -> NDArray[np.float32]:
-        """See `client.LocalExperts`."""
-        return self._experts.compute(layer, self.rows, pair_to_row, experts)
+def _here(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """In this process's memory, without gaps, of this type; mostly it is so already."""
+    if tensor.is_cpu and tensor.dtype == dtype and tensor.is_contiguous():
+        return tensor.detach() if tensor.requires_grad else tensor
+    return tensor.detach().to("cpu", dtype).contiguous()
 
 
 _tiers: dict[str, HostedTier] = {}
@@ -132,7 +117,7 @@ def _opened(config: TierConfig, folder: TierFolder) -> HostedTier:
 
     settings = LinkSettings(set_up_timeout_s=_SET_UP_S)
     lines = Lines(Hub(identity, settings, secret), time.monotonic)
-    local = RowsAsTensors(LocalExperts(checkpoint, config.dtype))
+    local = LocalExperts(checkpoint, config.dtype)
     row_type = _ROW_TYPES[DTYPES[config.dtype]]
     client = TierClient(board, lines, local, config.dispatch, row_type)
     end_following = run_follower(follower)
@@ -143,11 +128,4 @@ def _opened(config: TierConfig, folder: TierFolder) -> HostedTier:
 
     layers = checkpoint.config.transformer_layers
     # Engines of another kind than vLLM's CPU build round to the nearest.
-    return HostedTier(client, local, layers, bfloat16_rounding() or "nearest", close)
-
-
-def _as_numpy(rows: torch.Tensor) -> NDArray[Any]:
-    """The same memory; numpy has no bfloat16, so that comes as its bits."""
-    bits = rows.view(torch.uint16) if rows.dtype == torch.bfloat16 else rows
-    found: NDArray[Any] = bits.numpy()
-    return found
+    return HostedTier(client, layers, bfloat16_rounding() or "nearest", close)

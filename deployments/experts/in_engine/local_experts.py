@@ -10,7 +10,6 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from deployments.experts.kernel import PairRequest
@@ -51,7 +50,7 @@ class LocalExperts:
     def compute(
         self,
         layer: int,
-        rows: torch.Tensor,
+        rows: NDArray[Any],
         pair_to_row: NDArray[np.int32],
         experts: NDArray[np.int32],
     ) -> NDArray[np.float32]:
@@ -65,7 +64,7 @@ class LocalExperts:
             pairs = np.flatnonzero(np.isin(experts, some))
             request = PairRequest(rows, pair_to_row[pairs], slots[experts[pairs]])
             assert self._experts is not None
-            results[pairs] = self._experts.kernel.compute(0, [request])[0].numpy()
+            results[pairs] = self._experts.kernel.compute(0, [request])[0]
         return results
 
     def check_invariants(self) -> None:

@@ -30,6 +30,10 @@ class Rank(NamedTuple):
         first, end = (num_tokens * (self.rank + i) // self.num_ranks for i in (0, 1))
         return slice(first, end)
 
+    def of(self, rows: torch.Tensor) -> torch.Tensor:
+        """The rows of its tokens. Shape: [num_tokens, ...]."""
+        return rows if self.num_ranks == 1 else rows[self.part(len(rows))]
+
 
 _tiers: list[tuple[Tier, Rank]] = []
 
@@ -48,8 +52,8 @@ def _begin(
     if get_forward_context().attn_metadata is None:
         return torch.tensor([_NOTHING_BEGUN])
     own, rank = _tiers[tier]
-    part = rank.part(len(rows))
-    return torch.tensor([own.begin(layer, rows[part], weights[part], experts[part])])
+    ticket = own.begin(layer, rank.of(rows), rank.of(weights), rank.of(experts))
+    return torch.tensor([ticket])
 
 
 def _begin_fake(
@@ -64,9 +68,9 @@ def _finish(
     number = int(ticket[0])
     if number == _NOTHING_BEGUN:
         return torch.zeros_like(rows)
-    out = torch.zeros_like(rows)
     own, rank = _tiers[tier]
-    own.finish(Ticket(number), out[rank.part(len(rows))])
+    out = torch.empty_like(rows) if rank.num_ranks == 1 else torch.zeros_like(rows)
+    own.finish(Ticket(number), rank.of(out))
     return out
 
 

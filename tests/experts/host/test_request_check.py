@@ -1,6 +1,5 @@
 """Requests that cannot be this host's are known before its slots are looked at."""
 
-import numpy as np
 import pytest
 
 from experts.host.request_check import (
@@ -19,7 +18,7 @@ from experts.transport.messages import (
 )
 from experts.types import ModelShape
 
-LIMITS = HostLimits(ModelShape(2, 3, 1, 4, 8), num_slots=2, row_type=RowType.BFLOAT16)
+LIMITS = HostLimits(ModelShape(2, 3, 1, 4, 8), row_type=RowType.BFLOAT16)
 GOOD = RequestHeader(
     sequence=9,
     layer=1,
@@ -31,38 +30,34 @@ GOOD = RequestHeader(
 )
 
 
-def fault(header: RequestHeader, *slots: int, max_frame_bytes: int = 4096) -> str | None:
-    return fault_of(header, np.array(slots, np.uint32), LIMITS, max_frame_bytes)
+def fault(header: RequestHeader, max_frame_bytes: int = 4096) -> str | None:
+    return fault_of(header, LIMITS, max_frame_bytes)
 
 
 def test_a_request_of_this_host_has_no_fault() -> None:
-    assert fault(GOOD, 0, 1) is None
+    assert fault(GOOD) is None
     assert fault(GOOD._replace(num_pairs=0)) is None
-    assert fault(GOOD._replace(wants_float32=True), 0, 1) is None
+    assert fault(GOOD._replace(wants_float32=True)) is None
 
 
 @pytest.mark.parametrize(
-    ("header", "slots", "found"),
+    ("header", "found"),
     [
-        (GOOD._replace(layer=2), (0, 1), "layer 2 of 2"),
-        (GOOD._replace(hidden_size=5), (0, 1), "rows of 5 numbers, not 4"),
-        (GOOD._replace(row_type=RowType.FLOAT16), (0, 1), "rows of FLOAT16, not BFLOAT16"),
-        (GOOD, (0, 2), "slot 2 of 2"),
-        (GOOD, (2**32 - 1, 0), "slot 4294967295 of 2"),
+        (GOOD._replace(layer=2), "layer 2 of 2"),
+        (GOOD._replace(hidden_size=5), "rows of 5 numbers, not 4"),
+        (GOOD._replace(row_type=RowType.FLOAT16), "rows of FLOAT16, not BFLOAT16"),
     ],
 )
-def test_a_fault_says_what_it_is(
-    header: RequestHeader, slots: tuple[int, ...], found: str
-) -> None:
-    assert fault(header, *slots) == found
+def test_a_fault_says_what_it_is(header: RequestHeader, found: str) -> None:
+    assert fault(header) == found
 
 
 def test_an_answer_that_fits_no_frame_is_not_computed() -> None:
     num_bytes = answer_to(GOOD._replace(wants_float32=True)).num_bytes
     asked = GOOD._replace(wants_float32=True)
-    assert fault(asked, 0, 1, max_frame_bytes=num_bytes) is None
-    assert fault(asked, 0, 1, max_frame_bytes=num_bytes - 1) is not None
-    assert fault(GOOD, 0, 1, max_frame_bytes=num_bytes - 1) is None
+    assert fault(asked, max_frame_bytes=num_bytes) is None
+    assert fault(asked, max_frame_bytes=num_bytes - 1) is not None
+    assert fault(GOOD, max_frame_bytes=num_bytes - 1) is None
 
 
 def test_an_answer_is_of_the_type_that_is_asked_for_and_has_rows_only_where_it_is_ok() -> None:

@@ -66,6 +66,16 @@ def test_the_worked_example() -> None:
     assert [book.experts_of(0, one, v) is not None for v in versions] == [0, 1, 1, 1, 0]
 
 
+@pytest.mark.parametrize(("slots", "found"), [([0, 2], 2), ([-1, 0], 2**32 - 1)])
+@pytest.mark.parametrize("version", [1, 2**64 - 1])
+def test_a_slot_that_there_is_not_is_an_error(
+    slots: list[int], found: int, version: int
+) -> None:
+    book = SlotBook(SHAPE, NUM_SLOTS)
+    with pytest.raises(IndexError, match=f"slot {found} of 2"):
+        book.experts_of(0, np.array(slots, np.int32), version)
+
+
 def test_an_announcement_that_is_none_does_not_count() -> None:
     book = SlotBook(SHAPE, NUM_SLOTS)
     assert not book.withdraw(moves_of([(0, 0, 1)]))

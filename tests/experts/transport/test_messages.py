@@ -208,6 +208,17 @@ def test_a_checksum_finds_every_change(header: RequestHeader, data: st.DataObjec
         read_request(frame)
 
 
+def test_a_checksum_finds_each_bit_of_a_frame_whose_rows_are_one_word() -> None:
+    sizes = {"num_rows": 1, "num_pairs": 0, "hidden_size": 1}
+    header = request_header(row_type=RowType.FLOAT32, has_checksum=True, **sizes)
+    whole = request(header)
+    for bit in range(8 * len(whole)):
+        frame = memoryview(bytearray(whole))
+        frame[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(BadFrameError):
+            read_request(frame)
+
+
 def test_words_that_change_places_change_the_checksum() -> None:
     frame = request(request_header(has_checksum=True))
     frame[128:136], frame[136:144] = bytes(frame[136:144]), bytes(frame[128:136])

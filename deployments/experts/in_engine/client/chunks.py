@@ -1,10 +1,10 @@
 """Parcels cut into what fits into one frame, either way."""
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 
 import numpy as np
 
-from experts.transport.messages import HEADER_BYTES
+from experts.transport.message_words import HEADER_BYTES
 from router.dispatch.types import Parcel
 
 _FLOAT32_BYTES = 4
@@ -23,21 +23,23 @@ def max_pairs(max_frame_bytes: int, hidden_size: int) -> int:
     return found
 
 
-def chunks(parcel: Parcel, most: int) -> Iterator[Parcel]:
+def chunks(parcel: Parcel, most: int) -> Sequence[Parcel]:
     """The parcel in parts of at most so many pairs, in the order of its slots.
 
     An expert's weights are read for one part, or two where it is cut there; a token that has
     experts in several parts is sent with each of them.
     """
-    if len(parcel.pairs) <= most:
-        yield parcel
-        return
-    for start in range(0, len(parcel.pairs), most):
-        part = slice(start, start + most)
-        rows, pair_rows = np.unique(parcel.pair_rows[part], return_inverse=True)
-        yield Parcel(
-            rows=parcel.rows[rows],
-            pair_rows=pair_rows.astype(np.int32),
-            pair_slots=parcel.pair_slots[part],
-            pairs=parcel.pairs[part],
-        )
+    num_pairs = len(parcel.pairs)
+    if num_pairs <= most:
+        return (parcel,)
+    return [_part(parcel, slice(start, start + most)) for start in range(0, num_pairs, most)]
+
+
+def _part(parcel: Parcel, part: slice) -> Parcel:
+    rows, pair_rows = np.unique(parcel.pair_rows[part], return_inverse=True)
+    return Parcel(
+        rows=parcel.rows[rows],
+        pair_rows=pair_rows.astype(np.int32),
+        pair_slots=parcel.pair_slots[part],
+        pairs=parcel.pairs[part],
+    )

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from deployments.experts.in_engine.client.answer_rows import put_rows
 from deployments.experts.in_engine.client.board import Board, KnownTier
 from deployments.experts.in_engine.client.chunks import chunks, max_pairs
 from deployments.experts.in_engine.client.line import Answer, Ask, Line
@@ -28,7 +29,7 @@ from experts.types import HostId
 from router.dispatch.cost_model import CostModel
 from router.dispatch.planner import Planner
 from router.dispatch.settings import DispatchSection
-from router.dispatch.types import NO_COPY, DispatchPlan, Ints, host_seconds
+from router.dispatch.types import NO_COPY, DispatchPlan, Ints, Seconds, host_seconds
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +54,7 @@ class _Call:
     results: NDArray[np.float32]  # [num_pairs, hidden_size]
     plans: list[DispatchPlan]
     """The latest last; each of the others was made before some host failed."""
-    is_done: NDArray[np.bool_]  # [num_pairs], computed locally
+    is_done: NDArray[np.bool_] | None = None  # [num_pairs], computed locally
     failed: set[HostId] = field(default_factory=set)
     """Asked nothing more for this layer."""
     must_move: bool = False
@@ -81,6 +82,7 @@ class TierClient:
         self._costs = CostModel(section)
         self._known: KnownTier | None = None
         self._planner: Planner | None = None
+        self._no_work: Seconds = np.empty(0)
         self._call: _Call | None = None
         self.stats = lines.stats
 
@@ -132,19 +134,17 @@ class TierClient:
         self._lines.know(known)
         self._costs.set_hosts(known.map.hosts)
         self._planner = Planner(known.map, self._section.policy)
+        self._no_work = np.zeros(len(known.map.hosts))
 
     def _planned(self, layer: int, rows: NDArray[Any], topk_ids: Ints) -> _Call:
         assert self._planner is not None
-        hosts = self._now()
         self._planner.set_live(self._lines.live())
-        costs, busy_s = self._costs.costs(), np.zeros(len(hosts))
-        plan = self._planner.plan(layer, topk_ids, costs, busy_s)
+        plan = self._planner.plan(layer, topk_ids, self._costs.costs(), self._no_work)
         return _Call(
             ask=Ask(layer, rows, self._row_type, self._section.checksums),
             topk_ids=topk_ids,
             results=np.empty((topk_ids.size, rows.shape[1]), np.float32),
             plans=[plan],
-            is_done=np.zeros(topk_ids.size, np.bool_),
         )
 
     def _send(self, call: _Call) -> None:
@@ -155,9 +155,8 @@ class TierClient:
             line = self._lines.of(host)
             assert line is not None, "a plan is made for hosts that may be asked"
             most = max_pairs(line.link.max_frame_bytes, call.ask.rows.shape[1])
-            parts = list(chunks(parcel, most))
             try:
-                line.ask(call.ask, self._known.versions[host], parts, now_s)
+                line.ask(call.ask, self._known.versions[host], chunks(parcel, most), now_s)
             except TransportError as error:
                 self._lose(call, line, error)
 
@@ -180,8 +179,10 @@ class TierClient:
     def _take(self, call: _Call, line: Line, answer: Answer) -> None:
         parcel, status = answer.sent.parcel, answer.header.status
         if status == Status.OK:
-            call.results[parcel.pairs] = answer.rows
-            self._observe(line, answer)
+            num_experts = put_rows(answer.rows, parcel.pairs, parcel.pair_slots, call.results)
+            seconds = line.trip_s + answer.header.compute_s
+            host = self._now().index(line.host)
+            self._costs.observe(host, num_experts, len(parcel.pairs), seconds)
             return
         self.stats.num_other_map += status == Status.OTHER_MAP
         self.stats.num_failed += status != Status.OTHER_MAP
@@ -189,14 +190,6 @@ class TierClient:
             log.warning("the expert host %s answers %s", line.host, status.name)
         call.failed.add(line.host)
         call.must_move = True
-
-    def _observe(self, line: Line, answer: Answer) -> None:
-        slots = answer.sent.parcel.pair_slots
-        num_experts = 1 + int(np.count_nonzero(np.diff(slots)))
-        host = self._now().index(line.host)
-        self._costs.observe(
-            host, num_experts, len(slots), line.trip_s + answer.header.compute_s
-        )
 
     def _due_s(self, call: _Call) -> float:
         """When to look for late hosts: not yet exact while none can be late."""
@@ -206,10 +199,9 @@ class TierClient:
 
     def _late_at_s(self, call: _Call) -> dict[HostId, float]:
         """When each host that is waited for is late."""
-        costs = self._costs.costs()
-        busy_s, predicted_s = np.zeros(len(costs)), np.zeros(len(costs))
+        costs, predicted_s = self._costs.costs(), self._no_work.copy()
         for plan in call.plans:
-            predicted_s += host_seconds(plan, costs, busy_s)
+            predicted_s += host_seconds(plan, costs, self._no_work)
         patience_s = self._section.late_s + _LATE_FACTOR * predicted_s
         host_to_s = dict(zip(self._now(), patience_s.tolist(), strict=True))
         return {
@@ -241,19 +233,24 @@ class TierClient:
         assert self._planner is not None
         call.must_move = False
         hosts = self._now()
-        is_live = self._lines.live()
-        is_live &= [host not in call.failed for host in hosts]
-        self._planner.set_live(is_live)
-        costs, busy_s = self._costs.costs(), np.zeros(len(hosts))
+        is_well = np.array([host not in call.failed for host in hosts], np.bool_)
+        self._planner.set_live(self._lines.live() & is_well)
         before = call.plans[-1]
-        after = self._planner.replan(before, call.ask.layer, call.topk_ids, costs, busy_s)
+        after = self._planner.replan(
+            before, call.ask.layer, call.topk_ids, self._costs.costs(), self._no_work
+        )
         call.plans.append(after)
         self.stats.num_moved_pairs += int((before.slots != after.slots).sum())
         self._send(call)
         self._compute_what_no_host_can(call)
 
     def _compute_what_no_host_can(self, call: _Call) -> None:
-        pairs = np.flatnonzero((call.plans[-1].slots.ravel() == NO_COPY) & ~call.is_done)
+        plan = call.plans[-1]
+        if plan.is_whole:
+            return
+        if call.is_done is None:
+            call.is_done = np.zeros(plan.layout.num_pairs, np.bool_)
+        pairs = np.flatnonzero((plan.slots.ravel() == NO_COPY) & ~call.is_done)
         if not len(pairs):
             return
         start_s = self._clock()

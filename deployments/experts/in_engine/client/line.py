@@ -98,12 +98,8 @@ class Line:
             frame = self._room(header.num_bytes)
             if frame is None:
                 return
-            views = messages.write_request(frame, header)
-            views.pair_slots[:] = parcel.pair_slots
-            views.pair_rows[:] = parcel.pair_rows
-            # With another mode numpy goes by way of a buffer.
-            ask.rows.take(parcel.rows, axis=0, out=views.rows, mode="clip")
-            messages.seal(frame)
+            pairs = (parcel.pair_slots, parcel.pair_rows)
+            messages.put_request(frame, header, pairs, parcel.rows, ask.rows)
             self.link.commit()
             self._waiting.popleft()
             self._under_way[header.sequence] = Sent(header, parcel, now_s)

@@ -42,11 +42,12 @@ class Lines:
         self._dial()
 
     def live(self) -> NDArray[np.bool_]:
-        """Which of the map's hosts may be asked. Shape: [num_hosts]."""
+        """Which of the map's hosts may be asked, read-only. Shape: [num_hosts]."""
         assert self._known is not None
         if len(self._lines) < len(self._known.map.hosts):
             self._dial()
-        return np.array([self._is_live(host) for host in self._known.map.hosts], np.bool_)
+        found = bytes(self._is_live(host) for host in self._known.map.hosts)
+        return np.frombuffer(found, np.bool_)
 
     @property
     def all(self) -> tuple[Line, ...]:

@@ -8,6 +8,7 @@ import torch
 from deployments.experts.kernel import PairRequest
 from deployments.experts.kernel_fused import FusedKernel
 from deployments.experts.kernel_native import PackedExperts, choose_isa, pack
+from deployments.experts.rows import as_numpy
 from deployments.experts.weights import ExpertSlots, rounded_size
 from deployments.experts.weights_packed import PackedWeights
 from experts.checkpoint.types import NUMPY_DTYPES, Dtype, ExpertStrips
@@ -77,4 +78,4 @@ def fused_kernel(
 def request(rows: torch.Tensor, pairs: list[tuple[int, int]]) -> PairRequest:
     """Pairs of (row, slot)."""
     found = np.array(pairs, np.int32).reshape(len(pairs), 2)
-    return PairRequest(rows, found[:, 0].copy(), found[:, 1].copy())
+    return PairRequest(as_numpy(rows), found[:, 0].copy(), found[:, 1].copy())

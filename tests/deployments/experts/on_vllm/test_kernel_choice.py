@@ -51,5 +51,5 @@ def test_each_kernel_computes_what_was_read_from_the_checkpoint(
     strips = reader.expert(1, 0)
     gate, up, down = (torch.from_numpy(part) for part in (strips.gate, strips.up, strips.down))
     expected = (torch.nn.functional.silu(row @ gate.T) * (row @ up.T)) @ down.T
-    off = (found - expected).norm() / expected.norm()
+    off = (torch.from_numpy(found) - expected).norm() / expected.norm()
     assert off < (0.02 if precision == "int8" else 1e-5)

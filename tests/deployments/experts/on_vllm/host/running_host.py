@@ -6,12 +6,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
-
 from deployments.experts.checkpoint import DTYPES
 from deployments.experts.host.host import ExpertHost
 from deployments.experts.host.settings import HostSettings
-from deployments.experts.kernel import ExpertKernel, PairRequest
+from deployments.experts.kernel import ExpertKernel, PairRequest, Results
 from deployments.experts.kernel_choice import HostExperts, build_experts
 from deployments.experts.kernel_torch import PlainWeights, TorchKernel
 from deployments.experts.weights import ExpertReader, ExpertSlots
@@ -53,7 +51,7 @@ class HeldKernel:
     error: Exception | None = None
     is_exact = False
 
-    def compute(self, layer: int, requests: Sequence[PairRequest]) -> list[torch.Tensor]:
+    def compute(self, layer: int, requests: Sequence[PairRequest]) -> list[Results]:
         self.calls.append((layer, len(requests)))
         self.has_begun.set()
         assert self.may_go.wait(LIMIT_S)

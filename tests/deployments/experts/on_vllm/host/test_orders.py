@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from deployments.experts.host import filler
-from deployments.experts.kernel import ExpertKernel, PairRequest
+from deployments.experts.kernel import ExpertKernel, PairRequest, Results
 from deployments.experts.kernel_choice import HostExperts
 from experts.checkpoint.reader import CheckpointReader
 from experts.checkpoint.types import ExpertStrips
@@ -74,7 +74,7 @@ class CountingThreads:
     num_threads: list[int] = field(default_factory=list)
     is_exact = False
 
-    def compute(self, layer: int, requests: Sequence[PairRequest]) -> list[torch.Tensor]:
+    def compute(self, layer: int, requests: Sequence[PairRequest]) -> list[Results]:
         self.num_threads.append(torch.get_num_threads())
         return self.kernel.compute(layer, requests)
 

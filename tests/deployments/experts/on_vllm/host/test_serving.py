@@ -18,7 +18,8 @@ from experts.settings import Precision
 from experts.transport import messages
 from experts.transport.errors import PeerLostError, RefusedError
 from experts.transport.link import LinkSettings
-from experts.transport.messages import HEADER_BYTES, RequestHeader, RowType, Status
+from experts.transport.message_words import HEADER_BYTES
+from experts.transport.messages import RequestHeader, RowType, Status
 from experts.types import EMPTY_SLOT
 from tests.deployments.experts.on_vllm.host.engine_client import Answer, Client
 from tests.deployments.experts.on_vllm.host.random_model import (
@@ -126,13 +127,13 @@ def test_rows_of_bfloat16_are_those_of_the_kernel_rounded_once(
         answer = engine.asked(0, bits, PAIRS, 2, wants_float32=wants_float32, has_checksum=True)
         assert answer.header.has_checksum
         pairs = np.array(PAIRS, np.int32)
-        direct = PairRequest(rows, pairs[:, 0].copy(), pairs[:, 1].copy())
+        direct = PairRequest(bits, pairs[:, 0].copy(), pairs[:, 1].copy())
         (expected,) = host.experts.kernel.compute(0, [direct])
-        found = torch.from_numpy(answer.rows)
         if wants_float32:
-            assert torch.equal(found, expected)
+            assert np.array_equal(answer.rows, expected)
         else:
-            assert torch.equal(found.view(torch.bfloat16), expected.bfloat16())
+            found = torch.from_numpy(answer.rows).view(torch.bfloat16)
+            assert torch.equal(found, torch.from_numpy(expected).bfloat16())
 
 
 def test_requests_of_one_layer_are_computed_by_one_call(

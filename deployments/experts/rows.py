@@ -1,4 +1,4 @@
-"""Rows of a frame as torch's tensors, in place.
+"""Rows of a frame and torch's tensors of them, in place; numpy has bfloat16 as its bits.
 
 A request's frame cannot be written to. torch warns of such memory, once in a process: it
 would let us write there. Nobody does.
@@ -19,21 +19,28 @@ DTYPE_TO_ROW_TYPE: dict[Dtype, RowType] = {
     "float16": RowType.FLOAT16,
     "bfloat16": RowType.BFLOAT16,
 }
-_TORCH_DTYPES = {
-    RowType.FLOAT32: torch.float32,
-    RowType.FLOAT16: torch.float16,
-    RowType.BFLOAT16: torch.bfloat16,
-}
+_BFLOAT16_BITS = RowType.BFLOAT16.dtype
 
 
-def read_rows(rows: NDArray[Any], row_type: RowType) -> torch.Tensor:
-    """A view, which must not be written to. Shape: [num_rows, hidden_size]."""
-    return torch.from_numpy(rows).view(_TORCH_DTYPES[row_type])
+def as_tensor(rows: NDArray[Any]) -> torch.Tensor:
+    """The same memory."""
+    found = torch.from_numpy(rows)
+    return found.view(torch.bfloat16) if rows.dtype == _BFLOAT16_BITS else found
 
 
-def write_rows(results: torch.Tensor, rows: NDArray[Any], row_type: RowType) -> None:
+def as_numpy(rows: torch.Tensor) -> NDArray[Any]:
+    """The same memory."""
+    bits = rows.view(torch.uint16) if rows.dtype == torch.bfloat16 else rows
+    found: NDArray[Any] = bits.numpy()
+    return found
+
+
+def write_rows(results: NDArray[np.float32], rows: NDArray[Any]) -> None:
     """Round to the type of the rows. Shapes: [num_pairs, hidden_size]."""
-    torch.from_numpy(rows).view(_TORCH_DTYPES[row_type]).copy_(results)
+    if rows.dtype == np.float32:
+        rows[:] = results
+    else:
+        as_tensor(rows).copy_(torch.from_numpy(results))
 
 
 def _warn_in_vain() -> None:
