@@ -14,6 +14,9 @@ ROOMS := cache coterie deployments experts infra router
 UNIT_TESTS := -m "not cluster and not model and not gpu" -n 3 --dist worksteal \
 	--ignore=tests/cluster --ignore=tests/deployments/engine/on_vllm \
 	--ignore=tests/deployments/experts/on_vllm
+# Whole files, as their engines are; in order, since some of those with one test take longest.
+MODEL_TESTS := -m "model and not cluster and not gpu" -n 2 --dist loadfile \
+	--no-loadscope-reorder
 PROTOS := coterie/v1/inference.proto deployments/kserve/grpc_service.proto
 
 SHELL := bash
@@ -62,7 +65,8 @@ units: setup
 
 .PHONY: test
 test: check ## Everything: `check`, real models, real clusters, a GPU where there is one
-	$(BIN)/pytest -m "cluster or model or gpu" --durations=20
+	$(BIN)/pytest $(MODEL_TESTS) --durations=10
+	$(BIN)/pytest -m "cluster or gpu" --durations=20
 
 .PHONY: format
 format: setup ## Put the code into its form

@@ -46,6 +46,8 @@ class Lines:
         assert self._known is not None
         if len(self._lines) < len(self._known.map.hosts):
             self._dial()
+        if any(line.is_late for line in self._lines.values()):
+            self._hear_the_late()
         found = bytes(self._is_live(host) for host in self._known.map.hosts)
         return np.frombuffer(found, np.bool_)
 
@@ -81,6 +83,20 @@ class Lines:
         assert {id(line.link): line for line in self._lines.values()} == self._by_link
         for line in self._lines.values():
             line.check_invariants()
+
+    def _hear_the_late(self) -> None:
+        """Drop what late hosts have answered by now. Where all are late nobody is waited for,
+        so nobody else would look."""
+        self._hub.wait(0.0)
+        for line in self.all:
+            if not line.is_late:
+                continue
+            try:
+                answer = line.receive(self._clock())
+                assert answer is None, "a late host is asked nothing"
+            except TransportError as error:
+                self.stats.num_lost += 1
+                self.lose(line, str(error))
 
     def _is_live(self, host: HostId) -> bool:
         line = self._lines.get(host)

@@ -222,6 +222,27 @@ def test_a_silent_host_is_left_and_comes_back_when_it_has_answered(engine: Engin
     assert engine.client.stats.num_lost == 0
 
 
+def test_the_only_host_comes_back_as_well(engine: Engine) -> None:
+    a = engine.start("a", ALL)
+    a.behave("silent")
+    assert engine.ask(num_tokens=2, top_k=4) == 8
+    assert engine.client.stats.num_late == 1
+    a.behave("well")
+    # Nothing is waited for: all is computed in the engine until the host has answered.
+    engine.until(lambda: engine.ask(num_tokens=2, top_k=4) == 0)
+    assert engine.client.stats.num_late == 1
+    assert engine.client.stats.num_lost == 0
+
+
+def test_the_only_host_is_lost_where_it_ends_while_it_is_late(engine: Engine) -> None:
+    a = engine.start("a", ALL)
+    a.behave("silent")
+    assert engine.ask(num_tokens=2, top_k=4) == 8
+    a.behave("breaks down")
+    engine.until(lambda: engine.ask(num_tokens=2, top_k=4) == 8 and not engine.lines.all)
+    assert engine.client.stats.num_late == 1
+
+
 def test_a_slot_is_given_up_between_two_layers(engine: Engine) -> None:
     a = engine.start("a", ALL)
     engine.until(lambda: a.done == [1])
