@@ -22,7 +22,7 @@ ROUNDINGS: tuple[Rounding, ...] = ("nearest", "cut")
 
 def write_rounded(sums: NDArray[np.float32], out: torch.Tensor, rounding: Rounding) -> None:
     """Put the sums into `out`, of any dtype. Shapes: [num_tokens, hidden_size], of both."""
-    if out.dtype == torch.bfloat16 and out.is_contiguous():
+    if out.is_cpu and out.dtype == torch.bfloat16 and out.is_contiguous():
         _round(sums.view(np.uint32), rounding == "cut", as_numpy(out))
         return
     assert out.dtype != torch.bfloat16 or rounding == "nearest"

@@ -2,6 +2,7 @@
 
     python -m tests.bench.big_moe build/big-moe
     python -m tests.bench.experts build/big-moe --json tests/bench/results/experts.json
+    python -m tests.bench.experts smollm2-carved-16x12
 
 Both engines are there at once, each in a process of its own, and take turns on the same
 cores. The hosts compute with as many threads together as the engine, which waits for them
@@ -19,8 +20,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from deployments.models.resolve import resolve_model
 from experts.checkpoint.reader import CheckpointReader
 from tests.bench.experts_engine import NUM_PROMPT_TOKENS
+from tests.builders.cluster import STATE_DIR
 from tests.builders.expert_tier import local_tier
 from tests.builders.json_child import JsonChild
 
@@ -85,6 +88,8 @@ class Layout:
             "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
             "VLLM_NO_USAGE_STATS": "1",
             "VLLM_CPU_OMP_THREADS_BIND": ",".join(map(str, self.cores)),
+            # Without it there are as many threads as the machine has cores, wherever bound.
+            "OMP_NUM_THREADS": str(len(self.cores)),
         }
 
 
@@ -173,7 +178,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("model", type=Path, help="folder of a mixture-of-experts checkpoint")
+    parser.add_argument("model", help="a mixture of experts: its folder, or its reference")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 4, 16, 32])
     parser.add_argument("--rounds", type=int, default=5, help="rounds (default 5)")
     parser.add_argument(
@@ -185,13 +190,16 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="also write the rows to this file")
     arguments = parser.parse_args()
     layout = Layout(arguments.cores, arguments.hosts, is_eager=not arguments.compiled)
-    with engines(arguments.model, layout) as (own, hosted):
+    path = Path(arguments.model)
+    if not path.is_dir():
+        path = Path(resolve_model(arguments.model, STATE_DIR).path)
+    with engines(path, layout) as (own, hosted):
         rows = [
             measure(own, hosted, batch, arguments.rounds, arguments.tokens)
             for batch in arguments.batches
         ]
     what = {
-        "model": arguments.model.name,
+        "model": Path(arguments.model).name,
         "num_prompt_tokens": NUM_PROMPT_TOKENS,
         "num_output_tokens": arguments.tokens,
         "num_hosts": arguments.hosts,

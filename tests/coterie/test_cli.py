@@ -227,7 +227,7 @@ def test_a_cluster_that_is_away_is_exit_code_3(unused_tcp_port: int) -> None:
 
 def test_a_timeout_is_exit_code_5(address: str, fake: FakeInference) -> None:
     fake.hold_after = 1
-    result = coterie("generate", "x", "--timeout", "0.3", address=address)
+    result = coterie("generate", "x", "--timeout", "2", address=address)
     assert (result.exit_code, result.stdout) == (5, "t\n")
 
 
