@@ -55,7 +55,7 @@ class ExpertHostReplica:
             self._host = await asyncio.to_thread(self._open, link)
         finally:
             serve_log.restore()
-        self._thread = threading.Thread(target=self._run, name="expert-host", daemon=True)
+        self._thread = threading.Thread(target=self._host.run, name="expert-host", daemon=True)
         self._thread.start()
         self._startup_s = time.monotonic() - started
         log.info("expert host %s of %s ready", self._host.host, self._section.name)
@@ -79,9 +79,6 @@ class ExpertHostReplica:
             cores=self._cores,
         )
         return ExpertHost.open(plan.model_path, settings)
-
-    def _run(self) -> None:
-        self._host.run()
 
     async def record_replica_metadata(self) -> dict[str, Any]:
         """By which engines and the director find it; Serve hands it to their routers."""

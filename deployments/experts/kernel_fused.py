@@ -7,6 +7,7 @@ import torch
 from deployments.experts.kernel import PairRequest, Results, experts_of, split
 from deployments.experts.kernel_scratch import PairComputer, has_readable_results
 from deployments.experts.pair_room import PairRooms
+from deployments.experts.rows import as_numpy
 from deployments.experts.weights import ExpertSlots
 from deployments.experts.weights_packed import PackedWeights
 
@@ -23,7 +24,8 @@ class FusedKernel:
         self._weights = weights
         self._rooms = PairRooms(weights.hidden_size, weights.dtype)
         self._computer = PairComputer(weights.layer(0), slots.shape.hidden_size)
-        self._row_bytes = slots.shape.hidden_size * weights.dtype.itemsize
+        self._hidden_size = slots.shape.hidden_size
+        self._row_dtype = as_numpy(torch.empty(0, dtype=weights.dtype)).dtype
         self.is_exact: bool = weights.dtype == torch.float32 or has_readable_results()
 
     def compute(self, layer: int, requests: Sequence[PairRequest]) -> list[Results]:
@@ -31,7 +33,8 @@ class FusedKernel:
         sizes = [len(request.pair_to_slot) for request in requests]
         room, first = self._rooms.of(sum(sizes)), 0
         for request, size in zip(requests, sizes, strict=True):
-            assert request.rows.strides[0] == self._row_bytes
+            assert request.rows.dtype == self._row_dtype
+            assert request.rows.shape[1] == self._hidden_size
             self._rooms.put(first, request.rows, request.pair_to_row, request.pair_to_slot)
             first += size
         slots = self._rooms.slots(first)

@@ -1,6 +1,7 @@
 """An expert host: holds copies of experts, and computes what engines ask of them."""
 
 import logging
+import os
 import threading
 import time
 import uuid
@@ -124,6 +125,9 @@ class ExpertHost:
                 return
             self._is_running = True
         try:
+            if self._cores is not None:
+                # The filler's thread may run where the one may that starts it.
+                os.sched_setaffinity(0, self._cores)
             self._filler.start()
             compute_with(self._num_threads, self._cores)
             while not self._is_closing:
