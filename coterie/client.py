@@ -1,14 +1,14 @@
 """The blocking client. `client_async` is the same for asyncio."""
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, Self, Unpack, cast
+from typing import Any, Self, Unpack
 
 import grpc
 
 from coterie import requests, responses
+from coterie.blocking_call import BlockingCall
 from coterie.connection import (
     DEFAULT_ADDRESS,
     Connection,
@@ -16,13 +16,13 @@ from coterie.connection import (
     connection_to,
     stub_on,
 )
-from coterie.errors import FailedCall
 from coterie.requests import Inputs, Messages, Prompt
 from coterie.retry import DEFAULT_MAX_RETRIES
 from coterie.sampling import Sampling, SamplingKeywords, sampling_with
 from coterie.security import Security, SecurityKeywords
 from coterie.stream import Stream
 from coterie.types import Embeddings, Model, Response, Tokenization
+from coterie.uninterrupted import uninterrupted
 from coterie.v1 import inference_pb2 as pb
 
 
@@ -201,25 +201,39 @@ class Client:
     def _stream(
         self, method: Callable[..., Any], request: Any, timeout_s: float | None
     ) -> Stream:
+        return Stream(self._call_of(method, next, request, timeout_s))
+
+    def _call(self, method: Any, request: Any, timeout_s: float | None) -> Any:
+        call = self._call_of(method.future, _result, request, timeout_s)
+
+        def answer() -> Any:
+            call.begin()
+            return call.next_message()
+
+        try:
+            return uninterrupted(answer)
+        except KeyboardInterrupt:
+            uninterrupted(call.cancel)
+            raise
+
+    def _call_of(
+        self,
+        method: Callable[..., Any],
+        next_of: Callable[[Any], Any],
+        request: Any,
+        timeout_s: float | None,
+    ) -> BlockingCall[Any]:
         metadata = self._connection.metadata
 
         def open_call(left_s: float | None) -> Any:
             return method(request, timeout=left_s, metadata=metadata)
 
-        return Stream(open_call, self._connection, self._connection.attempts(timeout_s))
+        tries = self._connection.attempts(timeout_s)
+        return BlockingCall(open_call, next_of, self._connection, tries)
 
-    def _call(self, method: Callable[..., Any], request: Any, timeout_s: float | None) -> Any:
-        tries, metadata = self._connection.attempts(timeout_s), self._connection.metadata
-        while True:
-            try:
-                with self._connection.beginning():
-                    return method(request, timeout=tries.left_s, metadata=metadata)
-            except grpc.RpcError as failed:
-                error = self._connection.error(cast(FailedCall, failed), timeout_s)
-                delay_s = tries.next_delay_s(error)
-                if delay_s is None:
-                    raise error from failed
-            time.sleep(delay_s)
+
+def _result(call: Any) -> Any:
+    return call.result()
 
 
 def _open(connection: Connection) -> grpc.Channel:

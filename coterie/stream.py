@@ -1,17 +1,12 @@
 """A stream of the blocking client. `stream_async` is the same for asyncio."""
 
-import threading
-from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Self, cast
-
-import grpc
+from typing import Self
 
 from coterie import responses
-from coterie.connection import Connection
-from coterie.errors import FailedCall
-from coterie.retry import Attempts
+from coterie.blocking_call import BlockingCall, Cancelled
 from coterie.types import Chunk, Usage
+from coterie.uninterrupted import ReadAhead, is_interruptible, uninterrupted
 from coterie.v1 import inference_pb2 as pb
 
 
@@ -20,63 +15,45 @@ class Stream:
 
     Leaving early (`break`, an exception, the end of a `with` block, dropping
     the last reference) cancels the request in the cluster. `usage` is None
-    until the last chunk has come.
+    until the last chunk has come. A Ctrl-C while it is iterated leaves the
+    client as good as new.
     """
 
-    def __init__(
-        self, open_call: Callable[[float | None], Any], connection: Connection, tries: Attempts
-    ) -> None:
-        self._is_cancelled = threading.Event()
-        self._call: Any = None
-        self._open_call = open_call
-        self._connection = connection
-        self._tries = tries
-        self._has_begun = False
+    def __init__(self, call: BlockingCall[pb.OutputChunk]) -> None:
+        self._call = call
+        self._has_ended = False
+        self._ahead: ReadAhead[pb.OutputChunk] | None = None
         self.usage: Usage | None = None
-        self._begin()
+        uninterrupted(call.begin)
 
     def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> Chunk:
-        chunk = responses.chunk_of(self._next_message())
+        if self._call.is_cancelled:
+            raise StopIteration
+        try:
+            chunk = responses.chunk_of(self._next_message())
+        except Cancelled:
+            raise StopIteration from None
+        except Exception:
+            self._has_ended = True
+            raise
         self.usage = chunk.usage or self.usage
         return chunk
 
     def cancel(self) -> None:
         """End the request; iteration stops, from another thread too. After the
         end of the stream it does nothing."""
-        self._is_cancelled.set()
-        if self._call is not None:
-            self._call.cancel()
-
-    def _begin(self) -> None:
-        with self._connection.beginning():
-            self._call = self._open_call(self._tries.left_s)
+        if not self._has_ended:
+            uninterrupted(self._call.cancel)
 
     def _next_message(self) -> pb.OutputChunk:
-        while True:
-            try:
-                message: pb.OutputChunk = next(self._call)
-            except grpc.RpcError as error:
-                self._wait_to_retry(error)
-                self._begin()
-                if self._is_cancelled.is_set():
-                    self._call.cancel()
-            else:
-                self._has_begun = True
-                return message
-
-    def _wait_to_retry(self, failed: grpc.RpcError) -> None:
-        """Raises the failure's error where the request is not to be sent again."""
-        if not self._is_cancelled.is_set():
-            error = self._connection.error(cast(FailedCall, failed), self._tries.timeout_s)
-            delay_s = None if self._has_begun else self._tries.next_delay_s(error)
-            if delay_s is None:
-                raise error from failed
-            self._is_cancelled.wait(delay_s)
-        if self._is_cancelled.is_set():
-            raise StopIteration from None
+        if self._ahead is None:
+            if not is_interruptible():
+                return self._call.next_message()
+            self._ahead = ReadAhead(self._call.next_message)
+        return self._ahead.next()
 
     def __enter__(self) -> Self:
         return self
@@ -90,4 +67,5 @@ class Stream:
         self.cancel()
 
     def __del__(self) -> None:
-        self.cancel()
+        if not self._has_ended:
+            self._call.cancel()
