@@ -13,7 +13,7 @@ ROOMS := cache coterie deployments experts infra router
 # More workers than two cores, as the tests wait half of the time.
 UNIT_TESTS := -m "not cluster and not model and not gpu" -n 3 --dist worksteal \
 	--ignore=tests/cluster --ignore=tests/deployments/engine/on_vllm \
-	--ignore=tests/deployments/experts/on_vllm
+	--ignore=tests/deployments/experts/on_vllm --ignore=tests/deployments/drafts/on_vllm
 # Whole files, as their engines are; in order, since some of those with one test take longest.
 MODEL_TESTS := -m "model and not cluster and not gpu" -n 2 --dist loadfile \
 	--no-loadscope-reorder

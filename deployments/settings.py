@@ -11,6 +11,7 @@ from infra.loopback import is_loopback
 from infra.section import Section
 from infra.section_file import nearest
 from router.dispatch.settings import DispatchSection
+from router.speculation.settings import SpeculationSection
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 Positive = Annotated[int, Field(ge=1)]
@@ -289,6 +290,9 @@ class ModelSection(Section):
     dispatch: DispatchSection = DispatchSection()
     """With `experts.placement: service`: which copy of an expert computes a token."""
 
+    speculation: SpeculationSection = SpeculationSection()
+    """Speculative decoding: several tokens a step, where drafts of them are right."""
+
     health_timeout_s: Annotated[float, Field(gt=0)] = 60.0
     """An engine core that does not answer for this long counts as stuck, and its
     replica is replaced. It answers between two steps, so this must be longer
@@ -328,6 +332,20 @@ class ModelSection(Section):
                 f"experts.placement is service, which cannot be where {found[0]}; change "
                 "that, or set it to engine"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _speculation_has_its_arguments_to_itself(self) -> "ModelSection":
+        if not self.speculation.is_on:
+            return self
+        for name in ("speculative_config", "additional_config"):
+            if name in self.engine_args:
+                raise ValueError(
+                    f"engine_args.{name} is set beside the section speculation, which sets it; "
+                    "give one of the two (speculation.engine takes vLLM's speculative_config)"
+                )
+        if self.task == "embed":
+            raise ValueError("speculation is for models that generate; its task is embed")
         return self
 
     @model_validator(mode="after")

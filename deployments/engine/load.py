@@ -9,6 +9,23 @@ from deployments.engine.load_book import EngineStats
 from router.types import KvRoom
 
 
+class DraftCounts(msgspec.Struct, frozen=True):
+    """What has become of drafts, since the engine's start."""
+
+    num_drafts: int = 0
+    num_tokens: int = 0
+    """That the engine has verified."""
+    num_accepted: int = 0
+
+    def plus(self, other: "DraftCounts") -> "DraftCounts":
+        """Both."""
+        return DraftCounts(
+            self.num_drafts + other.num_drafts,
+            self.num_tokens + other.num_tokens,
+            self.num_accepted + other.num_accepted,
+        )
+
+
 class RankLoad(msgspec.Struct):
     """Of one data-parallel rank, as of its last step.
 
@@ -19,6 +36,7 @@ class RankLoad(msgspec.Struct):
     num_running: int = 0
     num_waiting: int = 0
     kv_usage: float = 0.0
+    drafts: DraftCounts = DraftCounts()
 
 
 class EngineLoad:
@@ -35,6 +53,14 @@ class EngineLoad:
     def kv_usage(self) -> float:
         """The share of all ranks' KV blocks that running sequences hold, in [0, 1]."""
         return sum(rank.kv_usage for rank in self._ranks.values()) / max(1, len(self._ranks))
+
+    @property
+    def drafts(self) -> DraftCounts:
+        """Of all ranks."""
+        total = DraftCounts()
+        for rank in self._ranks.values():
+            total = total.plus(rank.drafts)
+        return total
 
     def stats(self, num_kv_tokens: int) -> EngineStats:
         """For the reports to gateways; the KV caches hold `num_kv_tokens` in all, 0 where
@@ -64,6 +90,12 @@ class LoadLogger(StatLoggerBase):  # type: ignore[misc]  # vLLM is untyped here
             self._load.num_running = scheduler_stats.num_running_reqs
             self._load.num_waiting = scheduler_stats.num_waiting_reqs
             self._load.kv_usage = scheduler_stats.kv_cache_usage
+            found = scheduler_stats.spec_decoding_stats
+            if found is not None:
+                step = DraftCounts(
+                    found.num_drafts, found.num_draft_tokens, found.num_accepted_tokens
+                )
+                self._load.drafts = self._load.drafts.plus(step)
 
     def log_engine_initialized(self) -> None:
         """Nothing to say."""

@@ -108,6 +108,15 @@ def plan_engine_args(
     return {k: v for k, v in args.items() if v is not None} | section.engine_args
 
 
+def with_arguments(args: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
+    """Both; `additional_config`, which vLLM leaves to others, has what either says."""
+    joined = args | more
+    parts = [a["additional_config"] for a in (args, more) if "additional_config" in a]
+    if parts:
+        joined["additional_config"] = {key: part[key] for part in parts for key in part}
+    return joined
+
+
 def plan_kv_events(section: ModelSection, folder: Path) -> dict[str, Any]:
     """What makes vLLM tell, at sockets in the folder, which prefixes it has cached.
 

@@ -15,6 +15,7 @@ import ray
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
+from deployments.drafts.speculation_config import speculation_arguments
 from deployments.engine.core_claim import claim_ranks_cores
 from deployments.engine.environment import engine_environment, join_ray_cluster
 from deployments.engine.index_feed import IndexFeed
@@ -25,6 +26,7 @@ from deployments.engine.plan import (
     plan_engine_args,
     plan_kv_events,
     plan_thread_environment,
+    with_arguments,
 )
 from deployments.engine.scratch import Scratch
 from deployments.experts.engine_tier import EngineTier, plan_tier_args
@@ -54,6 +56,8 @@ class EngineStatus(msgspec.Struct, frozen=True):
     num_tasks: int
     startup_s: dict[str, float]
     prefix_index: dict[str, int]
+    drafts: dict[str, int] | None
+    """`DraftCounts`; None where there is no speculation."""
 
 
 class EngineReplica:
@@ -134,7 +138,8 @@ class EngineReplica:
         tempfile.tempdir = None  # so that the new TMPDIR counts in this process too
         path = self._timed("model_files", lambda: _model_path(section.model, state_dir))
         args = plan_engine_args(section, device, path, self._machine["executor"])
-        args |= plan_tier_args(section, path)
+        args = with_arguments(args, plan_tier_args(section, path))
+        args = with_arguments(args, speculation_arguments(section.speculation))
         if self._store is not None:
             args |= plan_kv_events(section, self._scratch.path)
         engine_class = self._timed("import", _import_engine)
@@ -185,6 +190,11 @@ class EngineReplica:
             num_tasks=len(asyncio.all_tasks()),
             startup_s=self._startup_s,
             prefix_index=self._index_counts(),
+            drafts=(
+                msgspec.structs.asdict(self._engine.load.drafts)
+                if self._section.speculation.is_on
+                else None
+            ),
         )
         found: dict[str, Any] = msgspec.to_builtins(status)
         return found

@@ -4,19 +4,28 @@ from types import SimpleNamespace
 
 import pytest
 
-from deployments.engine.load import EngineLoad, LoadLogger
+from deployments.engine.load import DraftCounts, EngineLoad, LoadLogger
 from deployments.engine.load_book import EngineStats
 from router.types import KvRoom
 
 pytestmark = pytest.mark.model
 
 
-def step(num_running: int, num_waiting: int, kv_usage: float) -> SimpleNamespace:
+def step(
+    num_running: int,
+    num_waiting: int,
+    kv_usage: float,
+    drafts: tuple[int, int, int] | None = None,
+) -> SimpleNamespace:
     """What vLLM's scheduler says after a step."""
     return SimpleNamespace(
         num_running_reqs=num_running,
         num_waiting_reqs=num_waiting,
         kv_cache_usage=kv_usage,
+        spec_decoding_stats=drafts
+        and SimpleNamespace(
+            num_drafts=drafts[0], num_draft_tokens=drafts[1], num_accepted_tokens=drafts[2]
+        ),
     )
 
 
@@ -39,3 +48,13 @@ def test_room_is_not_told_where_it_is_not_known() -> None:
     load = EngineLoad()
     LoadLogger(load.of_rank(0)).record(step(1, 0, 0.2), None)
     assert load.stats(0) == EngineStats(1, 0, None)
+
+
+def test_drafts_are_counted_from_the_start_on_and_over_all_ranks() -> None:
+    load = EngineLoad()
+    first, second = (LoadLogger(load.of_rank(rank)) for rank in (0, 1))
+    assert load.drafts == DraftCounts()
+    for drafts in ((2, 8, 5), None, (1, 4, 0)):
+        first.record(step(1, 0, 0.1, drafts), None)
+    second.record(step(1, 0, 0.1, (1, 2, 2)), None)
+    assert load.drafts == DraftCounts(num_drafts=4, num_tokens=14, num_accepted=7)

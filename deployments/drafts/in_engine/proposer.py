@@ -1,0 +1,81 @@
+"""The engine's end of speculation: what vLLM asks for drafts after each step.
+
+vLLM makes it from its configuration (method `custom_class`) and hands it the rows of its batch:
+the tokens of each, and how many came last. It runs on the thread that computes, between two
+steps, so whatever it takes is taken from the engine.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deployments.drafts.speculation_config import section_of
+from router.speculation.drafter import Drafter
+from router.speculation.prompt_lookup import PromptLookup
+from router.speculation.settings import DrafterName, SpeculationSection
+from router.speculation.speculator import Row, Speculator
+from router.speculation.suffix_counts import SuffixCounts
+
+log = logging.getLogger(__name__)
+
+_DRAFTERS: dict[DrafterName, Callable[[SpeculationSection], Drafter]] = {
+    "prompt_lookup": lambda section: PromptLookup(section.min_match_tokens),
+    "suffix_counts": lambda section: SuffixCounts(section.memory_bytes),
+}
+
+
+class Proposer:
+    """Drafts for one engine's batch. What goes wrong here costs drafts, not answers."""
+
+    def __init__(self, vllm_config: Any) -> None:
+        section = section_of(vllm_config.additional_config)
+        self._max_model_len = vllm_config.model_config.max_model_len
+        self._speculator = Speculator(
+            section, [_DRAFTERS[d](section) for d in section.drafters]
+        )
+        self._ended_s: float | None = None
+        self._has_failed = False
+
+    def load_model(self, *args: Any, **kwargs: Any) -> None:
+        """vLLM asks every drafter to; there is none to load here."""
+
+    def propose(
+        self,
+        sampled_token_ids: Sequence[Sequence[int]],
+        num_tokens_no_spec: NDArray[np.int32],
+        token_ids_cpu: NDArray[np.int32],
+        slot_mappings: Any = None,
+    ) -> list[list[int]]:
+        """A draft for each row, empty where there is none.
+
+        Shapes: [num_rows][num_new], [max_rows], [max_rows, max_model_len].
+        """
+        drafts: list[list[int]] = [[] for _ in sampled_token_ids]
+        if self._has_failed:
+            return drafts
+        try:
+            rows = [
+                self._row(number, len(new), token_ids_cpu[number, : num_tokens_no_spec[number]])
+                for number, new in enumerate(sampled_token_ids)
+                if new
+            ]
+            is_whole = len(rows) == len(drafts)
+            seconds = (
+                time.perf_counter() - self._ended_s if self._ended_s and is_whole else None
+            )
+            for row, draft in zip(rows, self._speculator.propose(rows, seconds), strict=True):
+                drafts[row.row] = list(draft)
+        except Exception:  # an engine lives without drafts
+            log.exception("speculation ends here: proposing drafts failed")
+            self._has_failed = True
+            return [[] for _ in sampled_token_ids]
+        self._ended_s = time.perf_counter()
+        return drafts
+
+    def _row(self, number: int, num_new: int, tokens: NDArray[np.int32]) -> Row:
+        # The last token of all is the engine's own.
+        return Row(number, tokens, num_new, max(self._max_model_len - len(tokens) - 1, 0))

@@ -1,0 +1,63 @@
+"""This room's section of the configuration: which drafts an engine verifies."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from infra.section import Section
+from router.speculation.types import MAX_TOKENS
+
+DrafterName = Literal["prompt_lookup", "suffix_counts"]
+
+
+class SpeculationSection(Section):
+    """Speculative decoding: drafts that the engine verifies several tokens a step.
+
+    No answer is another for it: at temperature 0 the same tokens, else tokens of the same
+    distribution.
+    """
+
+    drafters: tuple[DrafterName, ...] = ()
+    """Who proposes drafts; of several, each sequence takes whichever promises most. Empty: no
+    speculation.
+    `prompt_lookup`: what followed the same tokens before, in the sequence itself.
+    `suffix_counts`: what followed the same tokens in what this engine has said to anyone. It
+    changes when a token comes, never which, but that much of what one tenant was told
+    can be told by another from the pace of its own answers."""
+
+    engine: dict[str, Any] = {}
+    """vLLM's own `speculative_config` instead, as it takes it: `{method: ngram, ...}`,
+    `draft_model`, `eagle` and others."""
+
+    max_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)] = 8
+    """Longest draft of a sequence."""
+
+    length: Literal["adaptive", "fixed"] = "adaptive"
+    """`adaptive`: as many tokens of each draft as make the most tokens a second, by what
+    steps have taken and what share of drafts was accepted; none where that is best.
+    `fixed`: all that drafters propose."""
+
+    min_match_tokens: Annotated[int, Field(ge=1)] = 2
+    """`prompt_lookup`: the fewest tokens that count as the same."""
+
+    memory_bytes: Annotated[int, Field(ge=64 * 1024)] = 64 * 1024 * 1024
+    """`suffix_counts`: what its counts may take; the rarest give way."""
+
+    memory_tokens: Annotated[int, Field(ge=100)] = 2000
+    """About so many of the latest verified tokens of a kind decide its rate of acceptance."""
+
+    memory_steps: Annotated[int, Field(ge=10)] = 64
+    """About so many of the latest steps decide how long a step is taken to be."""
+
+    @property
+    def is_on(self) -> bool:
+        """Whether anybody proposes drafts."""
+        return bool(self.drafters or self.engine)
+
+    @model_validator(mode="after")
+    def _one_kind_of_speculation(self) -> "SpeculationSection":
+        if self.drafters and self.engine:
+            raise ValueError("drafters and engine are both given; an engine has one of them")
+        if len(set(self.drafters)) < len(self.drafters):
+            raise ValueError(f"drafters {', '.join(self.drafters)}: each is named once")
+        return self

@@ -1,0 +1,186 @@
+"""Whether drafts pay: tokens a second with and without them, on the same cores.
+
+    python -m tests.bench.speculation --json tests/bench/results/speculation.json
+
+Each way of drafting is an engine of its own, which answers the same prompts greedily:
+questions, code to be edited, sentences to be copied. In each round all engines take their
+turns, one after the other, so that a slow spell of the machine falls on all. What is
+measured is decoding, from the first token of all answers on.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from deployments.drafts.speculation_config import speculation_arguments
+from deployments.models.resolve import resolve_model
+from router.speculation.settings import SpeculationSection
+from tests.bench.speculation_prompts import TASKS, as_token_ids
+from tests.builders.cluster import STATE_DIR
+from tests.builders.json_child import JsonChild
+
+OFF = "off"
+WAYS: Mapping[str, dict[str, Any]] = {
+    OFF: {},
+    "vllm_ngram": {
+        "engine": {
+            "method": "ngram",
+            "num_speculative_tokens": 4,
+            "prompt_lookup_min": 2,
+            "prompt_lookup_max": 4,
+        }
+    },
+    "prompt_lookup": {"drafters": ["prompt_lookup"]},
+    "suffix_counts": {"drafters": ["suffix_counts"]},
+    "both": {"drafters": ["prompt_lookup", "suffix_counts"]},
+    "both_fixed_4": {
+        "drafters": ["prompt_lookup", "suffix_counts"],
+        "length": "fixed",
+        "max_tokens": 4,
+    },
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One way, task and number of sequences at once: medians over rounds.
+
+    The ratio is of tokens a second, to those of `off` in the same round.
+    """
+
+    task: str
+    batch: int
+    way: str
+    tokens_per_s: float
+    tpot_ms: float
+    """Of one sequence, from token to token."""
+    ratio: float
+    ratio_min: float
+    ratio_max: float
+    tokens_per_step: float
+    """Of one sequence."""
+    acceptance_rate: float | None
+    accepted_at: list[float]
+    """Of all drafts, the share that was accepted up to each position."""
+    same_answers: float
+    """Share of answers that are those of `off`, token for token."""
+
+
+def environment() -> dict[str, str]:
+    """All cores to the one process that an engine is here."""
+    cores = sorted(os.sched_getaffinity(0))
+    return {
+        "OMP_NUM_THREADS": str(len(cores)),
+        "GOMP_CPU_AFFINITY": " ".join(map(str, cores)),
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    }
+
+
+def measure(
+    engines: Mapping[str, JsonChild], task: str, prompts: list[list[int]], load: Any
+) -> Iterator[Row]:
+    """A row for each way and batch."""
+    for batch in load.batches:
+        samples: dict[str, list[dict[str, Any]]] = {way: [] for way in engines}
+        for number in range(load.rounds + 1):
+            ways = list(engines)
+            for way in ways[number % len(ways) :] + ways[: number % len(ways)]:
+                samples[way].append(_turn(engines[way], prompts, batch, number, load))
+            print(f"{task} {batch} round {number}/{load.rounds}", file=sys.stderr)
+        # The first round warms all up.
+        for way in engines:
+            yield _row(task, batch, way, samples[OFF][1:], samples[way][1:])
+
+
+def _turn(
+    engine: JsonChild, prompts: list[list[int]], batch: int, number: int, load: Any
+) -> dict[str, Any]:
+    """Other prompts each round, the same for all engines."""
+    start = number * batch
+    chosen = [prompts[(start + i) % len(prompts)] for i in range(batch)]
+    engine.say({"prompts": chosen, "num_tokens": load.tokens})
+    return engine.hear()
+
+
+def _row(
+    task: str, batch: int, way: str, base: Sequence[Mapping[str, Any]], own: Sequence[Any]
+) -> Row:
+    speeds = [sample["num_tokens"] / sample["seconds"] for sample in own]
+    ratios = [
+        speed / (sample["num_tokens"] / sample["seconds"])
+        for speed, sample in zip(speeds, base, strict=True)
+    ]
+    num_drafts = sum(sample["num_drafts"] for sample in own)
+    num_draft_tokens = sum(sample["num_draft_tokens"] for sample in own)
+    num_positions = max(len(sample["accepted_at"]) for sample in own)
+    accepted_at = [
+        sum(s["accepted_at"][i] for s in own if i < len(s["accepted_at"]))
+        for i in range(num_positions)
+    ]
+    answers = [
+        mine == theirs
+        for sample, other in zip(own, base, strict=True)
+        for mine, theirs in zip(sample["answers"], other["answers"], strict=True)
+    ]
+    num_accepted = sum(sample["num_accepted"] for sample in own)
+    return Row(
+        task=task,
+        batch=batch,
+        way=way,
+        tokens_per_s=round(statistics.median(speeds), 1),
+        tpot_ms=round(1e3 * batch / statistics.median(speeds), 2),
+        ratio=round(statistics.median(ratios), 3),
+        ratio_min=round(min(ratios), 3),
+        ratio_max=round(max(ratios), 3),
+        tokens_per_step=round(
+            sum(s["num_tokens"] for s in own) / sum(s["num_steps"] for s in own) / batch, 2
+        ),
+        acceptance_rate=round(num_accepted / num_draft_tokens, 3) if num_draft_tokens else None,
+        accepted_at=[round(n / num_drafts, 3) for n in accepted_at] if num_drafts else [],
+        same_answers=round(sum(answers) / len(answers), 3),
+    )
+
+
+def main() -> None:
+    """Measure and print a row of JSON for each way, task and batch."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", default="smollm2-135m-instruct", help="model reference")
+    parser.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float32"])
+    parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=list(TASKS))
+    parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=list(WAYS))
+    parser.add_argument("--batches", nargs="+", type=int, default=[1, 4, 16, 32])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--tokens", type=int, default=128, help="of each answer, at most")
+    parser.add_argument("--json", type=Path, help="also write the rows to this file")
+    given = parser.parse_args()
+    model = Path(resolve_model(given.model, STATE_DIR).path)
+    rows = []
+    with ExitStack() as stack:
+        engines = {}
+        for way in dict.fromkeys([OFF, *given.ways]):
+            child = JsonChild("tests.bench.speculation_engine", environment())
+            engines[way] = stack.enter_context(closing(child))
+            section = SpeculationSection.model_validate(WAYS[way])
+            base = {"model": str(model), "dtype": given.dtype}
+            child.say(base | speculation_arguments(section))
+            child.hear()
+        for task in given.tasks:
+            prompts = as_token_ids(model, TASKS[task]())
+            for row in measure(engines, task, prompts, given):
+                rows.append(asdict(row))
+                print(json.dumps(rows[-1]), flush=True)
+                if given.json:
+                    given.json.write_text(json.dumps(rows, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+"""An engine for `tests.bench.speculation`: a process that does what its standard input says.
+
+The first line is JSON: vLLM's `arguments`. For each further line, `prompts` (token ids) and
+`num_tokens`, it writes one of JSON: `answers` (token ids), `seconds` from the first step after
+the prompts to the last, `num_steps` among them, and what has become of drafts meanwhile:
+`num_drafts`, `num_draft_tokens`, `num_accepted` and `accepted_at`, by position.
+"""
+
+import json
+import os
+import sys
+import time
+from typing import Any
+
+_ENGINE = {
+    "skip_tokenizer_init": False,
+    "max_model_len": 1536,
+    "max_num_seqs": 32,
+    "kv_cache_memory_bytes": 1024**3,
+    "enable_prefix_caching": False,
+    "disable_log_stats": False,
+    "distributed_executor_backend": "deployments.engine.core_executor.CoreExecutor",
+}
+_COUNTS = {
+    "vllm:spec_decode_num_drafts": "num_drafts",
+    "vllm:spec_decode_num_draft_tokens": "num_draft_tokens",
+    "vllm:spec_decode_num_accepted_tokens": "num_accepted",
+}
+_POSITIONS = "vllm:spec_decode_num_accepted_tokens_per_pos"
+
+
+def counts(llm: Any) -> dict[str, Any]:
+    """What vLLM has counted of drafts, from its start on."""
+    found: dict[str, Any] = dict.fromkeys(_COUNTS.values(), 0)
+    found["accepted_at"] = []
+    for metric in llm.get_metrics():
+        if metric.name in _COUNTS:
+            found[_COUNTS[metric.name]] += metric.value
+        elif metric.name == _POSITIONS:
+            found["accepted_at"] = list(metric.values)
+    return found
+
+
+def answer(llm: Any, ask: dict[str, Any]) -> dict[str, Any]:
+    """What one line asks for."""
+    from vllm import SamplingParams  # noqa: PLC0415 - takes seconds
+
+    engine = llm.llm_engine
+    sampling = SamplingParams(
+        temperature=ask.get("temperature", 0.0),
+        seed=ask.get("seed"),
+        max_tokens=ask["num_tokens"],
+        detokenize=False,
+    )
+    before = counts(llm)
+    said: dict[int, list[int]] = {}
+    for number, token_ids in enumerate(ask["prompts"]):
+        engine.add_request(str(number), {"prompt_token_ids": token_ids}, sampling)
+    begun_s, num_steps, num_first = None, 0, 0
+    while engine.has_unfinished_requests():
+        for output in engine.step():
+            number = int(output.request_id.partition("-")[0])
+            said[number] = list(output.outputs[0].token_ids)
+        num_steps += begun_s is not None
+        if begun_s is None and len(said) == len(ask["prompts"]):
+            begun_s, num_first = time.perf_counter(), sum(map(len, said.values()))
+    assert begun_s is not None
+    seconds = time.perf_counter() - begun_s
+    after = counts(llm)
+    positions = zip(
+        after["accepted_at"],
+        before["accepted_at"] or [0] * len(after["accepted_at"]),
+        strict=True,
+    )
+    return {
+        "answers": [said[number] for number in sorted(said)],
+        "num_tokens": sum(map(len, said.values())) - num_first,
+        "seconds": seconds,
+        "num_steps": num_steps,
+        "accepted_at": [new - old for new, old in positions],
+        **{name: after[name] - before[name] for name in _COUNTS.values()},
+    }
+
+
+def main() -> None:
+    """Serve until the input ends. vLLM writes to the standard output, so ours is kept."""
+    lines = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    from vllm import LLM  # noqa: PLC0415 - takes seconds
+
+    llm = LLM(**_ENGINE | json.loads(sys.stdin.readline()))
+    lines.write("{}\n")
+    lines.flush()
+    for line in sys.stdin:
+        lines.write(json.dumps(answer(llm, json.loads(line))) + "\n")
+        lines.flush()
+
+
+if __name__ == "__main__":
+    main()
