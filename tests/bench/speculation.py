@@ -155,6 +155,7 @@ def main() -> None:
     )
     parser.add_argument("--model", default="smollm2-135m-instruct", help="model reference")
     parser.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float32"])
+    parser.add_argument("--eager", action="store_true", help="engines that compile nothing")
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=list(TASKS))
     parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=list(WAYS))
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 4, 16, 32])
@@ -170,7 +171,7 @@ def main() -> None:
             child = JsonChild("tests.bench.speculation_engine", environment())
             engines[way] = stack.enter_context(closing(child))
             section = SpeculationSection.model_validate(WAYS[way])
-            base = {"model": str(model), "dtype": given.dtype}
+            base = {"model": str(model), "dtype": given.dtype, "enforce_eager": given.eager}
             child.say(base | speculation_arguments(section))
             child.hear()
         for task in given.tasks:

@@ -116,7 +116,10 @@ def test_who_is_never_right_is_hardly_asked_any_more_and_is_heard_again_when_rig
     engine = Engine(wrong, [[1] * 4000], cheap)
     for _ in range(1000):
         engine.step()
-    assert drafter.num_asked < 1000 / MAX_PAUSE_STEPS + 150
+    drafter.num_asked = 0
+    for _ in range(640):
+        engine.step()
+    assert drafter.num_asked <= 640 / MAX_PAUSE_STEPS + 5
     drafter.token_ids = (1, 1, 1, 1)
     before = engine.lengths[0]
     for _ in range(400):
