@@ -181,11 +181,20 @@ def _engine(
 
 
 def _checked(model: ModelSection) -> ModelSection:
-    """Raises ConfigError for expert hosts where engines compute on GPUs."""
-    if model.has_expert_tier and _device(model) != "cpu":
+    """Raises ConfigError for an expert tier that cannot be with the installed build."""
+    if not model.has_expert_tier:
+        return model
+    if _device(model) == "cuda" and model.pipeline_parallel_size > 1:
+        # Their ranks are on several nodes, and find hosts by a file of their replica's node.
         raise ConfigError(
-            f"models.{model.name}: experts.placement is service, and expert hosts compute on "
-            "CPUs; set device to cpu, or experts.placement to engine"
+            f"models.{model.name}: experts.placement is service, which cannot be with pipeline "
+            "stages on GPUs; set pipeline_parallel_size to 1, or experts.placement to engine"
+        )
+    if model.experts.host_device == "cuda" and _built_for() == "cpu":
+        raise ConfigError(
+            f"models.{model.name}.experts: host_device is cuda, and the installed torch is "
+            "built for CPUs; set it to cpu, or install the build for GPUs (make setup "
+            "DEVICE=cuda)"
         )
     return model
 
@@ -198,8 +207,10 @@ def _version(*arguments: Any) -> str:
 
 
 def _device(model: ModelSection) -> Device:
-    if model.device != "auto":
-        return model.device
+    return _built_for() if model.device == "auto" else model.device
+
+
+def _built_for() -> Device:
     # The version of torch tells without importing it: "2.13.0+cpu".
     from importlib.metadata import version  # noqa: PLC0415
 

@@ -319,7 +319,6 @@ class ModelSection(Section):
         args = self.engine_args
         reasons = {
             "its task is embed": self.task == "embed",
-            "its device is cuda, and expert hosts compute on CPUs": self.device == "cuda",
             "quantization is set": self.quantization is not None,
             "data_parallel_size is above 1": args.get("data_parallel_size", 1) != 1,
             "enable_expert_parallel is set": bool(args.get("enable_expert_parallel")),

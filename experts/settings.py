@@ -9,6 +9,7 @@ from infra.section import Section
 
 AlgorithmName = Literal["cost", "eplb"]
 Precision = Literal["full", "int8"]
+HostDevice = Literal["cpu", "cuda"]
 
 Positive = Annotated[int, Field(ge=1)]
 PositiveSeconds = Annotated[float, Field(gt=0)]
@@ -96,6 +97,10 @@ class ExpertsSection(Section):
     """What hosts keep weights in. `full`: the engine's dtype, with the engine's results.
     `int8`: half the memory of bfloat16, with results about 1% off."""
 
+    host_device: HostDevice = "cpu"
+    """What hosts compute on. `cuda`: each host has a GPU of its own; what engines send goes
+    through the memory of the nodes. Written for it and not yet run on one."""
+
     copies_factor: Annotated[float, Field(ge=1)] = 1.25
     """Slots of the fewest hosts together, for each expert of the model. At 1.0 there is no
     room to move anything while all experts stay in use."""
@@ -107,6 +112,15 @@ class ExpertsSection(Section):
     def _the_limits_enclose_the_number_of_hosts(self) -> "ExpertsSection":
         if not self.fewest <= self.num_hosts <= self.most:
             raise ValueError("write min_hosts <= num_hosts <= max_hosts")
+        return self
+
+    @model_validator(mode="after")
+    def _int8_is_for_cpus(self) -> "ExpertsSection":
+        if self.precision == "int8" and self.host_device != "cpu":
+            raise ValueError(
+                "precision int8 is computed on CPUs alone; set host_device to cpu, or "
+                "precision to full"
+            )
         return self
 
     @property

@@ -138,7 +138,7 @@ class EngineReplica:
         tempfile.tempdir = None  # so that the new TMPDIR counts in this process too
         path = self._timed("model_files", lambda: _model_path(section.model, state_dir))
         args = plan_engine_args(section, device, path, self._machine["executor"])
-        args = with_arguments(args, plan_tier_args(section, path))
+        args = with_arguments(args, plan_tier_args(section, path, device))
         args = with_arguments(args, speculation_arguments(section.speculation))
         if self._store is not None:
             args |= plan_kv_events(section, self._scratch.path)

@@ -66,6 +66,7 @@ def _hosts(model: ModelSection, sharing: Sharing) -> serve.Application:
         num_hosts=experts.fewest if experts.slots_per_host is None else 1,
         slots_per_host=experts.slots_per_host,
         precision=experts.precision,
+        host_device=experts.host_device,
         copies_factor=experts.copies_factor,
     )
     arguments = (_reduced(model, own), sharing.link, sharing.num_cpu_ranks)
@@ -73,7 +74,10 @@ def _hosts(model: ModelSection, sharing: Sharing) -> serve.Application:
         serve.deployment(ExpertHostReplica)
         .options(
             name=expert_host_deployment(model.name),
-            ray_actor_options={"num_cpus": 0.0},
+            ray_actor_options={
+                "num_cpus": 0.0,
+                "num_gpus": 1.0 if experts.host_device == "cuda" else 0.0,
+            },
             graceful_shutdown_timeout_s=model.drain_timeout_s + _SHUTDOWN_MARGIN_S,
             request_router_config=RequestRouterConfig(request_router_class=ReplicaWatch),
             version=sharing.version(*arguments),

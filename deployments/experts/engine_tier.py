@@ -8,6 +8,7 @@ from typing import Any
 
 from ray.serve.handle import DeploymentHandle
 
+from deployments.engine.plan import Device
 from deployments.experts.host_feed import follow_hosts
 from deployments.experts.in_engine.plugin import ASKED_VARIABLE
 from deployments.experts.tier_config import TierConfig
@@ -36,7 +37,9 @@ class EngineTier:
         return where | WAITING_ENVIRONMENT
 
 
-def plan_tier_args(section: ModelSection, model_path: str) -> dict[str, Any]:
+def plan_tier_args(
+    section: ModelSection, model_path: str, device: Device = "cpu"
+) -> dict[str, Any]:
     """Keyword arguments for vLLM's `AsyncEngineArgs`; empty where experts stay in the engine.
 
     Raises ConfigError where expert hosts cannot serve the model.
@@ -45,7 +48,11 @@ def plan_tier_args(section: ModelSection, model_path: str) -> dict[str, Any]:
         return {}
     _check_plug_in()
     plan = plan_tier(section, model_path)
-    return TierConfig(str(plan.model_path), plan.dtype, section.dispatch).engine_arguments()
+    args = TierConfig(str(plan.model_path), plan.dtype, section.dispatch).engine_arguments()
+    if device == "cuda":
+        # A CUDA graph cannot hold a layer that asks other processes.
+        args["enforce_eager"] = True
+    return args
 
 
 def _check_plug_in() -> None:

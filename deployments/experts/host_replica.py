@@ -73,6 +73,7 @@ class ExpertHostReplica:
             dtype=plan.dtype,
             unix_folder=self._scratch.path,
             precision=self._section.experts.precision,
+            device=self._section.experts.host_device,
             tcp_host=ray.util.get_node_ip_address(),
             secret=link["token"],
             num_threads=len(self._cores),

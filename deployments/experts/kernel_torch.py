@@ -56,12 +56,12 @@ class TorchKernel:
         with self._slots.in_use(layer, batch.slots, batch.experts):
             for slot in np.unique(batch.slots):
                 chosen = torch.from_numpy(np.flatnonzero(batch.slots == slot))
-                results[chosen] = self._expert(layer, slot, batch.inputs[chosen])
+                results[chosen] = self._expert(layer, slot, batch.inputs[chosen]).cpu()
         return batch.split(results)
 
     def _expert(self, layer: int, slot: int, inputs: torch.Tensor) -> torch.Tensor:
         """Shape: [num_pairs, hidden_size], float32."""
         w13, w2 = self._weights.w13[layer, slot], self._weights.w2[layer, slot]
-        gate, up = F.linear(inputs.float(), w13.float()).chunk(2, dim=1)
+        gate, up = F.linear(inputs.to(w13.device).float(), w13.float()).chunk(2, dim=1)
         between = (F.silu(gate) * up).to(inputs.dtype)
         return F.linear(between.float(), w2.float())

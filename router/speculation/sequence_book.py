@@ -6,8 +6,7 @@ both they are as good as one, since all that is remembered of a sequence is how 
 taken drafts so far.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from router.speculation.types import NO_DRAFT, Draft, TokenIds
 
@@ -26,7 +25,7 @@ class SequenceState:
     """The latest, of which the engine was given `num_given` tokens."""
     drafter: int = 0
     num_given: int = 0
-    last_step: int = field(default=0)
+    last_step: int = 0
 
 
 class SequenceBook:
@@ -71,8 +70,9 @@ class SequenceBook:
         self._by_mark[state.num_tokens, state.mark] = state
         return state, is_known
 
-    def __iter__(self) -> Iterator[SequenceState]:
-        return iter(self._by_mark.values())
+    def states(self) -> list[SequenceState]:
+        """All that are remembered."""
+        return list(self._by_mark.values())
 
     def check_invariants(self) -> None:
         """Each sequence stands under its own mark."""

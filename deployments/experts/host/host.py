@@ -161,7 +161,9 @@ class ExpertHost:
 
 def _built(shape: ModelShape, settings: HostSettings) -> HostExperts:
     try:
-        return build_experts(shape, settings.num_slots, settings.dtype, settings.precision)
+        return build_experts(
+            shape, settings.num_slots, settings.dtype, settings.precision, settings.device
+        )
     except (RuntimeError, MemoryError) as error:
         raise ConfigError(
             f"no memory for {settings.num_slots} slots in each of {shape.num_layers} layers: "

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from experts.checkpoint.types import Dtype
 from experts.host.order_book import ACK_TIMEOUT_S
-from experts.settings import Precision
+from experts.settings import HostDevice, Precision
 from experts.transport.link import LinkSettings
 from infra.errors import ConfigError
 
@@ -22,6 +22,7 @@ class HostSettings:
     unix_folder: Path
     """Where engines on this node find its socket; only its owner may enter."""
     precision: Precision = "full"
+    device: HostDevice = "cpu"
     tcp_host: str | None = None
     """This node's name or address, as other nodes dial it; None where there are none."""
     secret: str | None = field(default=None, repr=False)

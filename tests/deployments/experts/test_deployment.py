@@ -52,7 +52,6 @@ def folder_of(path: Path, **changes: Any) -> str:
     ("changes", "reason"),
     [
         ({"task": "embed"}, "its task is embed"),
-        ({"device": "cuda"}, "its device is cuda"),
         ({"quantization": "awq"}, "quantization is set"),
         ({"engine_args": {"data_parallel_size": 2}}, "data_parallel_size is above 1"),
         ({"engine_args": {"enable_expert_parallel": True}}, "enable_expert_parallel is set"),
@@ -113,6 +112,14 @@ def test_too_little_room_for_every_expert_is_refused_before_anything_starts(
 
 def test_engines_get_nothing_new_where_experts_stay_in_them() -> None:
     assert plan_tier_args(ModelSection(name="m", model="x"), "nowhere") == {}
+
+
+def test_an_engine_on_gpus_captures_no_graph_of_what_asks_hosts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_tier, "entry_points", lambda **_: [object()])
+    assert plan_tier_args(section(), folder_of(tmp_path), "cuda")["enforce_eager"] is True
+    assert "enforce_eager" not in plan_tier_args(section(), folder_of(tmp_path), "cpu")
 
 
 def test_vllms_configuration_has_neither_path_nor_secret_of_the_tier(
@@ -242,12 +249,32 @@ def test_hosts_that_may_be_more_or_fewer_are_scaled_by_serve(tmp_path: Path) -> 
 
 
 @pytest.mark.usefixtures("no_index")
-def test_engines_on_gpus_are_refused_a_tier(
+def test_stages_on_gpus_are_refused_a_tier(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(app, "_device", lambda _: "cuda")
-    with pytest.raises(ConfigError, match=r"models\.tiered: experts\.placement is service"):
-        deployments(tmp_path, TIERED | {"device": "auto"})
+    monkeypatch.setattr(app, "_built_for", lambda: "cuda")
+    gpu = TIERED | {"device": "auto"}
+    with pytest.raises(ConfigError, match=r"models\.tiered: .* pipeline_parallel_size to 1"):
+        deployments(tmp_path, gpu | {"pipeline_parallel_size": 2})
+    assert "experts-tiered" in deployments(tmp_path, gpu)
+
+
+@pytest.mark.usefixtures("no_index")
+def test_a_host_on_a_gpu_has_one_to_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hosts = TIERED | {"experts": {"placement": "service", "host_device": "cuda"}}
+    with pytest.raises(ConfigError, match=r"experts: host_device is cuda.*DEVICE=cuda"):
+        deployments(tmp_path, hosts)
+    monkeypatch.setattr(app, "_built_for", lambda: "cuda")
+    for model, num_gpus in ((hosts, 1.0), (TIERED, 0.0)):
+        deployed = deployments(tmp_path, model)["experts-tiered"]
+        assert deployed._replica_config.ray_actor_options["num_gpus"] == num_gpus
+
+
+def test_int8_is_refused_on_gpus() -> None:
+    with pytest.raises(ValidationError, match="int8 is computed on CPUs alone"):
+        section(experts={"precision": "int8", "host_device": "cuda"})
 
 
 def test_hosts_are_as_many_as_their_work_takes_at_a_share_below_all_their_time() -> None:

@@ -36,7 +36,7 @@ def test_who_was_away_is_known_when_it_comes_back_but_not_for_ever() -> None:
     assert book.find(5, array([1, 2, 3, 4]), 1) == (state, True)
     for _ in range(12):
         book.next_step()
-    assert list(book) == []
+    assert book.states() == []
 
 
 @given(st.data())
