@@ -9,6 +9,7 @@ measured is decoding, from the first token of all answers on.
 """
 
 import argparse
+import itertools
 import json
 import os
 import statistics
@@ -86,27 +87,22 @@ def environment() -> dict[str, str]:
 def measure(
     engines: Mapping[str, JsonChild], task: str, prompts: list[list[int]], load: Any
 ) -> Iterator[Row]:
-    """A row for each way and batch."""
+    """A row for each way and batch. No prompt is asked twice: who keeps what was said would
+    know the answer."""
+    unasked = iter(prompts)
     for batch in load.batches:
         samples: dict[str, list[dict[str, Any]]] = {way: [] for way in engines}
         for number in range(load.rounds + 1):
+            chosen = list(itertools.islice(unasked, batch))
+            assert len(chosen) == batch, f"{task} has {len(prompts)} prompts; ask fewer rounds"
             ways = list(engines)
             for way in ways[number % len(ways) :] + ways[: number % len(ways)]:
-                samples[way].append(_turn(engines[way], prompts, batch, number, load))
+                engines[way].say({"prompts": chosen, "num_tokens": load.tokens})
+                samples[way].append(engines[way].hear())
             print(f"{task} {batch} round {number}/{load.rounds}", file=sys.stderr)
         # The first round warms all up.
         for way in engines:
             yield _row(task, batch, way, samples[OFF][1:], samples[way][1:])
-
-
-def _turn(
-    engine: JsonChild, prompts: list[list[int]], batch: int, number: int, load: Any
-) -> dict[str, Any]:
-    """Other prompts each round, the same for all engines."""
-    start = number * batch
-    chosen = [prompts[(start + i) % len(prompts)] for i in range(batch)]
-    engine.say({"prompts": chosen, "num_tokens": load.tokens})
-    return engine.hear()
 
 
 def _row(
@@ -159,7 +155,7 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=list(TASKS))
     parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=list(WAYS))
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 4, 16, 32])
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--tokens", type=int, default=128, help="of each answer, at most")
     parser.add_argument("--json", type=Path, help="also write the rows to this file")
     given = parser.parse_args()

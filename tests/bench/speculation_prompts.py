@@ -4,11 +4,11 @@ The questions are ours; the code is functions of Python's standard library; the 
 Python's language reference. Every machine has the same.
 """
 
+import contextlib
+import importlib
 import inspect
-import textwrap
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
 _SUBJECTS = (
     *("the tides", "a rainbow", "an earthquake", "photosynthesis", "the seasons", "a volcano"),
@@ -29,27 +29,41 @@ _SUBJECTS = (
     *("the French Revolution", "a black hole", "the Moon", "the Milky Way", "DNA", "the heart"),
     *("an electric motor", "a compass", "a submarine"),
 )
-_CHARS = (300, 1400)
-NUM_PROMPTS = 32
+_QUESTIONS = (
+    *("Explain {} to a curious friend.", "What is most surprising about {}?"),
+    *("Write a short story about {}.", "Give three facts about {}.", "Why does {} matter?"),
+    *("What do people get wrong about {}?", "Write a poem about {}."),
+    *("How would a teacher introduce {}?", "What would the world be without {}?"),
+    "Which questions about {} are still open?",
+)
+# Those of which the standard library has many functions of their own.
+_MODULES = (
+    *("argparse", "ast", "base64", "bisect", "calendar", "colorsys", "configparser", "copy"),
+    *("datetime", "difflib", "dis", "doctest", "filecmp", "fnmatch", "functools", "getopt"),
+    *("gettext", "glob", "heapq", "inspect", "ipaddress", "locale", "logging", "mimetypes"),
+    *("ntpath", "optparse", "os", "pickle", "pickletools", "posixpath", "pprint", "pstats"),
+    *("pyclbr", "pydoc", "random", "shlex", "shutil", "socket", "statistics", "subprocess"),
+    *("tarfile", "tempfile", "textwrap", "timeit", "tokenize", "trace", "traceback", "types"),
+    *("typing", "uuid", "warnings", "webbrowser"),
+)
+_CHARS = (200, 1400)
 
 
 def chat() -> list[str]:
     """Questions whose answers are in none of their words."""
-    return [f"Explain {subject} to a curious friend." for subject in _SUBJECTS]
+    return [ask.format(subject) for ask in _QUESTIONS for subject in _SUBJECTS]
 
 
 def code() -> list[str]:
     """Functions with one thing to change, to be written out whole."""
     ask = "Rename the function to `renamed` and give back the whole code."
-    return [f"{ask}\n\n```python\n{text}```" for text in _functions()[:NUM_PROMPTS]]
+    return [f"{ask}\n\n```python\n{text}```" for text in _functions()]
 
 
 def extraction() -> list[str]:
     """Paragraphs whose sentences are asked for."""
-    return [
-        f"List the sentences of this text, one to a line, word for word.\n\n{text}"
-        for text in _paragraphs()[:NUM_PROMPTS]
-    ]
+    ask = "List the sentences of this text, one to a line, word for word."
+    return [f"{ask}\n\n{text}" for text in _paragraphs()]
 
 
 TASKS: dict[str, Callable[[], list[str]]] = {
@@ -80,30 +94,14 @@ def _fits(text: str) -> bool:
 
 
 def _functions() -> list[str]:
-    import bisect  # noqa: PLC0415
-    import calendar  # noqa: PLC0415
-    import colorsys  # noqa: PLC0415
-    import difflib  # noqa: PLC0415
-    import fnmatch  # noqa: PLC0415
-    import glob  # noqa: PLC0415
-    import heapq  # noqa: PLC0415
-    import random  # noqa: PLC0415
-    import shlex  # noqa: PLC0415
-    import shutil  # noqa: PLC0415
-    import statistics  # noqa: PLC0415
-
-    modules: list[ModuleType] = [
-        *(bisect, calendar, colorsys, difflib, fnmatch, glob, heapq),
-        *(random, shlex, shutil, statistics, textwrap),
-    ]
     found = []
-    for module in modules:
+    for name in _MODULES:
+        module = importlib.import_module(name)
         for _, function in sorted(inspect.getmembers(module, inspect.isfunction)):
-            if function.__module__ == module.__name__:
-                text = inspect.getsource(function)
-                if _fits(text):
-                    found.append(text)
-    return found
+            if function.__module__ == name:
+                with contextlib.suppress(OSError):  # made as the module was loaded
+                    found.append(inspect.getsource(function))
+    return [text for text in dict.fromkeys(found) if _fits(text)]
 
 
 def _paragraphs() -> list[str]:
@@ -112,4 +110,4 @@ def _paragraphs() -> list[str]:
     texts = default_texts(0)
     paragraphs = f"{texts.held_out}\n\n{texts.calibration}".split("\n\n")
     found = (" ".join(paragraph.split()) for paragraph in paragraphs)
-    return [text for text in found if _fits(text) and text.count(". ") >= 3]
+    return [text for text in found if _fits(text) and text.count(". ") >= 2]
