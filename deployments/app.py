@@ -194,7 +194,7 @@ def _checked(model: ModelSection) -> ModelSection:
         raise ConfigError(
             f"models.{model.name}.experts: host_device is cuda, and the installed torch is "
             "built for CPUs; set it to cpu, or install the build for GPUs (make setup "
-            "DEVICE=cuda)"
+            "DEVICE=gpu)"
         )
     return model
 

@@ -264,7 +264,7 @@ def test_a_host_on_a_gpu_has_one_to_itself(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hosts = TIERED | {"experts": {"placement": "service", "host_device": "cuda"}}
-    with pytest.raises(ConfigError, match=r"experts: host_device is cuda.*DEVICE=cuda"):
+    with pytest.raises(ConfigError, match=r"experts: host_device is cuda.*DEVICE=gpu"):
         deployments(tmp_path, hosts)
     monkeypatch.setattr(app, "_built_for", lambda: "cuda")
     for model, num_gpus in ((hosts, 1.0), (TIERED, 0.0)):
