@@ -42,7 +42,7 @@ _STAY_WEIGHT = 1e-4
 
 FIT = types.Tuple(
     (
-        types.float64[:, ::1],
+        *(types.float64[:, ::1], types.float64[:, ::1]),
         types.float64[:, :, ::1],
         *(types.float64[:, ::1], types.float64[:, ::1]),
         *(types.int64[::1], types.int64[::1]),
@@ -56,6 +56,7 @@ Floats = NDArray[np.float64]
 class Fit(NamedTuple):
     """What is known of some hosts. Changed by `observe`, each host by itself."""
 
+    costs: Floats  # [num_hosts, 3], in seconds: the scales times the prior
     scales: Floats  # [num_hosts, 3]
     information: Floats  # [num_hosts, 3, 3]
     moment: Floats  # [num_hosts, 3]
@@ -64,9 +65,10 @@ class Fit(NamedTuple):
     streak: NDArray[np.int64]  # [num_hosts]; below 0: of observations quicker than predicted
 
     @classmethod
-    def of(cls, num_hosts: int) -> "Fit":
-        """Hosts that take what the prior says."""
+    def of(cls, num_hosts: int, prior: Floats) -> "Fit":
+        """Hosts that take what the prior says. Shape: [3]."""
         return cls(
+            np.tile(prior, (num_hosts, 1)),
             np.ones((num_hosts, 3)),
             np.zeros((num_hosts, 3, 3)),
             np.zeros((num_hosts, 3)),
@@ -197,12 +199,14 @@ def observe(
     parts_s = prior.copy()
     parts_s[1] *= num_experts
     parts_s[2] *= num_pairs
-    scales, information, moment, first_ratios, num_seen, streak = arrays
-    fit = Fit(scales, information, moment, first_ratios, num_seen, streak)
+    costs, scales, information, moment, first_ratios, num_seen, streak = arrays
+    fit = Fit(costs, scales, information, moment, first_ratios, num_seen, streak)
     ratio = seconds / (parts_s * scales[host]).sum()
     if num_seen[host] < NUM_FIRST:
         _begin(host, ratio, fit)
-        return
-    _learn(host, parts_s, seconds, memory, fit)
-    num_seen[host] += 1
-    _note_change(host, ratio, fit)
+    else:
+        _learn(host, parts_s, seconds, memory, fit)
+        num_seen[host] += 1
+        _note_change(host, ratio, fit)
+    for i in range(3):
+        costs[host, i] = scales[host, i] * prior[i]

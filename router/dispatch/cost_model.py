@@ -22,16 +22,17 @@ class CostModel:
         self._prior = np.array([section.fixed_s, section.per_expert_s, section.per_pair_s])
         self._memory = 1 - 1 / section.memory_calls
         self._hosts: tuple[HostId, ...] = ()
-        self._fit = Fit.of(0)
+        self._fit = Fit.of(0, self._prior)
         self._arrays = tuple(self._fit)
 
     def set_hosts(self, hosts: Sequence[HostId]) -> None:
         """These are there from here on. What is known of those that were there already
         is kept; a new one is taken to be as the median of those that are known."""
-        fit = Fit.of(len(hosts))
+        fit = Fit.of(len(hosts), self._prior)
         known = self._fit.scales[self._fit.num_seen >= NUM_FIRST]
         if len(known):
             fit.scales[:] = np.median(known, axis=0)
+            fit.costs[:] = fit.scales * self._prior
         host_to_row = {host: row for row, host in enumerate(self._hosts)}
         for row, host in enumerate(hosts):
             if host in host_to_row:
@@ -52,10 +53,10 @@ class CostModel:
         """In the columns `FIXED`, `PER_EXPERT` and `PER_PAIR`; none below 0.
 
         Shape: [num_hosts, 3]. Of a host with fewer than `NUM_FIRST` observations it is
-        what the section says, or what was known before.
+        what the section says, or what was known before. The array changes with what is
+        observed until the hosts are set anew.
         """
-        costs: Seconds = self._fit.scales * self._prior
-        return costs
+        return self._fit.costs
 
     def check_invariants(self) -> None:
         """Costs are numbers not below 0, and not all 0; what was summed up is finite."""
@@ -65,6 +66,7 @@ class CostModel:
         assert np.isfinite(fit.scales).all()
         assert (fit.scales >= 0).all()
         assert (fit.scales.sum(axis=1) > 0).all()
+        assert np.array_equal(fit.costs, fit.scales * self._prior)
         is_fitted = fit.num_seen >= NUM_FIRST
         for information, moment in zip(
             fit.information[is_fitted], fit.moment[is_fitted], strict=True

@@ -22,7 +22,7 @@ class StepTime:
     def __init__(self, memory_steps: int) -> None:
         self._prior = np.array(_PRIOR_S)
         self._memory = 1 - 1 / memory_steps
-        self._fit = Fit.of(1)
+        self._fit = Fit.of(1, self._prior)
         self._arrays = tuple(self._fit)
 
     def observe(self, num_sequences: int, num_draft_tokens: int, seconds: float) -> None:
@@ -36,7 +36,7 @@ class StepTime:
         fixed: float
         per_token: float
         verifying: float
-        fixed, per_token, verifying = (self._fit.scales[0] * self._prior).tolist()
+        fixed, per_token, verifying = self._fit.costs[0].tolist()
         without = fixed + num_sequences * per_token
 
         def seconds(num_draft_tokens: int) -> float:

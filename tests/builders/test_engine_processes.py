@@ -18,6 +18,9 @@ def test_processes_without_a_title_are_found_and_helpers_are_not() -> None:
         for child in children:
             child.start()
         me = psutil.Process(os.getpid())
+        # Until it has begun its own program, a process has its parent's command line.
+        while len(spawned_by(me)) < len(children):
+            time.sleep(0.01)
         assert [p.pid for p in spawned_by(me)] == [child.pid for child in children]
         assert len(me.children()) > len(children)
     finally:
