@@ -17,6 +17,8 @@ _NUM_TOLD_BY = 16
 class SequenceState:
     """What is remembered of one sequence."""
 
+    number: int
+    """No other sequence of the engine's has it."""
     biases: list[float]
     """One a drafter: see `chances`."""
     num_tokens: int = 0
@@ -37,6 +39,7 @@ class SequenceBook:
         self._rows: list[SequenceState | None] = []
         self._by_mark: dict[tuple[int, bytes], SequenceState] = {}
         self._step = 0
+        self._next_number = 0
 
     def next_step(self) -> None:
         """Forget who has been away for long."""
@@ -61,7 +64,7 @@ class SequenceBook:
         if state is None or state.num_tokens != before or state.mark != mark:
             found = self._by_mark.get((before, mark))
             is_known = found is not None
-            state = found or SequenceState([0.0] * self._num_drafters)
+            state = found or self._new()
             self._rows[row] = state
         self._by_mark.pop((state.num_tokens, state.mark), None)
         state.num_tokens = len(tokens)
@@ -69,6 +72,10 @@ class SequenceBook:
         state.last_step = self._step
         self._by_mark[state.num_tokens, state.mark] = state
         return state, is_known
+
+    def _new(self) -> SequenceState:
+        self._next_number += 1
+        return SequenceState(self._next_number, [0.0] * self._num_drafters)
 
     def states(self) -> list[SequenceState]:
         """All that are remembered."""
@@ -79,3 +86,4 @@ class SequenceBook:
         for key, state in self._by_mark.items():
             assert key == (state.num_tokens, state.mark)
             assert len(state.biases) == self._num_drafters
+            assert state.number <= self._next_number

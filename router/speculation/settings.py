@@ -7,7 +7,32 @@ from pydantic import Field, model_validator
 from infra.section import Section
 from router.speculation.types import MAX_TOKENS
 
-DrafterName = Literal["prompt_lookup", "suffix_counts"]
+DrafterName = Literal["prompt_lookup", "suffix_counts", "draft_model"]
+Positive = Annotated[int, Field(ge=1)]
+
+
+class DraftSection(Section):
+    """The small model that drafts, and the replicas that run it for all engines."""
+
+    model: str | None = None
+    """Model reference of a Llama-like model, such as `coterie distill` makes one."""
+
+    num_replicas: Positive = 1
+    """Draft replicas. An engine asks one of them, and another where that one is gone."""
+
+    context_tokens: Annotated[int, Field(ge=64)] = 1024
+    """Latest tokens of a sequence that it reads."""
+
+    ahead_tokens: Annotated[int, Field(ge=0, le=MAX_TOKENS)] = 0
+    """How far it drafts beyond what it has given, while the engine verifies that. More than 0
+    pays where it computes on cores that the engine leaves alone, or on another GPU."""
+
+    kv_cache_memory_bytes: Annotated[int, Field(ge=1024 * 1024)] = 256 * 1024 * 1024
+    """Memory for keys and values of a replica; sequences that were not told of for longest
+    give way."""
+
+    num_threads: Positive | None = None
+    """Threads that a replica computes with. Default: one for each of its cores."""
 
 
 class SpeculationSection(Section):
@@ -23,7 +48,11 @@ class SpeculationSection(Section):
     `prompt_lookup`: what followed the same tokens before, in the sequence itself.
     `suffix_counts`: what followed the same tokens in what this engine has said to anyone. It
     changes when a token comes, never which, but that much of what one tenant was told
-    can be told by another from the pace of its own answers."""
+    can be told by another from the pace of its own answers.
+    `draft_model`: what a small model says, see `draft`."""
+
+    draft: DraftSection = DraftSection()
+    """Of the drafter `draft_model`."""
 
     engine: dict[str, Any] = {}
     """vLLM's own `speculative_config` instead, as it takes it: `{method: ngram, ...}`,
@@ -54,10 +83,22 @@ class SpeculationSection(Section):
         """Whether anybody proposes drafts."""
         return bool(self.drafters or self.engine)
 
+    @property
+    def has_draft_tier(self) -> bool:
+        """Whether draft replicas are asked."""
+        return "draft_model" in self.drafters
+
     @model_validator(mode="after")
     def _one_kind_of_speculation(self) -> "SpeculationSection":
         if self.drafters and self.engine:
             raise ValueError("drafters and engine are both given; an engine has one of them")
+        if self.has_draft_tier and self.draft.model is None:
+            raise ValueError(
+                "drafters names draft_model, and draft.model does not say which; name a small "
+                "model (`coterie distill` makes one)"
+            )
+        if self.draft.model is not None and not self.has_draft_tier:
+            raise ValueError("draft.model is given; add draft_model to drafters")
         if len(set(self.drafters)) < len(self.drafters):
             raise ValueError(f"drafters {', '.join(self.drafters)}: each is named once")
         return self

@@ -31,6 +31,11 @@ class StepTime:
         what = (0, num_sequences + num_draft_tokens, has_drafts)
         observe(self._arrays, self._prior, what, seconds, self._memory)
 
+    @property
+    def token_s(self) -> float:
+        """What a step takes longer for each token in it."""
+        return float(self._fit.costs[0, 1])
+
     def with_drafts(self, num_sequences: int) -> Callable[[int], float]:
         """What a step is expected to take, by the number of drafts' tokens in it."""
         fixed: float

@@ -13,16 +13,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from deployments.drafts.in_engine.tier_source import open_source
 from deployments.drafts.speculation_config import section_of
 from router.speculation.drafter import Drafter
 from router.speculation.prompt_lookup import PromptLookup
-from router.speculation.settings import DrafterName, SpeculationSection
+from router.speculation.settings import SpeculationSection
 from router.speculation.speculator import Row, Speculator
 from router.speculation.suffix_counts import SuffixCounts
 
 log = logging.getLogger(__name__)
 
-_DRAFTERS: dict[DrafterName, Callable[[SpeculationSection], Drafter]] = {
+_DRAFTERS: dict[str, Callable[[SpeculationSection], Drafter]] = {
     "prompt_lookup": lambda section: PromptLookup(section.min_match_tokens),
     "suffix_counts": lambda section: SuffixCounts(section.memory_bytes),
 }
@@ -34,10 +35,13 @@ class Proposer:
     def __init__(self, vllm_config: Any) -> None:
         section = section_of(vllm_config.additional_config)
         self._max_model_len = vllm_config.model_config.max_model_len
-        self._speculator = Speculator(
-            section, [_DRAFTERS[d](section) for d in section.drafters]
-        )
+        drafters = [_DRAFTERS[d](section) for d in section.drafters if d in _DRAFTERS]
+        source = None
+        if section.has_draft_tier:
+            source = open_source(vllm_config.model_config.model, section)
+        self._speculator = Speculator(section, drafters, source)
         self._ended_s: float | None = None
+        self._proposed_s = 0.0
         self._has_failed = False
 
     def load_model(self, *args: Any, **kwargs: Any) -> None:
@@ -57,6 +61,7 @@ class Proposer:
         drafts: list[list[int]] = [[] for _ in sampled_token_ids]
         if self._has_failed:
             return drafts
+        start_s = time.perf_counter()
         try:
             rows = [
                 self._row(number, len(new), token_ids_cpu[number, : num_tokens_no_spec[number]])
@@ -64,16 +69,16 @@ class Proposer:
                 if new
             ]
             is_whole = len(rows) == len(drafts)
-            seconds = (
-                time.perf_counter() - self._ended_s if self._ended_s and is_whole else None
-            )
-            for row, draft in zip(rows, self._speculator.propose(rows, seconds), strict=True):
+            seconds = start_s - self._ended_s if self._ended_s and is_whole else None
+            found = self._speculator.propose(rows, seconds, self._proposed_s)
+            for row, draft in zip(rows, found, strict=True):
                 drafts[row.row] = list(draft)
         except Exception:  # an engine lives without drafts
             log.exception("speculation ends here: proposing drafts failed")
             self._has_failed = True
             return [[] for _ in sampled_token_ids]
         self._ended_s = time.perf_counter()
+        self._proposed_s = self._ended_s - start_s
         return drafts
 
     def _row(self, number: int, num_new: int, tokens: NDArray[np.int32]) -> Row:
