@@ -21,10 +21,11 @@ from ray.serve.config import RequestRouterConfig
 from cache.settings import CacheSection
 from deployments import metadata_server
 from deployments.code_version import code_version
+from deployments.drafts.deployment import draft_replicas
 from deployments.engine.cores import num_ranks_to_share
 from deployments.engine.plan import Device, Machine, plan_placement
 from deployments.engine.replica import EngineReplica
-from deployments.experts.deployment import Sharing, TierDeployments, tier_deployments
+from deployments.experts.deployment import Sharing, tier_deployments
 from deployments.gateway.replica import Gateway
 from deployments.gateway.replica_watch import ReplicaWatch
 from deployments.replica_logging import logging_config
@@ -34,6 +35,7 @@ from experts.settings import ExpertsSection
 from infra.errors import ConfigError
 from infra.telemetry.settings import TelemetrySection
 from router.settings import AdmissionSection, RouterSection, TenantSection
+from router.speculation.settings import DraftSection
 
 GATEWAY = "gateway"
 LINK_TOKEN_VARIABLE = "COTERIE_LINK_TOKEN"
@@ -68,7 +70,13 @@ def build(args: dict[str, Any]) -> serve.Application:
         if _checked(model).has_expert_tier
     }
     engines = {
-        model.name: _engine(model, link, telemetry, index, num_cpu_ranks, tiers.get(model.name))
+        model.name: _engine(
+            model,
+            _engine_arguments(model, link, telemetry, index, num_cpu_ranks),
+            telemetry,
+            (tiers[model.name].hosts if model.name in tiers else None),
+            draft_replicas(model, sharing),
+        )
         for model in models
     }
     directors = {name: tier.director for name, tier in tiers.items()}
@@ -131,31 +139,50 @@ def link_token(state_dir: Path) -> str:
     return shared_secret(state_dir / "link_token")
 
 
-def _engine(
+def _engine_arguments(
     model: ModelSection,
     link: dict[str, str],
     telemetry: TelemetrySection,
     index: dict[str, Any] | None,
     num_cpu_ranks: int,
-    tier: TierDeployments | None,
-) -> serve.Application:
+) -> tuple[Any, ...]:
+    """An engine is replaced where these change."""
     device = _device(model)
-    placement = plan_placement(model, device)
-    options: dict[str, Any] = {}
-    if any(amount for bundle in placement.bundles for amount in bundle.values()):
-        options["placement_group_bundles"] = [dict(b) for b in placement.bundles]
-        options["placement_group_strategy"] = placement.strategy
-    arguments = (
-        # How many replicas there are is not a replica's business, nor how its experts are
-        # spread over hosts.
-        model.model_copy(
-            update={"experts": ExpertsSection(placement=model.experts.placement)}
-        ).model_dump(mode="json", exclude={"num_replicas"}),
-        Machine(device=device, executor=placement.executor, num_cpu_ranks=num_cpu_ranks),
+    executor = plan_placement(model, device).executor
+    return (
+        _engines_own(model).model_dump(mode="json", exclude={"num_replicas"}),
+        Machine(device=device, executor=executor, num_cpu_ranks=num_cpu_ranks),
         link,
         telemetry.tracing_arguments(),
         index,
     )
+
+
+def _engines_own(model: ModelSection) -> ModelSection:
+    """How many replicas there are is not a replica's business, nor how its experts are
+    spread over hosts, nor who drafts."""
+    speculation = model.speculation
+    if speculation.has_draft_tier:
+        draft = DraftSection(
+            model=speculation.draft.model, context_tokens=speculation.draft.context_tokens
+        )
+        speculation = speculation.model_copy(update={"draft": draft})
+    experts = ExpertsSection(placement=model.experts.placement)
+    return model.model_copy(update={"experts": experts, "speculation": speculation})
+
+
+def _engine(
+    model: ModelSection,
+    arguments: tuple[Any, ...],
+    telemetry: TelemetrySection,
+    expert_hosts: serve.Application | None,
+    drafts: serve.Application | None,
+) -> serve.Application:
+    placement = plan_placement(model, _device(model))
+    options: dict[str, Any] = {}
+    if any(amount for bundle in placement.bundles for amount in bundle.values()):
+        options["placement_group_bundles"] = [dict(b) for b in placement.bundles]
+        options["placement_group_strategy"] = placement.strategy
     return (
         serve.deployment(EngineReplica)
         .options(
@@ -176,12 +203,18 @@ def _engine(
             version=_version(*arguments),
             _internal=True,
         )
-        .bind(*arguments, None if tier is None else tier.hosts)
+        .bind(*arguments, expert_hosts, drafts)
     )
 
 
 def _checked(model: ModelSection) -> ModelSection:
-    """Raises ConfigError for an expert tier that cannot be with the installed build."""
+    """Raises ConfigError for tiers that cannot be with the installed build."""
+    if model.speculation.draft.device == "cuda" and _built_for() == "cpu":
+        raise ConfigError(
+            f"models.{model.name}.speculation.draft: device is cuda, and the installed torch "
+            "is built for CPUs; set it to cpu, or install the build for GPUs (make setup "
+            "DEVICE=gpu)"
+        )
     if not model.has_expert_tier:
         return model
     if _device(model) == "cuda" and model.pipeline_parallel_size > 1:

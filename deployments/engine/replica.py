@@ -15,6 +15,7 @@ import ray
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
+from deployments.drafts.engine_drafts import EngineDrafts
 from deployments.drafts.speculation_config import speculation_arguments
 from deployments.engine.core_claim import claim_ranks_cores
 from deployments.engine.environment import engine_environment, join_ray_cluster
@@ -75,6 +76,7 @@ class EngineReplica:
         tracing: dict[str, Any],
         index: dict[str, Any] | None = None,
         expert_hosts: DeploymentHandle[Any] | None = None,
+        draft_replicas: DeploymentHandle[Any] | None = None,
     ) -> None:
         serve_log = ServeLog()
         self._section = ModelSection.model_validate(section)
@@ -86,6 +88,9 @@ class EngineReplica:
         if expert_hosts is not None:
             tier = EngineTier(self._scratch.path, link["token"], expert_hosts)
             os.environ.update(tier.environment)
+        if draft_replicas is not None:
+            drafts = EngineDrafts(self._scratch.path, link["token"], draft_replicas)
+            os.environ.update(drafts.environment)
         started = time.monotonic()
         join_ray_cluster(ray.get_runtime_context().gcs_address)
         try:

@@ -82,7 +82,7 @@ def _hosts(model: ModelSection, sharing: Sharing) -> serve.Application:
             request_router_config=RequestRouterConfig(request_router_class=ReplicaWatch),
             version=sharing.version(*arguments),
             **scaling_options(experts),
-            **_options(sharing),
+            **serve_options(sharing),
         )
         .bind(*arguments)
     )
@@ -99,7 +99,7 @@ def _director(
             num_replicas=1,
             ray_actor_options={"num_cpus": 0.0},
             version=sharing.version(*arguments),
-            **_options(sharing),
+            **serve_options(sharing),
         )
         .bind(*arguments, hosts)
     )
@@ -117,7 +117,8 @@ def _reduced(model: ModelSection, experts: ExpertsSection) -> dict[str, Any]:
     return reduced.model_dump(mode="json")
 
 
-def _options(sharing: Sharing) -> dict[str, Any]:
+def serve_options(sharing: Sharing) -> dict[str, Any]:
+    """Of all deployments that Serve itself sends no requests."""
     return {
         "graceful_shutdown_wait_loop_s": _SHUTDOWN_LOOK_S,
         "health_check_period_s": _HEALTH_PERIOD_S,

@@ -8,6 +8,7 @@ from infra.section import Section
 from router.speculation.types import MAX_TOKENS
 
 DrafterName = Literal["prompt_lookup", "suffix_counts", "draft_model"]
+DraftDevice = Literal["cpu", "cuda"]
 Positive = Annotated[int, Field(ge=1)]
 
 
@@ -20,6 +21,9 @@ class DraftSection(Section):
     num_replicas: Positive = 1
     """Draft replicas. An engine asks one of them, and another where that one is gone."""
 
+    device: DraftDevice = "cpu"
+    """Where a draft replica computes: `cuda`, on a GPU of its own."""
+
     context_tokens: Annotated[int, Field(ge=64)] = 1024
     """Latest tokens of a sequence that it reads."""
 
@@ -30,9 +34,6 @@ class DraftSection(Section):
     kv_cache_memory_bytes: Annotated[int, Field(ge=1024 * 1024)] = 256 * 1024 * 1024
     """Memory for keys and values of a replica; sequences that were not told of for longest
     give way."""
-
-    num_threads: Positive | None = None
-    """Threads that a replica computes with. Default: one for each of its cores."""
 
 
 class SpeculationSection(Section):

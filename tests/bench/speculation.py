@@ -6,6 +6,10 @@ Each way of drafting is an engine of its own, which answers the same prompts gre
 questions, code to be edited, sentences to be copied. In each round all engines take their
 turns, one after the other, so that a slow spell of the machine falls on all. What is
 measured is decoding, from the first token of all answers on.
+
+Ways with a draft model need one (`coterie distill smollm2-135m-instruct DIR` makes it); its
+host computes on the same cores as its engine, or on one that its engine leaves to it, so that
+all ways have as many cores in all.
 """
 
 import argparse
@@ -14,8 +18,9 @@ import json
 import os
 import statistics
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,11 +28,19 @@ from typing import Any
 from deployments.drafts.speculation_config import speculation_arguments
 from deployments.models.resolve import resolve_model
 from router.speculation.settings import SpeculationSection
+from tests.bench.speculation_drafts import plain_draft
 from tests.bench.speculation_prompts import TASKS, as_token_ids
 from tests.builders.cluster import STATE_DIR
+from tests.builders.draft_tier import local_drafts
 from tests.builders.json_child import JsonChild
 
 OFF = "off"
+DRAFT = "DRAFT"
+"""In a way: the draft model's folder."""
+
+_TIER = {"drafters": ["draft_model"], "draft": {"model": DRAFT}}
+_AHEAD = {"model": DRAFT, "ahead_tokens": 8}
+
 WAYS: Mapping[str, dict[str, Any]] = {
     OFF: {},
     "vllm_ngram": {
@@ -46,7 +59,16 @@ WAYS: Mapping[str, dict[str, Any]] = {
         "length": "fixed",
         "max_tokens": 4,
     },
+    "vllm_draft_model": {
+        "engine": {"method": "draft_model", "model": DRAFT, "num_speculative_tokens": 4}
+    },
+    "tier": _TIER,
+    "tier_fixed_4": {**_TIER, "length": "fixed", "max_tokens": 4},
+    "tier_ahead": {"drafters": ["draft_model"], "draft": _AHEAD},
+    "all": {**_TIER, "drafters": ["prompt_lookup", "suffix_counts", "draft_model"]},
 }
+OWN_CORE = frozenset({"tier_ahead"})
+"""Ways whose draft host has the last core to itself."""
 
 
 @dataclass(frozen=True)
@@ -74,9 +96,10 @@ class Row:
     """Share of answers that are those of `off`, token for token."""
 
 
-def environment() -> dict[str, str]:
-    """All cores to the one process that an engine is here."""
+def environment(num_left: int = 0) -> dict[str, str]:
+    """All cores to the one process that an engine is here, but the last so many."""
     cores = sorted(os.sched_getaffinity(0))
+    cores = cores[: len(cores) - num_left]
     return {
         "OMP_NUM_THREADS": str(len(cores)),
         "GOMP_CPU_AFFINITY": " ".join(map(str, cores)),
@@ -144,6 +167,33 @@ def _row(
     )
 
 
+@contextmanager
+def _engine(way: str, model: Path, given: Any) -> Iterator[JsonChild]:
+    """One that drafts so, and is ready."""
+    with ExitStack() as stack:
+        variables = environment(num_left=way in OWN_CORE)
+        text = json.dumps(WAYS[way])
+        if DRAFT in text:
+            draft = given.draft
+            if "engine" in WAYS[way]:
+                folder = stack.enter_context(tempfile.TemporaryDirectory())
+                draft = plain_draft(draft, model, Path(folder))
+            text = text.replace(DRAFT, str(draft))
+        section = SpeculationSection.model_validate_json(text)
+        if section.has_draft_tier:
+            cores = sorted(os.sched_getaffinity(0))
+            own = cores[-1:] if way in OWN_CORE else cores
+            fields = section.draft.model_dump(mode="json")
+            tier = local_drafts(model, draft, num_threads=len(own), cores=own, **fields)
+            variables |= stack.enter_context(tier).environment
+        child = JsonChild("tests.bench.speculation_engine", variables)
+        stack.enter_context(closing(child))
+        base = {"model": str(model), "dtype": given.dtype, "enforce_eager": given.eager}
+        child.say(base | speculation_arguments(section))
+        child.hear()
+        yield child
+
+
 def main() -> None:
     """Measure and print a row of JSON for each way, task and batch."""
     parser = argparse.ArgumentParser(
@@ -153,23 +203,21 @@ def main() -> None:
     parser.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float32"])
     parser.add_argument("--eager", action="store_true", help="engines that compile nothing")
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=list(TASKS))
-    parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=list(WAYS))
+    parser.add_argument("--ways", nargs="+", choices=list(WAYS), help="default: all")
+    parser.add_argument("--draft", type=Path, help="folder of the draft model")
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 4, 16, 32])
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--tokens", type=int, default=128, help="of each answer, at most")
     parser.add_argument("--json", type=Path, help="also write the rows to this file")
     given = parser.parse_args()
     model = Path(resolve_model(given.model, STATE_DIR).path)
+    chosen = [way for way in given.ways or WAYS if given.draft or DRAFT not in str(WAYS[way])]
     rows = []
     with ExitStack() as stack:
-        engines = {}
-        for way in dict.fromkeys([OFF, *given.ways]):
-            child = JsonChild("tests.bench.speculation_engine", environment())
-            engines[way] = stack.enter_context(closing(child))
-            section = SpeculationSection.model_validate(WAYS[way])
-            base = {"model": str(model), "dtype": given.dtype, "enforce_eager": given.eager}
-            child.say(base | speculation_arguments(section))
-            child.hear()
+        engines = {
+            way: stack.enter_context(_engine(way, model, given))
+            for way in dict.fromkeys([OFF, *chosen])
+        }
         for task in given.tasks:
             prompts = as_token_ids(model, TASKS[task]())
             for row in measure(engines, task, prompts, given):

@@ -108,7 +108,7 @@ def local_drafts(
             "unix_folder": name,
             "num_threads": num_threads,
             "cores": cores,
-            "section": {"model": str(draft_model), **section},
+            "section": {**section, "model": str(draft_model)},
         }
         drafts = LocalDrafts(folder, fields)
         try:

@@ -1,11 +1,12 @@
 """The engine's end of the draft tier: a link to one draft replica.
 
 Nothing here waits but `give`, as long as it may. A replica that is gone, or does not keep up,
-costs drafts: the engine goes on without, dials again every second, and tells another replica,
-or the same one anew, all that it has to know.
+costs drafts: the engine goes on without, dials again from time to time, and tells another
+replica, or the same one anew, all that it has to know.
 """
 
 import logging
+import math
 import os
 import time
 import uuid
@@ -22,6 +23,7 @@ from experts.directory import DirectoryFile, HostCard
 from experts.transport.errors import TransportError
 from experts.transport.hub import Hub
 from experts.transport.link import Identity, Link, LinkHub, LinkSettings
+from experts.types import HostId
 from infra.errors import ConfigError
 from router.speculation.confidence import PRIOR_RATES
 from router.speculation.draft_source import Terms, ToldRow
@@ -31,9 +33,13 @@ from router.speculation.types import Draft
 log = logging.getLogger(__name__)
 
 LOOK_S = 1.0
-"""How often the directory is looked at, and who was not reached is dialled again."""
+"""How often the directory is looked at."""
 
-_SET_UP_S = 0.5
+MAX_DIAL_WAIT_S = 32.0
+"""Until those are dialled again who did not answer: at first `LOOK_S`, then twice as long each
+time, as the engine waits for as long as a dial takes. Somebody new is dialled at once."""
+
+_SET_UP_S = 0.2
 _MAX_UNANSWERED = 8
 """Tells that a replica may leave unanswered: it is at something long, or hangs."""
 
@@ -69,7 +75,10 @@ class TierSource:
         self._clock = clock
         self._link: Link | None = None
         self._told: dict[int, _Told] = {}
-        self._look_at_s = -np.inf
+        self._look_at_s = -math.inf
+        self._dial_at_s = -math.inf
+        self._dial_wait_s = LOOK_S
+        self._dialled: frozenset[HostId] = frozenset()
         self._step = 0
         self._heard_step = 0
         self._heard_s = 0.0
@@ -194,7 +203,18 @@ class TierSource:
         if self._link is not None and self._link.peer not in {card.host for card in cards}:
             self._lose("it has left")
         if self._link is None:
-            self._dial_one_of(cards)
+            self._dial_at_times(cards)
+
+    def _dial_at_times(self, cards: Sequence[HostCard]) -> None:
+        hosts = frozenset(card.host for card in cards)
+        if hosts != self._dialled:
+            self._dial_wait_s, self._dial_at_s = LOOK_S, -math.inf
+        if not hosts or self._clock() < self._dial_at_s:
+            return
+        self._dialled = hosts
+        self._dial_one_of(cards)
+        self._dial_at_s = self._clock() + self._dial_wait_s
+        self._dial_wait_s = min(2 * self._dial_wait_s, MAX_DIAL_WAIT_S)
 
     def _dial_one_of(self, cards: Sequence[HostCard]) -> None:
         """The one that this engine's name leads to, so that engines spread over all."""
@@ -207,6 +227,7 @@ class TierSource:
                     continue
                 self._told.clear()
                 self._heard_step = self._step
+                self._dial_wait_s = LOOK_S
                 log.info("drafts come from %s", self._link.peer)
                 return
 

@@ -7,7 +7,7 @@ continued otherwise, which is what drafting does at every step.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch.nn import functional
@@ -15,6 +15,7 @@ from torch.nn import functional
 from deployments.drafts.model.draft_config import DraftConfig
 from deployments.drafts.model.kv_pages import PAGE_TOKENS, KvPages, num_pages_for
 from deployments.models.carve.dense_files import TensorFiles
+from router.speculation.settings import DraftDevice
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,19 @@ class Said(NamedTuple):
 
     token_ids: list[int]
     chances: list[float]
+
+
+class _Place(NamedTuple):
+    """Where a model's weights are, and of what type."""
+
+    device: DraftDevice
+    dtype: torch.dtype
+
+    def put(self, weight: torch.Tensor) -> torch.Tensor:
+        return weight.to(self.device, self.dtype).contiguous()
+
+    def numbers(self, rows: list[Any]) -> torch.Tensor:
+        return torch.tensor(rows, device=self.device)
 
 
 @dataclass(frozen=True)
@@ -64,26 +78,31 @@ class _Places(NamedTuple):
 class DraftModel:
     """Not for several threads at once."""
 
-    def __init__(self, directory: Path, kv_bytes: int, dtype: torch.dtype = torch.float32):
-        """Raises ConfigError for a checkpoint that is not whole, or of another kind."""
+    def __init__(self, directory: Path, kv_bytes: int, device: DraftDevice = "cpu") -> None:
+        """Raises ConfigError for a checkpoint that is not whole, or of another kind.
+
+        It computes in float32 on CPUs, of which many are slower in anything else.
+        """
         self.config = DraftConfig.read(directory)
         config, files = self.config, TensorFiles(directory)
-        self._embedding = files.read("model.embed_tokens.weight").to(dtype)
-        self._layers = [_read_layer(files, i, dtype) for i in range(config.num_layers)]
-        self._norm = files.read("model.norm.weight").to(dtype)
-        self._head = (
-            self._embedding
-            if config.is_head_tied
-            else files.read("lm_head.weight").to(dtype).contiguous()
-        )
-        self._head_to_token = (
-            torch.arange(config.head_vocab_size) + files.read_stored("d2t")
-            if "d2t" in files
-            else None
-        )
+        place = _Place(device, torch.float32 if device == "cpu" else torch.bfloat16)
+        self._place = place
+        self._embedding = place.put(files.read("model.embed_tokens.weight"))
+        self._layers = [_read_layer(files, i, place) for i in range(config.num_layers)]
+        self._norm = place.put(files.read("model.norm.weight"))
+        self._head = self._embedding
+        if not config.is_head_tied:
+            self._head = place.put(files.read("lm_head.weight"))
+        self._head_to_token: torch.Tensor | None = None
+        if "d2t" in files:
+            rows = torch.arange(config.head_vocab_size)
+            self._head_to_token = (rows + files.read_stored("d2t")).to(device)
         size = config.head_size
-        self._frequencies = config.rope_theta ** (-torch.arange(0, size, 2).float() / size)
-        self.pages = KvPages(config.num_layers, (config.num_kv_heads, size), dtype, kv_bytes)
+        exponents = -torch.arange(0, size, 2, device=device).float() / size
+        self._frequencies = config.rope_theta**exponents
+        self.pages = KvPages(
+            config.num_layers, (config.num_kv_heads, size), place.dtype, kv_bytes, device
+        )
 
     def read(self, chunks: Sequence[Chunk]) -> Said:
         """Read all chunks, and say what is likeliest after each."""
@@ -93,12 +112,13 @@ class DraftModel:
     def _read(self, chunks: Sequence[Chunk]) -> Said:
         lengths = [len(chunk.token_ids) for chunk in chunks]
         most = max(lengths)
-        token_ids = torch.tensor([_padded(chunk.token_ids, most) for chunk in chunks])
+        token_ids = self._place.numbers([_padded(chunk.token_ids, most) for chunk in chunks])
         places = self._places(chunks, most)
         hidden = self._embedding[token_ids]
         for number, layer in enumerate(self._layers):
             hidden = self._through(number, layer, hidden, places)
-        last = hidden[torch.arange(len(chunks)), torch.tensor(lengths) - 1]
+        ends = [(row, length - 1) for row, length in enumerate(lengths)]
+        last = hidden[self._place.numbers(ends).unbind(1)]
         logits = functional.linear(self._normed(last, self._norm), self._head).float()
         best, rows = logits.max(dim=-1)
         chances = (best - logits.logsumexp(dim=-1)).exp()
@@ -147,22 +167,21 @@ class DraftModel:
 
     def _places(self, chunks: Sequence[Chunk], most: int) -> _Places:
         num_pages = max(num_pages_for(chunk.start + len(chunk.token_ids)) for chunk in chunks)
-        pages = torch.tensor([_padded(chunk.pages[:num_pages], num_pages) for chunk in chunks])
-        starts = torch.tensor([chunk.start for chunk in chunks])[:, None]
-        counts = torch.tensor([len(chunk.token_ids) for chunk in chunks])[:, None]
-        steps = torch.arange(most)[None]
+        place = self._place
+        pages = place.numbers([_padded(chunk.pages[:num_pages], num_pages) for chunk in chunks])
+        starts = place.numbers([chunk.start for chunk in chunks])[:, None]
+        counts = place.numbers([len(chunk.token_ids) for chunk in chunks])[:, None]
+        steps = torch.arange(most, device=place.device)[None]
         positions = starts + steps
-        in_page = torch.arange(PAGE_TOKENS)
+        in_page = torch.arange(PAGE_TOKENS, device=place.device)
         read = (pages[:, :, None] * PAGE_TOKENS + in_page).view(len(chunks), -1)
         is_token = steps < counts
         write = torch.where(is_token, read.gather(1, positions.clamp(max=read.shape[1] - 1)), 0)
-        mask = torch.arange(read.shape[1]) <= positions[:, :, None]
+        mask = torch.arange(read.shape[1], device=place.device) <= positions[:, :, None]
         angles = positions[:, :, None] * self._frequencies
         angles = torch.cat((angles, angles), dim=-1)[:, :, None]
-        dtype = self._embedding.dtype
-        return _Places(
-            write.view(-1), read, mask[:, None], angles.cos().to(dtype), angles.sin().to(dtype)
-        )
+        cos, sin = angles.cos().to(place.dtype), angles.sin().to(place.dtype)
+        return _Places(write.view(-1), read, mask[:, None], cos, sin)
 
     def _normed(self, hidden: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         return functional.rms_norm(hidden, weight.shape, weight, self.config.rms_norm_eps)
@@ -179,16 +198,16 @@ def _rotated(heads: torch.Tensor, places: _Places) -> torch.Tensor:
     return heads * places.cos + turned * places.sin
 
 
-def _read_layer(files: TensorFiles, number: int, dtype: torch.dtype) -> _Layer:
+def _read_layer(files: TensorFiles, number: int, place: _Place) -> _Layer:
     prefix = f"model.layers.{number}."
 
     def weight(name: str) -> torch.Tensor:
-        return files.read(f"{prefix}{name}.weight").to(dtype)
+        return place.put(files.read(f"{prefix}{name}.weight"))
 
     biases = [f"{prefix}self_attn.{name}_proj.bias" for name in "qkv"]
     bias = None
     if biases[0] in files:
-        bias = torch.cat([files.read(name) for name in biases]).to(dtype)
+        bias = torch.cat([place.put(files.read(name)) for name in biases])
     return _Layer(
         input_norm=weight("input_layernorm"),
         qkv=torch.cat([weight(f"self_attn.{name}_proj") for name in "qkv"]),

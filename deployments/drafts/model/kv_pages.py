@@ -15,15 +15,20 @@ class KvPages:
     """Pages of one draft model. Not for several threads at once."""
 
     def __init__(
-        self, num_layers: int, row_shape: tuple[int, int], dtype: torch.dtype, num_bytes: int
+        self,
+        num_layers: int,
+        row_shape: tuple[int, int],
+        dtype: torch.dtype,
+        num_bytes: int,
+        device: str = "cpu",
     ) -> None:
         """As many pages as fit; at least two. `row_shape` is [num_kv_heads, head_size]."""
         row_bytes = row_shape[0] * row_shape[1] * dtype.itemsize
         page_bytes = 2 * num_layers * PAGE_TOKENS * row_bytes
         self.num_pages = max(num_bytes // page_bytes, 2)
         shape = (num_layers, self.num_pages * PAGE_TOKENS, *row_shape)
-        self.keys = torch.zeros(shape, dtype=dtype)
-        self.values = torch.zeros(shape, dtype=dtype)
+        self.keys = torch.zeros(shape, dtype=dtype, device=device)
+        self.values = torch.zeros(shape, dtype=dtype, device=device)
         self._free = list(range(self.num_pages - 1, 0, -1))
 
     @property

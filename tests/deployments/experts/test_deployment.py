@@ -13,7 +13,6 @@ from ray.serve._private.common import DeploymentID
 from ray.serve.config import AutoscalingContext
 
 from deployments import app, metadata_server
-from deployments.app import build
 from deployments.engine.cores import NodeCores, num_ranks_to_share, plan_cores
 from deployments.experts import engine_tier
 from deployments.experts.autoscaling import BusySharePolicy, wanted_hosts
@@ -25,6 +24,7 @@ from deployments.settings import ModelSection
 from experts.directory import DirectoryFile, HostCard
 from experts.types import HostId
 from infra.errors import ConfigError
+from tests.builders.bound import bound_deployments
 
 MIXTRAL = {
     "architectures": ["MixtralForCausalLM"],
@@ -186,34 +186,20 @@ def no_index(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metadata_server, "find", lambda _: None)
 
 
-def deployments(state_dir: Path, *models: dict[str, Any]) -> dict[str, Any]:
-    """Of the application that is built of these models, by name."""
-    built = build({"models": list(models), "cluster": {"state_dir": str(state_dir)}})
-    found = {}
-    waiting = [built]
-    while waiting:
-        deployment = waiting.pop()._bound_deployment
-        found[deployment.name] = deployment
-        for argument in deployment.init_args:
-            inner = argument.values() if isinstance(argument, dict) else [argument]
-            waiting += [each for each in inner if hasattr(each, "_bound_deployment")]
-    return found
-
-
 PLAIN = {"name": "plain", "model": "some/model", "device": "cpu"}
 TIERED = PLAIN | {"name": "tiered", "experts": {"placement": "service"}}
 
 
 @pytest.mark.usefixtures("no_index")
 def test_only_a_model_with_a_tier_gets_hosts_and_a_director(tmp_path: Path) -> None:
-    assert deployments(tmp_path, PLAIN).keys() == {"gateway", "engine-plain"}
-    found = deployments(tmp_path, PLAIN, TIERED)
+    assert bound_deployments(tmp_path, PLAIN).keys() == {"gateway", "engine-plain"}
+    found = bound_deployments(tmp_path, PLAIN, TIERED)
     extra = {"experts-tiered", "director-tiered"}
     assert found.keys() == {"gateway", "engine-plain", "engine-tiered"} | extra
     scaling = found["experts-tiered"]._deployment_config.autoscaling_config
     assert (scaling.min_replicas, scaling.max_replicas) == (2, 2)
-    assert found["engine-plain"].init_args[-1] is None
-    hosts = found["engine-tiered"].init_args[-1]._bound_deployment
+    assert found["engine-plain"].init_args[-2] is None
+    hosts = found["engine-tiered"].init_args[-2]._bound_deployment
     assert hosts.name == "experts-tiered"
 
 
@@ -223,7 +209,7 @@ def test_more_hosts_and_another_rebalancing_replace_neither_hosts_nor_engines(
 ) -> None:
     def versions(**experts: Any) -> dict[str, Any]:
         placed = {"placement": "service", "slots_per_host": 4, "max_hosts": 5} | experts
-        found = deployments(tmp_path, TIERED | {"experts": placed})
+        found = bound_deployments(tmp_path, TIERED | {"experts": placed})
         return {name: each.version for name, each in found.items()}
 
     before = versions()
@@ -239,7 +225,7 @@ def test_hosts_that_may_be_more_or_fewer_are_scaled_by_serve(tmp_path: Path) -> 
     scaling = {"target_busy_share": 0.5, "downscale_delay_s": 60, "look_back_period_s": 4}
     limits = {"num_hosts": 3, "min_hosts": 2, "max_hosts": 4, "autoscaling": scaling}
     experts = {"placement": "service"} | limits
-    hosts = deployments(tmp_path, TIERED | {"experts": experts})["experts-tiered"]
+    hosts = bound_deployments(tmp_path, TIERED | {"experts": experts})["experts-tiered"]
     found = hosts._deployment_config.autoscaling_config
     assert (found.min_replicas, found.initial_replicas, found.max_replicas) == (2, 3, 4)
     assert (found.upscale_delay_s, found.downscale_delay_s) == (15.0, 60.0)
@@ -255,8 +241,8 @@ def test_stages_on_gpus_are_refused_a_tier(
     monkeypatch.setattr(app, "_built_for", lambda: "cuda")
     gpu = TIERED | {"device": "auto"}
     with pytest.raises(ConfigError, match=r"models\.tiered: .* pipeline_parallel_size to 1"):
-        deployments(tmp_path, gpu | {"pipeline_parallel_size": 2})
-    assert "experts-tiered" in deployments(tmp_path, gpu)
+        bound_deployments(tmp_path, gpu | {"pipeline_parallel_size": 2})
+    assert "experts-tiered" in bound_deployments(tmp_path, gpu)
 
 
 @pytest.mark.usefixtures("no_index")
@@ -265,10 +251,10 @@ def test_a_host_on_a_gpu_has_one_to_itself(
 ) -> None:
     hosts = TIERED | {"experts": {"placement": "service", "host_device": "cuda"}}
     with pytest.raises(ConfigError, match=r"experts: host_device is cuda.*DEVICE=gpu"):
-        deployments(tmp_path, hosts)
+        bound_deployments(tmp_path, hosts)
     monkeypatch.setattr(app, "_built_for", lambda: "cuda")
     for model, num_gpus in ((hosts, 1.0), (TIERED, 0.0)):
-        deployed = deployments(tmp_path, model)["experts-tiered"]
+        deployed = bound_deployments(tmp_path, model)["experts-tiered"]
         assert deployed._replica_config.ray_actor_options["num_gpus"] == num_gpus
 
 

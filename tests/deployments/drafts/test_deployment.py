@@ -1,0 +1,68 @@
+"""The Serve deployment of draft replicas: what it is made of, and what replaces what."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deployments import app, metadata_server
+from deployments.engine.cores import num_ranks_to_share
+from deployments.settings import ModelSection
+from infra.errors import ConfigError
+from tests.builders.bound import bound_deployments
+
+PLAIN = {"name": "plain", "model": "some/model", "device": "cpu"}
+
+
+@pytest.fixture(autouse=True)
+def no_index(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metadata_server, "find", lambda _: None)
+
+
+def drafted(speculation: dict[str, Any] | None = None, /, **draft: Any) -> dict[str, Any]:
+    section = {"drafters": ["draft_model"], "draft": {"model": "some/draft"} | draft}
+    return PLAIN | {"name": "drafted", "speculation": section | (speculation or {})}
+
+
+def test_only_a_model_with_a_draft_model_gets_draft_replicas(tmp_path: Path) -> None:
+    assert bound_deployments(tmp_path, PLAIN).keys() == {"gateway", "engine-plain"}
+    found = bound_deployments(tmp_path, PLAIN, drafted(num_replicas=3))
+    assert found.keys() == {"gateway", "engine-plain", "engine-drafted", "drafts-drafted"}
+    assert found["drafts-drafted"].num_replicas == 3
+    assert found["engine-plain"].init_args[-1] is None
+    replicas = found["engine-drafted"].init_args[-1]._bound_deployment
+    assert replicas.name == "drafts-drafted"
+
+
+def test_what_only_draft_replicas_go_by_replaces_no_engine(tmp_path: Path) -> None:
+    def versions(section: dict[str, Any]) -> dict[str, Any]:
+        # On GPUs, as engines on CPUs share out their cores anew where there are more replicas.
+        found = bound_deployments(tmp_path, section | {"device": "cuda"})
+        return {name: each.version for name, each in found.items()}
+
+    before = versions(drafted())
+    for name, value in (("ahead_tokens", 4), ("kv_cache_memory_bytes", 1 << 21)):
+        after = versions(drafted(**{name: value}))
+        assert {each for each in before if after[each] != before[each]} == {"drafts-drafted"}
+    assert versions(drafted(num_replicas=4)) == before
+    other = versions(drafted({"max_tokens": 3}))
+    assert other["engine-drafted"] != before["engine-drafted"]
+
+
+def test_a_draft_replica_counts_as_a_rank_where_cores_are_shared_out() -> None:
+    sections = [ModelSection.model_validate(each) for each in (PLAIN, drafted(num_replicas=2))]
+    assert num_ranks_to_share(sections) == 4
+
+
+def test_draft_replicas_on_gpus_need_the_build_for_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ConfigError, match=r"drafted\.speculation\.draft: device is cuda"):
+        bound_deployments(tmp_path, drafted(device="cuda"))
+    monkeypatch.setattr(app, "_built_for", lambda: "cuda")
+    [found] = [
+        each
+        for name, each in bound_deployments(tmp_path, drafted(device="cuda")).items()
+        if name == "drafts-drafted"
+    ]
+    assert found.ray_actor_options["num_gpus"] == 1.0
