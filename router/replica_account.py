@@ -38,12 +38,14 @@ class ReplicaAccount:
         self._adapters: set[str] = set()
         self._others = NO_LOAD
         self._kv: KvRoom | None = None
+        self._tokens_per_step = 1.0
         self._fresh_until_s: float | None = None
 
     def take_report(self, report: LoadReport, now_s: float) -> None:
         """The replica's latest word."""
         self._others = report.total.minus(report.own)
         self._kv = report.kv
+        self._tokens_per_step = report.tokens_per_step
         self._adapters = set(report.adapters)
         self._fresh_until_s = now_s + self._max_age_s
 
@@ -85,4 +87,5 @@ class ReplicaAccount:
             last_of_session == self.replica_id,
             self.num_chosen,
             is_fresh,
+            self._tokens_per_step if is_fresh else 1.0,
         )

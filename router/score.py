@@ -3,7 +3,8 @@
     cost =   prefill       prompt tokens that the replica does not have
            + host          host_weight     * those that it loads from host memory
            + queue         queue_weight    * prompt tokens of others before it
-           + sequences     sequence_tokens * sequences that decode beside it
+           + sequences     sequence_tokens * sequences that decode beside it / tokens that each
+                           of them gets of a step: with drafts they are done the sooner
            + context       context_weight  * tokens that those attend to
            + kv_pressure   kv_pressure_tokens * (used - kv_watermark) / (1 - kv_watermark),
                            from the watermark on; used is the share of the KV cache in use
@@ -62,7 +63,7 @@ def terms_of(
         max(0, new_tokens),
         weights.host_weight * host_tokens,
         weights.queue_weight * load.queued_prefill_tokens,
-        weights.sequence_tokens * load.num_sequences,
+        weights.sequence_tokens * load.num_sequences / candidate.tokens_per_step,
         weights.context_weight * load.context_tokens,
         0.0 if candidate.kv is None else kv_pressure(candidate, request, weights),
         0.0 if candidate.has_adapter else weights.adapter_tokens,

@@ -92,12 +92,31 @@ class KvRoom(msgspec.Struct, frozen=True):
     total_tokens: int
 
 
+class DraftCounts(msgspec.Struct, frozen=True):
+    """What has become of an engine's drafts, since its start."""
+
+    num_drafts: int = 0
+    num_tokens: int = 0
+    """That the engine has verified."""
+    num_accepted: int = 0
+
+    def plus(self, other: "DraftCounts") -> "DraftCounts":
+        """Both."""
+        return DraftCounts(
+            self.num_drafts + other.num_drafts,
+            self.num_tokens + other.num_tokens,
+            self.num_accepted + other.num_accepted,
+        )
+
+
 class LoadReport(msgspec.Struct, frozen=True):
     """What an engine replica says of itself to one gateway.
 
     `total` is over all gateways, and `own` the part of it that came from the gateway
     which gets this report: what others have is the difference, however late it comes.
     `num_running` and `num_waiting` are vLLM's own counts of sequences, as of its last step.
+    `tokens_per_step` is what a sequence gets of a step, more than 1 where drafts are
+    accepted, on the average of the latest steps.
     """
 
     total: Load = NO_LOAD
@@ -107,6 +126,8 @@ class LoadReport(msgspec.Struct, frozen=True):
     num_running: int = 0
     num_waiting: int = 0
     is_draining: bool = False
+    drafts: DraftCounts = DraftCounts()
+    tokens_per_step: float = 1.0
 
 
 class HashKeys(NamedTuple):
@@ -148,6 +169,8 @@ class Candidate(msgspec.Struct, frozen=True):
     num_chosen: int = 0
     """How often it was chosen since it appeared."""
     is_load_fresh: bool = False
+    tokens_per_step: float = 1.0
+    """Of each sequence that it decodes."""
 
 
 Score = tuple[float, ...]

@@ -4,9 +4,11 @@ from ray import serve
 from ray.serve.config import RequestRouterConfig
 
 from deployments.drafts.draft_replica import DraftReplica
+from deployments.experts.autoscaling import Limits, scaling_options
 from deployments.experts.deployment import Sharing, serve_options
 from deployments.gateway.replica_watch import ReplicaWatch
 from deployments.settings import ModelSection
+from router.speculation.settings import DraftSection, SpeculationSection
 
 _SHUTDOWN_MARGIN_S = 15.0
 
@@ -22,16 +24,21 @@ def draft_replicas(model: ModelSection, sharing: Sharing) -> serve.Application |
         return None
     draft = model.speculation.draft
     # What a draft replica does not go by must not replace it when it changes.
-    own = model.speculation.model_copy(
-        update={"drafters": ("draft_model",), "draft": draft.model_copy(update=_ONE)}
+    own = DraftSection(
+        model=draft.model,
+        device=draft.device,
+        context_tokens=draft.context_tokens,
+        ahead_tokens=draft.ahead_tokens,
+        kv_cache_memory_bytes=draft.kv_cache_memory_bytes,
     )
-    reduced = ModelSection(name=model.name, model=model.model, speculation=own)
+    speculation = SpeculationSection(drafters=("draft_model",), draft=own)
+    limits = Limits(draft.fewest, draft.num_replicas, draft.most)
+    reduced = ModelSection(name=model.name, model=model.model, speculation=speculation)
     arguments = (reduced.model_dump(mode="json"), sharing.link, sharing.num_cpu_ranks)
     return (
         serve.deployment(DraftReplica)
         .options(
             name=draft_deployment(model.name),
-            num_replicas=draft.num_replicas,
             ray_actor_options={
                 "num_cpus": 0.0,
                 "num_gpus": 1.0 if draft.device == "cuda" else 0.0,
@@ -39,10 +46,8 @@ def draft_replicas(model: ModelSection, sharing: Sharing) -> serve.Application |
             graceful_shutdown_timeout_s=_SHUTDOWN_MARGIN_S,
             request_router_config=RequestRouterConfig(request_router_class=ReplicaWatch),
             version=sharing.version(*arguments),
+            **scaling_options(limits, draft.autoscaling),
             **serve_options(sharing),
         )
         .bind(*arguments)
     )
-
-
-_ONE = {"num_replicas": 1}

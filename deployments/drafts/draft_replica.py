@@ -17,6 +17,7 @@ from ray import serve
 
 from deployments.engine.core_claim import claim_ranks_cores
 from deployments.engine.scratch import Scratch
+from deployments.experts.autoscaling import BUSY
 from deployments.experts.host_feed import CARD_KEY
 from deployments.experts.waiting import WAITING_ENVIRONMENT
 from deployments.models.resolve import resolve_model
@@ -56,6 +57,7 @@ class DraftReplica:
         self._thread = threading.Thread(target=self._host.run, name="draft-host", daemon=True)
         self._thread.start()
         self._startup_s = time.monotonic() - started
+        self._watched = time.monotonic(), 0.0
         log.info("draft replica %s for %s ready", self._host.host, self._section.name)
 
     def _open(self, link: dict[str, str]) -> "DraftHost":
@@ -86,6 +88,16 @@ class DraftReplica:
     async def record_replica_metadata(self) -> dict[str, Any]:
         """By which engines find it; Serve hands it to their routers."""
         return {CARD_KEY: HostCard(self._host.host, self._host.addresses).as_dict()}
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """What `BusySharePolicy` goes by; Serve itself sees no requests here."""
+        return {BUSY: self._busy_share()}
+
+    def _busy_share(self) -> float:
+        """Since the last call."""
+        before, now = self._watched, (time.monotonic(), self._host.loop.busy_s)
+        self._watched = now
+        return min((now[1] - before[1]) / max(now[0] - before[0], 1e-3), 1.0)
 
     async def check_health(self) -> None:
         """Raises EngineError where the loop has ended, or hangs; Serve then replaces us."""

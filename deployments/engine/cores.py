@@ -37,7 +37,7 @@ def num_ranks_to_share(sections: Sequence[ModelSection]) -> int:
     An expert host counts as a rank, and so does a draft replica."""
     num_hosts = sum(s.experts.most for s in sections if s.has_expert_tier)
     speculations = [section.speculation for section in sections]
-    num_drafts = sum(s.draft.num_replicas for s in speculations if s.has_draft_tier)
+    num_drafts = sum(s.draft.most for s in speculations if s.has_draft_tier)
     return (
         num_hosts
         + num_drafts

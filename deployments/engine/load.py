@@ -6,24 +6,9 @@ import msgspec
 from vllm.v1.metrics.loggers import StatLoggerBase
 
 from deployments.engine.load_book import EngineStats
-from router.types import KvRoom
+from router.types import DraftCounts, KvRoom
 
-
-class DraftCounts(msgspec.Struct, frozen=True):
-    """What has become of drafts, since the engine's start."""
-
-    num_drafts: int = 0
-    num_tokens: int = 0
-    """That the engine has verified."""
-    num_accepted: int = 0
-
-    def plus(self, other: "DraftCounts") -> "DraftCounts":
-        """Both."""
-        return DraftCounts(
-            self.num_drafts + other.num_drafts,
-            self.num_tokens + other.num_tokens,
-            self.num_accepted + other.num_accepted,
-        )
+_MEMORY_STEPS = 64
 
 
 class RankLoad(msgspec.Struct):
@@ -37,6 +22,14 @@ class RankLoad(msgspec.Struct):
     num_waiting: int = 0
     kv_usage: float = 0.0
     drafts: DraftCounts = DraftCounts()
+    tokens_per_step: float = 1.0
+    """That a sequence gets, on the average of about the latest `_MEMORY_STEPS` steps."""
+
+    def saw_step(self, num_running: int, drafts: DraftCounts) -> None:
+        """A step of so many sequences, with what became of their drafts."""
+        self.drafts = self.drafts.plus(drafts)
+        tokens = 1 + drafts.num_accepted / max(1, num_running)
+        self.tokens_per_step += (tokens - self.tokens_per_step) / _MEMORY_STEPS
 
 
 class EngineLoad:
@@ -62,6 +55,12 @@ class EngineLoad:
             total = total.plus(rank.drafts)
         return total
 
+    @property
+    def tokens_per_step(self) -> float:
+        """The mean of all ranks'."""
+        ranks = self._ranks.values()
+        return sum(rank.tokens_per_step for rank in ranks) / len(ranks) if ranks else 1.0
+
     def stats(self, num_kv_tokens: int) -> EngineStats:
         """For the reports to gateways; the KV caches hold `num_kv_tokens` in all, 0 where
         that is not known."""
@@ -69,7 +68,7 @@ class EngineLoad:
         kv = KvRoom(num_free, num_kv_tokens) if num_kv_tokens else None
         num_running = sum(rank.num_running for rank in self._ranks.values())
         num_waiting = sum(rank.num_waiting for rank in self._ranks.values())
-        return EngineStats(num_running, num_waiting, kv)
+        return EngineStats(num_running, num_waiting, kv, self.drafts, self.tokens_per_step)
 
 
 class LoadLogger(StatLoggerBase):  # type: ignore[misc]  # vLLM is untyped here
@@ -91,11 +90,12 @@ class LoadLogger(StatLoggerBase):  # type: ignore[misc]  # vLLM is untyped here
             self._load.num_waiting = scheduler_stats.num_waiting_reqs
             self._load.kv_usage = scheduler_stats.kv_cache_usage
             found = scheduler_stats.spec_decoding_stats
+            drafts = DraftCounts()
             if found is not None:
-                step = DraftCounts(
+                drafts = DraftCounts(
                     found.num_drafts, found.num_draft_tokens, found.num_accepted_tokens
                 )
-                self._load.drafts = self._load.drafts.plus(step)
+            self._load.saw_step(scheduler_stats.num_running_reqs, drafts)
 
     def log_engine_initialized(self) -> None:
         """Nothing to say."""

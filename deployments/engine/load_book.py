@@ -13,7 +13,7 @@ import msgspec
 
 from deployments.types import Call
 from router.charge import Charge, LoadSum
-from router.types import KvRoom, Load, LoadReport
+from router.types import DraftCounts, KvRoom, Load, LoadReport
 
 MIN_REPORT_S = 0.03
 MAX_REPORT_S = 1.0
@@ -25,6 +25,8 @@ class EngineStats(msgspec.Struct, frozen=True):
     num_running: int = 0
     num_waiting: int = 0
     kv: KvRoom | None = None
+    drafts: DraftCounts = DraftCounts()
+    tokens_per_step: float = 1.0
 
 
 Stats = Callable[[], EngineStats]
@@ -122,6 +124,8 @@ class LoadBook:
             num_running=stats.num_running,
             num_waiting=stats.num_waiting,
             is_draining=self.is_draining,
+            drafts=stats.drafts,
+            tokens_per_step=stats.tokens_per_step,
         )
 
 

@@ -9,11 +9,11 @@ follows.
 
 import math
 from collections.abc import Collection
-from typing import Any
+from typing import Any, NamedTuple
 
 from ray.serve.config import AutoscalingConfig, AutoscalingContext, AutoscalingPolicy
 
-from experts.settings import ExpertsSection
+from experts.settings import HostScalingSection
 
 BUSY = "busy_share"
 """The metric that expert hosts record."""
@@ -45,17 +45,24 @@ class BusySharePolicy:
         return wanted_hosts(busy_shares, num_hosts, self._target), {}
 
 
-def scaling_options(experts: ExpertsSection) -> dict[str, Any]:
+class Limits(NamedTuple):
+    """Of a deployment's number of replicas."""
+
+    fewest: int
+    at_first: int
+    most: int
+
+
+def scaling_options(limits: Limits, scaling: HostScalingSection) -> dict[str, Any]:
     """Of the hosts' Serve deployment: limits, also where both are one number, and a policy.
 
     A replica that was made without them never tells how busy it is, whatever is changed
     later (ray 2.60, `serve/_private/replica.py`: `set_autoscaling_config`).
     """
-    scaling = experts.autoscaling
     config = AutoscalingConfig(
-        min_replicas=experts.fewest,
-        initial_replicas=experts.num_hosts,
-        max_replicas=experts.most,
+        min_replicas=limits.fewest,
+        initial_replicas=limits.at_first,
+        max_replicas=limits.most,
         upscale_delay_s=scaling.upscale_delay_s,
         downscale_delay_s=scaling.downscale_delay_s,
         look_back_period_s=scaling.look_back_period_s,

@@ -7,7 +7,7 @@ from typing import Any
 from ray import serve
 from ray.serve.config import RequestRouterConfig
 
-from deployments.experts.autoscaling import scaling_options
+from deployments.experts.autoscaling import Limits, scaling_options
 from deployments.experts.director_replica import ExpertDirectorReplica
 from deployments.experts.host_replica import ExpertHostReplica
 from deployments.gateway.replica_watch import ReplicaWatch
@@ -70,6 +70,7 @@ def _hosts(model: ModelSection, sharing: Sharing) -> serve.Application:
         copies_factor=experts.copies_factor,
     )
     arguments = (_reduced(model, own), sharing.link, sharing.num_cpu_ranks)
+    limits = Limits(experts.fewest, experts.num_hosts, experts.most)
     return (
         serve.deployment(ExpertHostReplica)
         .options(
@@ -81,7 +82,7 @@ def _hosts(model: ModelSection, sharing: Sharing) -> serve.Application:
             graceful_shutdown_timeout_s=model.drain_timeout_s + _SHUTDOWN_MARGIN_S,
             request_router_config=RequestRouterConfig(request_router_class=ReplicaWatch),
             version=sharing.version(*arguments),
-            **scaling_options(experts),
+            **scaling_options(limits, experts.autoscaling),
             **serve_options(sharing),
         )
         .bind(*arguments)

@@ -83,6 +83,11 @@ class Gateway:
             {served.section.name: served.routing.log for served in self._served},
             self._indexes,
             (lambda: self._experts.latest) if directors else None,
+            {
+                served.section.name: served.drafts
+                for served in self._served
+                if served.section.speculation.is_on
+            },
         )
         self._doors = Doors(section, service, tenants, self._telemetry.door_page)
         for served in self._served:

@@ -9,6 +9,7 @@ from contextlib import aclosing
 from functools import partial
 from typing import Any
 
+from deployments.gateway.draft_totals import DraftTotals
 from deployments.gateway.link import Link, OnBegun
 from deployments.gateway.routing import Routing
 from deployments.gateway.tokenizer import Tokenizer
@@ -50,6 +51,7 @@ class ServedModel:
         self.max_resumes = router.max_resumes
         self._replica_wait_s = router.replica_wait_s
         self.routing = Routing(section.name, router, prefixes or NoPrefixIndex())
+        self.drafts = DraftTotals()
         self._on_change: list[Callable[[], None]] = []
         self._on_report: list[Callable[[], None]] = []
         self._has_changed = asyncio.Event()
@@ -96,6 +98,7 @@ class ServedModel:
         for replica_id in [r for r in self._links if r not in replicas]:
             self._set_aside.pop(replica_id, None)
             link = self._links.pop(replica_id)
+            self.drafts.forget(replica_id)
             leaving = asyncio.ensure_future(link.close_when_idle())
             self._leaving[leaving] = link
             leaving.add_done_callback(self._leaving.pop)
@@ -154,6 +157,8 @@ class ServedModel:
 
     def _take_report(self, replica_id: ReplicaId, report: LoadReport) -> None:
         self.routing.take_report(replica_id, report)
+        if replica_id in self._links:
+            self.drafts.take(replica_id, report.drafts)
         if report.is_draining:
             self._put_aside(replica_id, "draining")
         for listener in self._on_report:

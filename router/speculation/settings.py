@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from experts.settings import HostScalingSection
 from infra.section import Section
 from router.speculation.types import MAX_TOKENS
 
@@ -21,6 +22,16 @@ class DraftSection(Section):
     num_replicas: Positive = 1
     """Draft replicas. An engine asks one of them, and another where that one is gone."""
 
+    min_replicas: Positive | None = None
+    """Fewest replicas when scaling in. Default: `num_replicas`."""
+
+    max_replicas: Positive | None = None
+    """Most replicas when scaling out. Default: `num_replicas`."""
+
+    autoscaling: HostScalingSection = HostScalingSection()
+    """When there are more or fewer replicas: by how busy they are. Where drafts do not pay,
+    engines do not ask for them, and replicas are idle."""
+
     device: DraftDevice = "cpu"
     """Where a draft replica computes: `cuda`, on a GPU of its own."""
 
@@ -34,6 +45,22 @@ class DraftSection(Section):
     kv_cache_memory_bytes: Annotated[int, Field(ge=1024 * 1024)] = 256 * 1024 * 1024
     """Memory for keys and values of a replica; sequences that were not told of for longest
     give way."""
+
+    @property
+    def fewest(self) -> int:
+        """The limit when scaling in."""
+        return self.num_replicas if self.min_replicas is None else self.min_replicas
+
+    @property
+    def most(self) -> int:
+        """The limit when scaling out."""
+        return self.num_replicas if self.max_replicas is None else self.max_replicas
+
+    @model_validator(mode="after")
+    def _the_limits_enclose_the_number_of_replicas(self) -> "DraftSection":
+        if not self.fewest <= self.num_replicas <= self.most:
+            raise ValueError("write min_replicas <= num_replicas <= max_replicas")
+        return self
 
 
 class SpeculationSection(Section):

@@ -50,6 +50,7 @@ def answer(llm: Any, ask: dict[str, Any]) -> dict[str, Any]:
         temperature=ask.get("temperature", 0.0),
         seed=ask.get("seed"),
         max_tokens=ask["num_tokens"],
+        allowed_token_ids=ask.get("allowed_token_ids"),
         detokenize=False,
     )
     before = counts(llm)

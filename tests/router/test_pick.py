@@ -180,6 +180,12 @@ def test_an_adapter_that_is_loaded_and_the_session_s_last_replica_are_preferred(
     assert picked([candidate(A), too_busy]).replica_id == A
 
 
+def test_where_drafts_are_accepted_those_that_decode_weigh_less() -> None:
+    slow, quick = candidate(A, running=4), candidate(B, running=6, tokens_per_step=2.0)
+    assert picked([slow, quick]).replica_id == B
+    assert terms_of(quick, request(), WEIGHTS).sequences == 3 * WEIGHTS.sequence_tokens
+
+
 def test_the_least_loaded_is_chosen_whatever_its_prefix() -> None:
     given_ones = [
         candidate(A, queue=900, prefix=900),

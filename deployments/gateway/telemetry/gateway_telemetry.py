@@ -13,6 +13,7 @@ from deployments.gateway.security.http_guard import METRICS_PATH
 from deployments.gateway.service import InferenceService
 from deployments.gateway.telemetry.access_log import AccessLog
 from deployments.gateway.telemetry.billing import Billing
+from deployments.gateway.telemetry.draft_metrics import Drafts
 from deployments.gateway.telemetry.expert_metrics import Latest
 from deployments.gateway.telemetry.index_metrics import Indexes
 from deployments.gateway.telemetry.metrics import GatewayMetrics, Held
@@ -68,12 +69,14 @@ class GatewayTelemetry:
         logs: DecisionLogs | None = None,
         indexes: Indexes | None = None,
         experts: Latest | None = None,
+        drafts: Drafts | None = None,
     ) -> InferenceService:
         """The service with all observers around it; call it once.
 
         `held` counts the requests that wait, by model; `logs` have the router's decisions;
         `indexes` are those of the models that have one; `experts` is what the directors of
-        expert hosts say, where there are any.
+        expert hosts say, where there are any; `drafts` are the totals of the models that
+        have speculation.
         """
         observers: list[Observer] = []
         around: Around = nothing_around
@@ -94,6 +97,8 @@ class GatewayTelemetry:
                 metrics.add_indexes(indexes)
             if experts is not None:
                 metrics.add_experts(experts)
+            if drafts:
+                metrics.add_drafts(drafts)
             if self._usage is not None:
                 usage = self._usage
                 metrics.add_losses(lambda: usage.num_lost)

@@ -13,6 +13,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from deployments.gateway.resume import Resume
+from deployments.gateway.telemetry.draft_metrics import DRAFT_LABELS, DraftMetrics, Drafts
 from deployments.gateway.telemetry.expert_metrics import EXPERT_LABELS, ExpertMetrics, Latest
 from deployments.gateway.telemetry.index_metrics import INDEX_LABELS, Indexes, IndexMetrics
 from deployments.gateway.telemetry.observation import Observation
@@ -190,6 +191,11 @@ class GatewayMetrics:
         """Tell of the expert hosts of models that have them."""
         self._described |= EXPERT_LABELS
         self.registry.register(ExpertMetrics(latest))
+
+    def add_drafts(self, drafts: Drafts) -> None:
+        """Count what becomes of the drafts of models that have speculation."""
+        self._described |= DRAFT_LABELS
+        self.registry.register(DraftMetrics(drafts))
 
     def add_losses(self, num_lost: Callable[[], int]) -> None:
         """Count the usage records that could not be kept."""

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from deployments import app, metadata_server
 from deployments.engine.cores import num_ranks_to_share
@@ -28,7 +29,8 @@ def test_only_a_model_with_a_draft_model_gets_draft_replicas(tmp_path: Path) -> 
     assert bound_deployments(tmp_path, PLAIN).keys() == {"gateway", "engine-plain"}
     found = bound_deployments(tmp_path, PLAIN, drafted(num_replicas=3))
     assert found.keys() == {"gateway", "engine-plain", "engine-drafted", "drafts-drafted"}
-    assert found["drafts-drafted"].num_replicas == 3
+    scaling = found["drafts-drafted"]._deployment_config.autoscaling_config
+    assert (scaling.min_replicas, scaling.max_replicas) == (3, 3)
     assert found["engine-plain"].init_args[-1] is None
     replicas = found["engine-drafted"].init_args[-1]._bound_deployment
     assert replicas.name == "drafts-drafted"
@@ -52,6 +54,17 @@ def test_what_only_draft_replicas_go_by_replaces_no_engine(tmp_path: Path) -> No
 def test_a_draft_replica_counts_as_a_rank_where_cores_are_shared_out() -> None:
     sections = [ModelSection.model_validate(each) for each in (PLAIN, drafted(num_replicas=2))]
     assert num_ranks_to_share(sections) == 4
+
+
+def test_draft_replicas_are_scaled_by_how_busy_they_are_between_their_limits(
+    tmp_path: Path,
+) -> None:
+    found = bound_deployments(tmp_path, drafted(num_replicas=2, min_replicas=1, max_replicas=4))
+    scaling = found["drafts-drafted"]._deployment_config.autoscaling_config
+    limits = (scaling.min_replicas, scaling.initial_replicas, scaling.max_replicas)
+    assert limits == (1, 2, 4)
+    with pytest.raises(ValidationError, match="min_replicas <= num_replicas <= max_replicas"):
+        ModelSection.model_validate(drafted(num_replicas=2, max_replicas=1))
 
 
 def test_draft_replicas_on_gpus_need_the_build_for_them(

@@ -4,9 +4,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from deployments.engine.load import DraftCounts, EngineLoad, LoadLogger
+from deployments.engine.load import EngineLoad, LoadLogger
 from deployments.engine.load_book import EngineStats
-from router.types import KvRoom
+from router.types import DraftCounts, KvRoom
 
 pytestmark = pytest.mark.model
 
@@ -58,3 +58,16 @@ def test_drafts_are_counted_from_the_start_on_and_over_all_ranks() -> None:
         first.record(step(1, 0, 0.1, drafts), None)
     second.record(step(1, 0, 0.1, (1, 2, 2)), None)
     assert load.drafts == DraftCounts(num_drafts=4, num_tokens=14, num_accepted=7)
+    assert load.stats(0).drafts == load.drafts
+
+
+def test_sequences_get_more_than_a_token_a_step_where_drafts_are_accepted() -> None:
+    load = EngineLoad()
+    assert load.stats(0).tokens_per_step == 1.0
+    logger = LoadLogger(load.of_rank(0))
+    for _ in range(1000):
+        logger.record(step(4, 0, 0.1, (2, 8, 6)), None)
+    assert load.stats(0).tokens_per_step == pytest.approx(2.5, rel=0.01)
+    for _ in range(1000):
+        logger.record(step(4, 0, 0.1), None)
+    assert load.stats(0).tokens_per_step == pytest.approx(1.0, rel=0.01)

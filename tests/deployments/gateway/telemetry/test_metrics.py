@@ -233,6 +233,7 @@ def test_the_table_of_metrics_is_that_of_the_code() -> None:
     metrics.add_routing({})
     metrics.add_indexes({})
     metrics.add_experts(dict)
+    metrics.add_drafts({})
     assert documented() == metrics.described()
 
 
