@@ -39,6 +39,7 @@ DRAFT = "DRAFT"
 """In a way: the draft model's folder."""
 
 _TIER = {"drafters": ["draft_model"], "draft": {"model": DRAFT}}
+_ALL = ["prompt_lookup", "suffix_counts", "draft_model"]
 _AHEAD = {"model": DRAFT, "ahead_tokens": 8}
 
 WAYS: Mapping[str, dict[str, Any]] = {
@@ -65,7 +66,8 @@ WAYS: Mapping[str, dict[str, Any]] = {
     "tier": _TIER,
     "tier_fixed_4": {**_TIER, "length": "fixed", "max_tokens": 4},
     "tier_ahead": {"drafters": ["draft_model"], "draft": _AHEAD},
-    "all": {**_TIER, "drafters": ["prompt_lookup", "suffix_counts", "draft_model"]},
+    "all": {**_TIER, "drafters": _ALL},
+    "all_fixed_4": {**_TIER, "drafters": _ALL, "length": "fixed", "max_tokens": 4},
 }
 OWN_CORE = frozenset({"tier_ahead"})
 """Ways whose draft host has the last core to itself."""
@@ -168,7 +170,7 @@ def _row(
 
 
 @contextmanager
-def _engine(way: str, model: Path, given: Any) -> Iterator[JsonChild]:
+def open_engine(way: str, model: Path, given: Any) -> Iterator[JsonChild]:
     """One that drafts so, and is ready."""
     with ExitStack() as stack:
         variables = environment(num_left=way in OWN_CORE)
@@ -215,7 +217,7 @@ def main() -> None:
     rows = []
     with ExitStack() as stack:
         engines = {
-            way: stack.enter_context(_engine(way, model, given))
+            way: stack.enter_context(open_engine(way, model, given))
             for way in dict.fromkeys([OFF, *chosen])
         }
         for task in given.tasks:
