@@ -5,12 +5,12 @@ it writes one of JSON: `seconds` for so many tokens each, `first_s` for one toke
 `stats`, what an expert tier's client did in between, if it has one.
 """
 
-import json
-import os
 import random
 import sys
 import time
 from typing import Any
+
+from tests.bench.line_engine import serve
 
 NUM_PROMPT_TOKENS = 32
 _ENGINE = {
@@ -58,22 +58,11 @@ def answer(llm: Any, ask: dict[str, Any]) -> dict[str, Any]:
     return {"first_s": first_s, "seconds": seconds, "stats": stats}
 
 
-def main() -> None:
-    """Serve until the input ends. vLLM writes to the standard output, so ours is kept."""
-    lines = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
+def _register() -> None:
     from deployments.experts.in_engine import plugin  # noqa: PLC0415
 
     plugin.register()
-    from vllm import LLM  # noqa: PLC0415 - takes seconds
-
-    llm = LLM(**_ENGINE | json.loads(sys.stdin.readline()))
-    lines.write("{}\n")
-    lines.flush()
-    for line in sys.stdin:
-        lines.write(json.dumps(answer(llm, json.loads(line))) + "\n")
-        lines.flush()
 
 
 if __name__ == "__main__":
-    main()
+    serve(_ENGINE, answer, _register)

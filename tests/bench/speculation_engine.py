@@ -6,11 +6,10 @@ the prompts to the last, `num_steps` among them, and what has become of drafts m
 `num_drafts`, `num_draft_tokens`, `num_accepted` and `accepted_at`, by position.
 """
 
-import json
-import os
-import sys
 import time
 from typing import Any
+
+from tests.bench.line_engine import serve
 
 _ENGINE = {
     "skip_tokenizer_init": False,
@@ -83,19 +82,5 @@ def answer(llm: Any, ask: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    """Serve until the input ends. vLLM writes to the standard output, so ours is kept."""
-    lines = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
-    from vllm import LLM  # noqa: PLC0415 - takes seconds
-
-    llm = LLM(**_ENGINE | json.loads(sys.stdin.readline()))
-    lines.write("{}\n")
-    lines.flush()
-    for line in sys.stdin:
-        lines.write(json.dumps(answer(llm, json.loads(line))) + "\n")
-        lines.flush()
-
-
 if __name__ == "__main__":
-    main()
+    serve(_ENGINE, answer)
