@@ -27,6 +27,7 @@ def draft_replicas(model: ModelSection, sharing: Sharing) -> serve.Application |
     own = DraftSection(
         model=draft.model,
         device=draft.device,
+        precision=draft.precision,
         context_tokens=draft.context_tokens,
         ahead_tokens=draft.ahead_tokens,
         kv_cache_memory_bytes=draft.kv_cache_memory_bytes,

@@ -10,6 +10,7 @@ from router.speculation.types import MAX_TOKENS
 
 DrafterName = Literal["prompt_lookup", "suffix_counts", "draft_model"]
 DraftDevice = Literal["cpu", "cuda"]
+DraftPrecision = Literal["int8", "full"]
 Positive = Annotated[int, Field(ge=1)]
 
 
@@ -34,6 +35,10 @@ class DraftSection(Section):
 
     device: DraftDevice = "cpu"
     """Where a draft replica computes: `cuda`, on a GPU of its own."""
+
+    precision: DraftPrecision = "int8"
+    """What it computes in on CPUs. `int8`: weights and inputs of 8 bits, several times as
+    quick, where drafts need not be exact. `full`: float32. On GPUs it is bfloat16."""
 
     context_tokens: Annotated[int, Field(ge=64)] = 1024
     """Latest tokens of a sequence that it reads."""

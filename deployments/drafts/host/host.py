@@ -51,7 +51,9 @@ class DraftHost:
         Raises ConfigError where the draft model cannot be run, or an address cannot be had.
         """
         section = settings.section
-        model = DraftModel(draft_model, section.kv_cache_memory_bytes, section.device)
+        model = DraftModel(
+            draft_model, section.kv_cache_memory_bytes, section.device, section.precision
+        )
         desk: DraftDesk[Link] = DraftDesk(
             model,
             _vocabulary(engine_model, draft_model),

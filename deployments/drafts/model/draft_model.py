@@ -14,8 +14,9 @@ from torch.nn import functional
 
 from deployments.drafts.model.draft_config import DraftConfig
 from deployments.drafts.model.kv_pages import PAGE_TOKENS, KvPages, num_pages_for
+from deployments.drafts.model.products import Product, full_product, has_int8, int8_product
 from deployments.models.carve.dense_files import TensorFiles
-from router.speculation.settings import DraftDevice
+from router.speculation.settings import DraftDevice, DraftPrecision
 
 
 @dataclass(frozen=True)
@@ -41,9 +42,15 @@ class _Place(NamedTuple):
 
     device: DraftDevice
     dtype: torch.dtype
+    is_int8: bool
 
     def put(self, weight: torch.Tensor) -> torch.Tensor:
         return weight.to(self.device, self.dtype).contiguous()
+
+    def product(self, weight: torch.Tensor, bias: torch.Tensor | None = None) -> Product:
+        if self.is_int8:
+            return int8_product(weight, bias)
+        return full_product(self.put(weight), None if bias is None else self.put(bias))
 
     def numbers(self, rows: list[Any]) -> torch.Tensor:
         return torch.tensor(rows, device=self.device)
@@ -54,18 +61,18 @@ class _Layer:
     """Weights of one layer; those of products that have the same input are joined."""
 
     input_norm: torch.Tensor  # [hidden]
-    qkv: torch.Tensor  # [num_heads * head + 2 * num_kv_heads * head, hidden]
-    qkv_bias: torch.Tensor | None
-    out: torch.Tensor  # [hidden, num_heads * head]
+    qkv: Product  # hidden -> (num_heads + 2 * num_kv_heads) * head
+    out: Product  # num_heads * head -> hidden
     ffn_norm: torch.Tensor  # [hidden]
-    gate_up: torch.Tensor  # [2 * intermediate, hidden]
-    down: torch.Tensor  # [hidden, intermediate]
+    gate_up: Product  # hidden -> 2 * intermediate
+    down: Product  # intermediate -> hidden
 
 
 class _Places(NamedTuple):
     """Where a call reads and writes keys and values.
 
-    Shapes: write [B * Q], read [B, L], mask [B, 1, Q, L], rotation [B, Q, 1, head] of both.
+    Shapes: write [B * Q], read [B, L], mask [B, 1, group * Q, L], cos and sin
+    [B, Q, 1, head].
     """
 
     write: torch.Tensor
@@ -78,21 +85,27 @@ class _Places(NamedTuple):
 class DraftModel:
     """Not for several threads at once."""
 
-    def __init__(self, directory: Path, kv_bytes: int, device: DraftDevice = "cpu") -> None:
+    def __init__(
+        self,
+        directory: Path,
+        kv_bytes: int,
+        device: DraftDevice = "cpu",
+        precision: DraftPrecision = "full",
+    ) -> None:
         """Raises ConfigError for a checkpoint that is not whole, or of another kind.
 
-        It computes in float32 on CPUs, of which many are slower in anything else.
+        `full` is float32 on CPUs, of which many are slower in bfloat16, else bfloat16.
         """
         self.config = DraftConfig.read(directory)
         config, files = self.config, TensorFiles(directory)
-        place = _Place(device, torch.float32 if device == "cpu" else torch.bfloat16)
+        is_int8 = precision == "int8" and device == "cpu" and has_int8()
+        place = _Place(device, torch.float32 if device == "cpu" else torch.bfloat16, is_int8)
         self._place = place
         self._embedding = place.put(files.read("model.embed_tokens.weight"))
         self._layers = [_read_layer(files, i, place) for i in range(config.num_layers)]
         self._norm = place.put(files.read("model.norm.weight"))
-        self._head = self._embedding
-        if not config.is_head_tied:
-            self._head = place.put(files.read("lm_head.weight"))
+        name = "model.embed_tokens.weight" if config.is_head_tied else "lm_head.weight"
+        self._head = place.product(files.read(name))
         self._head_to_token: torch.Tensor | None = None
         if "d2t" in files:
             rows = torch.arange(config.head_vocab_size)
@@ -119,7 +132,7 @@ class DraftModel:
             hidden = self._through(number, layer, hidden, places)
         ends = [(row, length - 1) for row, length in enumerate(lengths)]
         last = hidden[self._place.numbers(ends).unbind(1)]
-        logits = functional.linear(self._normed(last, self._norm), self._head).float()
+        logits = self._head(self._normed(last, self._norm)).float()
         best, rows = logits.max(dim=-1)
         chances = (best - logits.logsumexp(dim=-1)).exp()
         found = rows if self._head_to_token is None else self._head_to_token[rows]
@@ -130,10 +143,9 @@ class DraftModel:
     ) -> torch.Tensor:
         """One layer. Shape: [B, Q, hidden]."""
         attended = self._attended(number, layer, self._normed(hidden, layer.input_norm), places)
-        hidden = hidden + functional.linear(attended, layer.out)
-        both = functional.linear(self._normed(hidden, layer.ffn_norm), layer.gate_up)
-        gate, up = both.chunk(2, dim=-1)
-        return hidden + functional.linear(functional.silu(gate) * up, layer.down)
+        hidden = hidden + layer.out(attended)
+        gate, up = layer.gate_up(self._normed(hidden, layer.ffn_norm)).chunk(2, dim=-1)
+        return hidden + layer.down(functional.silu(gate) * up)
 
     def _attended(
         self, number: int, layer: _Layer, hidden: torch.Tensor, places: _Places
@@ -141,8 +153,7 @@ class DraftModel:
         """What the tokens find in those before them. Shape: [B, Q, num_heads * head]."""
         config, size = self.config, self.config.head_size
         batch, num_queries, _ = hidden.shape
-        qkv = functional.linear(hidden, layer.qkv, layer.qkv_bias)
-        heads = qkv.view(batch, num_queries, -1, size)
+        heads = layer.qkv(hidden).view(batch, num_queries, -1, size)
         num_rotated = config.num_heads + config.num_kv_heads
         rotated = _rotated(heads[:, :, :num_rotated], places)
         keys, values = self.pages.keys[number], self.pages.values[number]
@@ -160,7 +171,7 @@ class DraftModel:
             queries,
             keys[places.read].transpose(1, 2),
             values[places.read].transpose(1, 2),
-            attn_mask=places.mask.repeat(1, 1, group, 1),
+            attn_mask=places.mask,
         )
         found = found.view(batch, config.num_kv_heads, group, num_queries, size)
         return found.permute(0, 3, 1, 2, 4).reshape(batch, num_queries, -1)
@@ -181,6 +192,8 @@ class DraftModel:
         angles = positions[:, :, None] * self._frequencies
         angles = torch.cat((angles, angles), dim=-1)[:, :, None]
         cos, sin = angles.cos().to(place.dtype), angles.sin().to(place.dtype)
+        # Once for each of the heads that are read as queries of the same head.
+        mask = mask.repeat(1, self.config.num_heads // self.config.num_kv_heads, 1)
         return _Places(write.view(-1), read, mask[:, None], cos, sin)
 
     def _normed(self, hidden: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
@@ -201,19 +214,22 @@ def _rotated(heads: torch.Tensor, places: _Places) -> torch.Tensor:
 def _read_layer(files: TensorFiles, number: int, place: _Place) -> _Layer:
     prefix = f"model.layers.{number}."
 
-    def weight(name: str) -> torch.Tensor:
+    def norm(name: str) -> torch.Tensor:
         return place.put(files.read(f"{prefix}{name}.weight"))
 
-    biases = [f"{prefix}self_attn.{name}_proj.bias" for name in "qkv"]
-    bias = None
-    if biases[0] in files:
-        bias = torch.cat([place.put(files.read(name)) for name in biases])
+    def product(*names: str) -> Product:
+        """Of several weights that have the same input."""
+        joined = torch.cat([files.read(f"{prefix}{name}.weight") for name in names])
+        biases = [f"{prefix}{name}.bias" for name in names]
+        has_bias = biases[0] in files
+        bias = torch.cat([files.read(bias) for bias in biases]) if has_bias else None
+        return place.product(joined, bias)
+
     return _Layer(
-        input_norm=weight("input_layernorm"),
-        qkv=torch.cat([weight(f"self_attn.{name}_proj") for name in "qkv"]),
-        qkv_bias=bias,
-        out=weight("self_attn.o_proj"),
-        ffn_norm=weight("post_attention_layernorm"),
-        gate_up=torch.cat([weight("mlp.gate_proj"), weight("mlp.up_proj")]),
-        down=weight("mlp.down_proj"),
+        input_norm=norm("input_layernorm"),
+        qkv=product("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+        out=product("self_attn.o_proj"),
+        ffn_norm=norm("post_attention_layernorm"),
+        gate_up=product("mlp.gate_proj", "mlp.up_proj"),
+        down=product("mlp.down_proj"),
     )
