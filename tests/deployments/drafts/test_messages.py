@@ -45,7 +45,7 @@ TELLS = st.builds(
     least=st.floats(0, 1, width=32),
     rows=st.lists(TELL_ROWS, max_size=3, unique_by=lambda row: row.sequence),
 )
-DRAFTS = st.lists(st.tuples(NUMBERS, st.integers(0, NUM_KINDS - 1)), max_size=MAX_TOKENS).map(
+DRAFTS = st.lists(st.tuples(NUMBERS, st.integers(0, NUM_KINDS - 1)), max_size=5).map(
     lambda pairs: ([token for token, _ in pairs], [kind for _, kind in pairs])
 )
 ANSWER_ROWS = st.builds(
@@ -88,6 +88,7 @@ def test_a_tell_is_read_as_it_was_written(tell: Tell) -> None:
 
 
 @example(Answer(0, 0.0, []))
+@example(Answer(1, 0.0, [AnswerRow(True, [BIG] * MAX_TOKENS, [8] * MAX_TOKENS)]))
 @given(ANSWERS)
 def test_an_answer_is_read_as_it_was_written(answer: Answer) -> None:
     assert read_answer(memoryview(answer_bytes(answer))) == answer

@@ -164,9 +164,9 @@ def test_who_does_not_answer_is_dialled_ever_more_rarely(tmp_path: Path) -> None
 
 def test_engines_are_spread_evenly_over_hosts(tmp_path: Path) -> None:
     dialled: Counter[str] = Counter()
-    for number in range(400):
+    for number in range(150):
         engine = Engine(tmp_path, f"engine-{number}", num_hosts=3)
         engine.hub.link = engine.link
         engine.tell()
         dialled.update(engine.hub.dialled)
-    assert sorted(dialled.values()) == pytest.approx([133] * 3, rel=0.25)
+    assert sorted(dialled.values()) == pytest.approx([50] * 3, rel=0.3)
