@@ -9,7 +9,8 @@ token on. An answer repeats the step's number, and its rows are in the order of 
 """
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -67,6 +68,20 @@ class Answer(NamedTuple):
     rows: Sequence[AnswerRow]
 
 
+def rows_that_fit(
+    rows: Iterable[TellRow], num_kinds: int, max_frame_bytes: int
+) -> list[TellRow]:
+    """The first of them, as many as one tell can have."""
+    room = max_frame_bytes - _TELL_HEAD.size - 4 * num_kinds
+    found = []
+    for row in islice(rows, MAX_ROWS):
+        room -= 4 * (_ROW_NUMBERS + len(row.token_ids))
+        if room < 0:
+            break
+        found.append(row)
+    return found
+
+
 def tell_bytes(tell: Tell) -> bytes:
     """As a frame."""
     rows = np.array(
@@ -91,11 +106,15 @@ def read_tell(frame: memoryview) -> Tell:
     rows = reader.take("<i4", num_rows * _ROW_NUMBERS).reshape(-1, _ROW_NUMBERS)
     if (rows < 0).any() or (rows[:, 3] > MAX_TOKENS).any():
         raise BadFrameError("a tell with numbers out of range")
+    if len(np.unique(rows[:, 0])) < num_rows:
+        raise BadFrameError("a tell that names a sequence twice")
     found = [
         TellRow(sequence, num_before, bool(is_fresh), max_tokens, reader.take("<i4", num_new))
         for sequence, num_before, is_fresh, max_tokens, num_new in rows.tolist()
     ]
     reader.end()
+    if any((row.token_ids < 0).any() for row in found):
+        raise BadFrameError("a tell with tokens out of range")
     return Tell(step, rates, least, found)
 
 

@@ -53,20 +53,23 @@ class SequenceBook:
     def find(self, row: int, tokens: TokenIds, num_new: int) -> tuple[SequenceState, bool]:
         """The sequence in the row, and whether it was known. Shape: [num_tokens].
 
-        The last `num_new` of its tokens have come in this step.
+        The last `num_new` of its tokens have come in this step. No other row's sequence of
+        this step is it.
         """
         before = len(tokens) - num_new
         while len(self._rows) <= row:
             self._rows.append(None)
         mark = tokens[max(before - _NUM_TOLD_BY, 0) : before].tobytes()
         state = self._rows[row]
-        is_known = True
         if state is None or state.num_tokens != before or state.mark != mark:
-            found = self._by_mark.get((before, mark))
-            is_known = found is not None
-            state = found or self._new()
-            self._rows[row] = state
-        self._by_mark.pop((state.num_tokens, state.mark), None)
+            state = self._by_mark.get((before, mark))
+        # Of two that say the same, one a step later, the later may just have said as much.
+        is_known = state is not None and state.last_step != self._step
+        if state is None or not is_known:
+            state = self._new()
+        self._rows[row] = state
+        if self._by_mark.get((state.num_tokens, state.mark)) is state:
+            del self._by_mark[state.num_tokens, state.mark]
         state.num_tokens = len(tokens)
         state.mark = tokens[-_NUM_TOLD_BY:].tobytes()
         state.last_step = self._step

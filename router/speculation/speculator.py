@@ -45,7 +45,7 @@ _PRIOR_TOKENS = 20
 _LEAST, _MOST_OF_LEAST = 0.02, 0.9
 """A draft ends at the latest where it is as unlikely, and never where it is likelier."""
 
-_GAIN_WEIGHT = 1 / 16
+_FIRST_GAIN_TOKENS, _GAIN_WEIGHT = 1.0, 1 / 16
 _FIXED_PATIENCE_S = 1.0
 
 Drafts = list[Sequence[int]]
@@ -84,7 +84,7 @@ class Speculator:
         self._times = StepTime(section.memory_steps)
         self._judge = Judge(_SETTLING_STEPS if source else _SETTLING_STEPS[:ALL])
         self._way = OFF
-        self._gained_tokens = 1.0
+        self._gained_tokens = _FIRST_GAIN_TOKENS
         """By a draft of the source's, on average."""
         self._pause_steps = 0
         self._num_paused = 0
@@ -114,8 +114,12 @@ class Speculator:
             self._times.observe(len(rows), num_verified, seconds)
             num_tokens = sum(row.num_new for row in rows)
             self._judge.observe(len(rows), self._way, num_tokens, seconds + proposed_s)
-        self._way = self._next_way(len(rows))
-        if self._way == OFF:
+        way = self._next_way(len(rows))
+        if way == ALL != self._way:
+            # Drafts that nobody waits for are never verified, however good they have become.
+            self._gained_tokens = max(self._gained_tokens, _FIRST_GAIN_TOKENS)
+        self._way = way
+        if way == OFF:
             return [()] * len(rows)
         return self._drafts_for(rows, states)
 
@@ -127,6 +131,8 @@ class Speculator:
             table.check_invariants()
 
     def _next_way(self, num_sequences: int) -> int:
+        if not num_sequences:
+            return OFF
         if self._section.length == "fixed":
             return ALL if self._source else DRAFTERS
         return self._judge.way(num_sequences)

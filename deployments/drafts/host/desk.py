@@ -29,6 +29,9 @@ MAX_IN_LINE_TOKENS = 32
 CHUNK_TOKENS = 128
 """What is read of one sequence in a turn."""
 
+STALE_TELLS = 64
+"""When each engine has told so often since, on average, an order has served its purpose."""
+
 Owner = TypeVar("Owner")
 
 
@@ -57,6 +60,8 @@ class _Order:
     tell: Tell
     sequences: list[DraftedSequence | None]
     """None: told of what the desk does not know."""
+    number: int
+    """How many were told up to this one."""
     is_answered: bool = False
     no_room: set[int] = field(default_factory=set)
     """Positions of sequences that have no pages."""
@@ -87,6 +92,8 @@ class DraftDesk(Generic[Owner]):
         self._sequences: dict[tuple[Owner, int], DraftedSequence] = {}
         """The one told least recently first."""
         self._orders: dict[Owner, _Order] = {}
+        """The one told least recently first."""
+        self._num_tells = 0
         self._token_s = 0.0
         self.num_tokens_read = 0
         self.num_turns = 0
@@ -99,7 +106,10 @@ class DraftDesk(Generic[Owner]):
     def tell(self, owner: Owner, tell: Tell) -> None:
         """The owner's order from here on; what was ordered before and not answered is not."""
         found = [self._told(owner, row) for row in tell.rows]
-        self._orders[owner] = _Order(tell, found)
+        self._num_tells += 1
+        self._orders.pop(owner, None)
+        self._orders[owner] = _Order(tell, found, self._num_tells)
+        self._let_go_of_the_stale()
 
     def forget(self, owner: Owner) -> None:
         """The owner is gone."""
@@ -139,7 +149,8 @@ class DraftDesk(Generic[Owner]):
         known = {id(sequence) for sequence in self._sequences.values()}
         for order in self._orders.values():
             for position, wanted in enumerate(order.sequences):
-                assert wanted is None or id(wanted) in known or position in order.no_room
+                gives_way = position in order.no_room or not (wanted and wanted.said)
+                assert id(wanted) in known or gives_way
 
     def _told(self, owner: Owner, row: TellRow) -> DraftedSequence | None:
         key = owner, row.sequence
@@ -158,6 +169,13 @@ class DraftDesk(Generic[Owner]):
             sequence.shorten(self._settings.context_tokens)
             self._model.pages.give_back(sequence.pages)
         return sequence
+
+    def _let_go_of_the_stale(self) -> None:
+        """What was ordered by an engine that tells no more: its sequences may give way."""
+        owner, oldest = next(iter(self._orders.items()))
+        num_since = self._num_tells - oldest.number
+        if oldest.is_answered and num_since > STALE_TELLS * len(self._orders):
+            del self._orders[owner]
 
     def _drop(self, key: tuple[Owner, int]) -> None:
         sequence = self._sequences.pop(key, None)
@@ -235,14 +253,18 @@ class DraftDesk(Generic[Owner]):
     def _has_room(self, wanted: _Wanted, num_tokens: int) -> bool:
         """Whether its pages have room for so many more; others may lose theirs for it."""
         sequence, pages = wanted.sequence, self._model.pages
-        in_use = {id(each.sequence) for each in self._each()}
         while not pages.grow(sequence.pages, sequence.num_read + num_tokens):
-            idle = next((k for k, s in self._sequences.items() if id(s) not in in_use), None)
+            idle = self._idle()
             if idle is None:
                 wanted.order.no_room.add(wanted.position)
                 return False
             self._drop(idle)
         return True
+
+    def _idle(self) -> tuple[Owner, int] | None:
+        """The sequence told least recently of those that nobody works on."""
+        in_use = {id(each.sequence) for each in self._each()}
+        return next((k for k, s in self._sequences.items() if id(s) not in in_use), None)
 
     def _answer(self, order: _Order, position: int) -> AnswerRow:
         sequence = order.sequences[position]

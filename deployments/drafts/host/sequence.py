@@ -3,10 +3,10 @@
     said  t1 t2 ... tn | path  p1 p2 ... pm
                          the draft, and what comes after it if all of it is accepted
 
-Of these the first `num_read` are in the model's pages. The last token of the path never is: it
-was said by the model and not yet read. When the engine has said more, as much of the path as
-agrees with it becomes part of what was said, and nothing of that is computed again; where the
-path leads elsewhere it is cut off, and grows anew from there.
+Of these the first `num_read` are in the model's pages. The last token of all is not, unless
+the path is at its end: it was said by the model and not yet read. When the engine has said
+more, as much of the path as agrees with it becomes part of what was said, and nothing of that
+is computed again; where the path leads elsewhere it is cut off, and grows anew from there.
 """
 
 from collections.abc import Sequence
@@ -83,8 +83,8 @@ class DraftedSequence:
         self.num_read, self.is_at_end = 0, False
 
     def check_invariants(self) -> None:
-        """What is read is there, and the path's last token is unread."""
+        """What is read is there, and where the path goes on there is something to read."""
         num_tokens = len(self.said) + len(self.path)
         assert 0 <= self.num_read <= num_tokens
-        assert not self.path or self.num_read < num_tokens
+        assert self.unread or self.is_at_end or not num_tokens
         assert self.num_told >= 0

@@ -1,16 +1,15 @@
 """The engine's end of the draft tier: a link to one draft replica.
 
 Nothing here waits but `give`, as long as it may. A replica that is gone, or does not keep up,
-costs drafts: the engine goes on without, dials again from time to time, and tells another
+costs drafts: the engine goes on without, dials again, ever more rarely, and tells another
 replica, or the same one anew, all that it has to know.
 """
 
+import hashlib
 import logging
-import math
 import os
 import time
 import uuid
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -20,10 +19,9 @@ from deployments.drafts import messages
 from deployments.drafts.messages import Answer, Tell, TellRow
 from deployments.drafts.tier_folder import draft_identity, folder_of_environment
 from experts.directory import DirectoryFile, HostCard
-from experts.transport.errors import TransportError
+from experts.transport.errors import LinkTimeoutError, TransportError
 from experts.transport.hub import Hub
 from experts.transport.link import Identity, Link, LinkHub, LinkSettings
-from experts.types import HostId
 from infra.errors import ConfigError
 from router.speculation.confidence import PRIOR_RATES
 from router.speculation.draft_source import Terms, ToldRow
@@ -33,13 +31,10 @@ from router.speculation.types import Draft
 log = logging.getLogger(__name__)
 
 LOOK_S = 1.0
-"""How often the directory is looked at."""
+"""How often the directory is looked at, and how soon who was not reached is dialled again: at
+first, and after twice as long each time, as an engine does nothing else while it dials."""
 
-MAX_DIAL_WAIT_S = 32.0
-"""Until those are dialled again who did not answer: at first `LOOK_S`, then twice as long each
-time, as the engine waits for as long as a dial takes. Somebody new is dialled at once."""
-
-_SET_UP_S = 0.2
+_SET_UP_S, _MAX_DIAL_PAUSE_S = 0.2, 16.0
 _MAX_UNANSWERED = 8
 """Tells that a replica may leave unanswered: it is at something long, or hangs."""
 
@@ -75,10 +70,9 @@ class TierSource:
         self._clock = clock
         self._link: Link | None = None
         self._told: dict[int, _Told] = {}
-        self._look_at_s = -math.inf
-        self._dial_at_s = -math.inf
-        self._dial_wait_s = LOOK_S
-        self._dialled: frozenset[HostId] = frozenset()
+        self._look_at_s = self._dial_at_s = -np.inf
+        self._dial_pause_s = LOOK_S
+        self._cards: Sequence[HostCard] = ()
         self._step = 0
         self._heard_step = 0
         self._heard_s = 0.0
@@ -106,6 +100,8 @@ class TierSource:
             if not num_unanswered:
                 self._heard_s = self._clock()
             self._send(rows, terms)
+        except LinkTimeoutError as error:
+            log.debug("the draft replica does not keep up: %s", error)
         except TransportError as error:
             self._lose(str(error))
 
@@ -134,14 +130,15 @@ class TierSource:
     def _send(self, rows: Sequence[ToldRow], terms: Terms) -> None:
         assert self._link is not None
         self._step += 1
-        told = [self._tell_row(row) for row in rows]
-        frame = messages.tell_bytes(
-            Tell(self._step, terms.rates.astype(np.float32), terms.least, told)
+        rates = terms.rates.astype(np.float32)
+        told = messages.rows_that_fit(
+            map(self._tell_row, rows), len(rates), self._link.max_frame_bytes
         )
+        frame = messages.tell_bytes(Tell(self._step, rates, terms.least, told))
         self._link.reserve(len(frame), timeout_s=0.0)[:] = frame
         self._link.commit()
-        self._rows = rows
-        for row in rows:
+        self._rows = rows[: len(told)]
+        for row in self._rows:
             self._told[row.sequence] = _Told(len(row.tokens), self._step)
         if self._step % _MAX_ABSENT_TELLS == 0:
             oldest = self._step - _MAX_ABSENT_TELLS
@@ -202,19 +199,10 @@ class TierSource:
             return
         if self._link is not None and self._link.peer not in {card.host for card in cards}:
             self._lose("it has left")
-        if self._link is None:
-            self._dial_at_times(cards)
-
-    def _dial_at_times(self, cards: Sequence[HostCard]) -> None:
-        hosts = frozenset(card.host for card in cards)
-        if hosts != self._dialled:
-            self._dial_wait_s, self._dial_at_s = LOOK_S, -math.inf
-        if not hosts or self._clock() < self._dial_at_s:
-            return
-        self._dialled = hosts
-        self._dial_one_of(cards)
-        self._dial_at_s = self._clock() + self._dial_wait_s
-        self._dial_wait_s = min(2 * self._dial_wait_s, MAX_DIAL_WAIT_S)
+        if cards != self._cards:
+            self._cards, self._dial_at_s, self._dial_pause_s = cards, now_s, LOOK_S
+        if self._link is None and now_s >= self._dial_at_s:
+            self._dial_one_of(cards)
 
     def _dial_one_of(self, cards: Sequence[HostCard]) -> None:
         """The one that this engine's name leads to, so that engines spread over all."""
@@ -227,9 +215,11 @@ class TierSource:
                     continue
                 self._told.clear()
                 self._heard_step = self._step
-                self._dial_wait_s = LOOK_S
+                self._dial_pause_s = LOOK_S
                 log.info("drafts come from %s", self._link.peer)
                 return
+        self._dial_at_s = self._clock() + self._dial_pause_s
+        self._dial_pause_s = min(2 * self._dial_pause_s, _MAX_DIAL_PAUSE_S)
 
     def _lose(self, why: str) -> None:
         assert self._link is not None
@@ -252,6 +242,10 @@ def open_source(model_path: str, section: SpeculationSection) -> TierSource:
     return TierSource(name, hub, directory, section.draft.context_tokens)
 
 
-def _rank(engine: str, host: str) -> int:
-    """Highest random weight: where a replica leaves, only its own engines change."""
-    return zlib.crc32(f"{engine} {host}".encode())
+def _rank(engine: str, host: str) -> bytes:
+    """Highest random weight: where a replica leaves, only its own engines change.
+
+    It must be a good hash: by a checksum two hosts' weights differ by the same bits for all
+    engines, and of three hosts one gets half of them.
+    """
+    return hashlib.blake2b(f"{engine} {host}".encode(), digest_size=8).digest()

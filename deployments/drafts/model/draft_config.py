@@ -39,6 +39,8 @@ class DraftConfig:
             fields = json.loads(path.read_bytes())
         except (OSError, ValueError) as error:
             raise ConfigError(f"{path} cannot be read: {error}") from error
+        if not isinstance(fields, dict):
+            raise ConfigError(f"{path} cannot be read: it is no configuration")
         _check(fields, path)
         try:
             return _of(fields)
@@ -77,3 +79,8 @@ def _check(fields: Mapping[str, Any], path: Path) -> None:
         raise ConfigError(f"{path}: rotary positions of the type {kind!r} are not supported")
     if fields.get("hidden_act", "silu") != "silu":
         raise ConfigError(f"{path}: hidden_act {fields['hidden_act']!r} is not supported")
+    # Qwen2 has biases of its own, whatever this says, and not of all products.
+    biases = () if found == "qwen2" else ("attention_bias", "mlp_bias")
+    for name in biases:
+        if fields.get(name):
+            raise ConfigError(f"{path}: {name} is not supported")

@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from deployments.drafts.in_engine import proposer as proposer_module
 from deployments.drafts.in_engine.proposer import Proposer
 from deployments.drafts.speculation_config import speculation_arguments
 from deployments.engine.plan import with_arguments
 from router.speculation.settings import SpeculationSection
+from tests.router.speculation.engines_with_sources import Clock, Source, knows_nothing
 
 MAX_MODEL_LEN = 64
 
@@ -78,6 +80,22 @@ def test_a_drafter_that_fails_costs_drafts_and_nothing_else(
     assert "speculation ends here" in caplog.text
     monkeypatch.undo()
     assert batch.propose([2]) == [[]]
+
+
+def test_a_step_that_reads_prompts_alone_asks_no_replica_and_the_next_one_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    source = Source(Clock(), knows_nothing)
+    source.token_s = 1e-3
+    monkeypatch.setattr(proposer_module, "open_source", lambda *given: source)
+    settings = {"drafters": ["draft_model"], "draft": {"model": "small"}, "max_tokens": 2}
+    made = config(**settings)
+    made.model_config.model = "large"
+    batch = Batch(Proposer(made), [1, 2, 3], [4, 5])
+    assert batch.propose([], []) == [[], []]
+    assert source.told == []
+    batch.propose([7], [])
+    assert [[row.tokens.tolist() for row in rows] for rows in source.told] == [[[1, 2, 3, 7]]]
 
 
 def test_vllm_is_told_of_our_drafters_or_of_its_own_and_of_none() -> None:
