@@ -88,7 +88,11 @@ def distill_command(
         prompts = _prompts(prompts_file, settings)
     if is_begun(out_dir) and not as_json:
         err().print(f"  going on with what was begun for {out_dir}", style="dim")
-    report = distill_into(out_dir, directory, prompts, settings, stages, stages.stage)
+    try:
+        report = distill_into(out_dir, directory, prompts, settings, stages, stages.stage)
+    except KeyboardInterrupt:
+        err().print("  interrupted; the same command goes on from here", style="dim")
+        raise
     if as_json:
         print_json(asdict(report))
         return

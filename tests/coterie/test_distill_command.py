@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from coterie.cli.main import cli
+from deployments.models.distill.workplace import place_of
 from tests.deployments.models.carve.tiny_llama import write_tiny_llama
 
 
@@ -70,9 +71,32 @@ def test_no_time_is_a_mistake(minutes: str, tmp_path: Path) -> None:
     assert distill("x", tmp_path / "out", "--minutes", minutes).exit_code == 2
 
 
+@pytest.mark.parametrize("is_begun", [False, True])
+def test_who_interrupts_is_told_that_the_same_command_goes_on(
+    is_begun: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("coterie.cli.distill.distill_into", interrupted)
+    if is_begun:
+        place = place_of(tmp_path / "out")
+        place.mkdir()
+        (place / "answers").write_text("some")
+    prompts = prompts_file(tmp_path / "prompts", 8)
+    dense = placeholder(tmp_path / "dense")
+    result = distill(dense, tmp_path / "out", "--prompts", prompts)
+    assert result.exit_code != 0
+    assert "the same command goes on from here" in result.stderr
+    assert ("going on with what was begun" in result.stderr) == is_begun
+
+
 @pytest.mark.model
 @pytest.mark.timeout(300)
-def test_the_acceptance_is_a_table_for_people_and_json_for_scripts(tmp_path: Path) -> None:
+def test_the_acceptance_is_a_table_for_people_and_json_for_scripts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deployments.models.distill.acceptance._MAX_PLACES", 16)
     tiny = write_tiny_llama(tmp_path / "tiny", max_position_embeddings=512)
     prompts = prompts_file(tmp_path / "prompts", 12)
     arguments = ("--layers", "1", "--vocabulary", "50", "--minutes", "0.01")

@@ -1,6 +1,5 @@
 """How much of what the draft proposes the target would have said."""
 
-import itertools
 import random
 from collections.abc import Sequence
 from typing import Any
@@ -8,9 +7,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from deployments.models.distill.accepted import acceptance_of, num_accepted
 from deployments.models.distill.answers import Answer
-from deployments.models.distill.llama import Speaker
 from deployments.models.distill.report import Acceptance
+from deployments.models.distill.speaker import Speaker
 from deployments.models.distill.vocabulary import Integers
 
 NUM_PROPOSED = 8
@@ -41,14 +41,7 @@ def measure_acceptance(
         ]
         said = np.stack([a.said[place : place + NUM_PROPOSED] for a, place in chosen])
         accepted += num_accepted(_propose(draft, texts, ids), said)
-    return _acceptance(accepted)
-
-
-def num_accepted(proposed: Integers, said: Integers) -> list[int]:
-    """Leading tokens of each row that agree. Shapes: both [num_rows, NUM_PROPOSED]."""
-    agree = np.cumprod(proposed == said, axis=1)
-    counts: list[int] = agree.sum(axis=1).tolist()
-    return counts
+    return acceptance_of(accepted, NUM_PROPOSED)
 
 
 def _propose(draft: Any, texts: list[list[int]], ids: Integers) -> Integers:
@@ -64,13 +57,3 @@ def _propose(draft: Any, texts: list[list[int]], ids: Integers) -> Integers:
         proposed.append(row_to_id[logits.argmax(-1)])
     found: Integers = torch.stack(proposed, dim=1).numpy()
     return found
-
-
-def _acceptance(accepted: list[int]) -> Acceptance:
-    reached = [sum(count >= n for count in accepted) for n in range(NUM_PROPOSED + 1)]
-    rates = tuple(
-        round(after / before, 4) if before else 0.0
-        for before, after in itertools.pairwise(reached)
-    )
-    mean = round(sum(accepted) / len(accepted), 4) if accepted else 0.0
-    return Acceptance(num_places=len(accepted), rates=rates, mean_accepted=mean)

@@ -9,8 +9,8 @@ import torch
 
 from deployments.models.distill.answers import Answer, AnsweredBatch
 from deployments.models.distill.asking import AskedBatch
-from deployments.models.distill.llama import Speaker
 from deployments.models.distill.settings import DistillSettings
+from deployments.models.distill.speaker import Speaker
 
 # Sequences that have ended are computed on with until this part of them has.
 _ENDED_PART = 0.125

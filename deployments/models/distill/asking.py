@@ -59,7 +59,7 @@ def plan_batches(
 ) -> list[AskedBatch]:
     """All prompts, in the order in which they are to be answered."""
     tasks = list(dict.fromkeys(prompt.task for prompt in held_out + training))
-    planned = []
+    planned: list[AskedBatch] = []
     waiting: dict[str, deque[AskedBatch]] = {}
     for task in tasks:
         kept = [prompt.tokens for prompt in held_out if prompt.task == task]

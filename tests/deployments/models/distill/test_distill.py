@@ -140,8 +140,9 @@ class Interrupting(RecordingProgress):
     ("stage", "times"), [("answers", 2), ("training", 1), ("training", 4), ("measuring", 1)]
 )
 def test_interrupted_anywhere_the_same_call_makes_the_same_draft(
-    stage: str, times: int, tiny: Path, tmp_path: Path
+    stage: str, times: int, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("deployments.models.distill.training._SAVE_INTERVAL_S", 0.0)
     whole = distill(tiny, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
         distill(tiny, tmp_path / "out", Interrupting(stage, times))

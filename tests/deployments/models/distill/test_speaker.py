@@ -27,7 +27,7 @@ def recomputed(target: Any, texts: list[list[int]]) -> Any:
 
 
 def test_texts_of_different_lengths_are_read_as_each_by_itself(target: Any) -> None:
-    from deployments.models.distill.llama import Speaker  # noqa: PLC0415 - takes seconds
+    from deployments.models.distill.speaker import Speaker  # noqa: PLC0415 - takes seconds
 
     found = Speaker(target, TEXTS, num_new=1).begin()
     assert (found - recomputed(target, TEXTS)).abs().max() < 1e-4
@@ -36,7 +36,7 @@ def test_texts_of_different_lengths_are_read_as_each_by_itself(target: Any) -> N
 def test_a_step_adds_a_token_to_each_and_some_may_be_left_behind(target: Any) -> None:
     import torch  # noqa: PLC0415 - takes seconds
 
-    from deployments.models.distill.llama import Speaker  # noqa: PLC0415
+    from deployments.models.distill.speaker import Speaker  # noqa: PLC0415
 
     with torch.inference_mode():
         speaker = Speaker(target, TEXTS, num_new=3)
