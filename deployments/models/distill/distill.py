@@ -121,7 +121,7 @@ class Distillation:
             losses=training.mean_losses(),
             answering_s=round(sum(batch.duration_s for batch in batches), 1),
             training_s=round(training.elapsed_s, 1),
-            coverage={task: coverage(found, trained.ids) for task, found in held_out.items()},
+            coverage={task: coverage(a, trained.ids) for task, a in held_out.items()},
             acceptance={task: self._accept(trained, a) for task, a in held_out.items()},
         )
         write_draft(trained.draft, trained.ids, self._source, target)

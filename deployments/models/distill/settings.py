@@ -5,7 +5,7 @@
     vocabulary   the tokens that the draft can say: those that the target says most often
     held out     prompts whose answers are never trained on; acceptance is measured there
 
-Of 55 minutes, 22 go into answers of the target, 30.25 into training and the rest into
+Of 55 minutes, 30.25 go into answers of the target, 22 into training and the rest into
 the measurement.
 """
 
@@ -13,8 +13,9 @@ from dataclasses import dataclass
 
 from infra.errors import ConfigError
 
-ANSWERING_PART = 0.4
-TRAINING_PART = 0.55
+# Training for a second time on the same answers teaches them by heart: more of them are better.
+ANSWERING_PART = 0.55
+TRAINING_PART = 0.4
 
 
 @dataclass(frozen=True)

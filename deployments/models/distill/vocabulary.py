@@ -53,4 +53,4 @@ def rows_of(ids: Integers, num_tokens: int) -> Integers:
 def coverage(answers: Iterable[Answer], ids: Integers) -> float:
     """Part of the tokens said that the draft can say."""
     said = np.concatenate([answer.said for answer in answers])
-    return float(np.isin(said, ids).mean())
+    return round(float(np.isin(said, ids).mean()), 4)
