@@ -27,6 +27,9 @@ SECTIONS = {
         "carve": LazyCommand(
             "coterie.cli.carve:carve_command", "Make a mixture of experts of a dense model."
         ),
+        "distill": LazyCommand(
+            "coterie.cli.distill:distill_command", "Train a small draft for a model."
+        ),
     },
     "Use a cluster": {
         "models": LazyCommand("coterie.cli.models:models_command", "List the served models."),

@@ -1,0 +1,112 @@
+"""The draft: some layers of the target, and a head of the tokens that it can say."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from deployments.models.distill.vocabulary import Integers, to_d2t
+from infra.errors import ConfigError
+
+# What is of the text and not of the weights, and on what terms all of it is given.
+_TRAVELLING = (
+    "tokenizer*",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template*",
+    "generation_config.json",
+    "LICENSE*",
+    "NOTICE*",
+)
+_KEPT_CONFIG = (
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "hidden_act",
+    "max_position_embeddings",
+    "initializer_range",
+    "rms_norm_eps",
+    "rope_parameters",
+    "bos_token_id",
+    "eos_token_id",
+    "pad_token_id",
+)
+_EMBEDDING = "model.embed_tokens.weight"
+
+
+def draft_of(target: Any, layers: tuple[int, ...], ids: Integers) -> Any:
+    """A model with these layers of the target, and the rows of these tokens as its head.
+
+    In float32; all but the embeddings is trainable. What it says are rows of `ids`.
+    """
+    source = target.config
+    kept = {name: getattr(source, name) for name in _KEPT_CONFIG if hasattr(source, name)}
+    config = LlamaConfig(
+        **kept,
+        attention_bias=getattr(source, "attention_bias", False),
+        mlp_bias=getattr(source, "mlp_bias", False),
+        num_hidden_layers=len(layers),
+        tie_word_embeddings=False,
+        attn_implementation="sdpa",
+    )
+    with torch.device("meta"):
+        draft = LlamaForCausalLM(config)
+        draft.lm_head = torch.nn.Linear(config.hidden_size, len(ids), bias=False)
+    state = {
+        name: tensor.clone()
+        for name, tensor in target.state_dict().items()
+        if not name.startswith("model.layers.")
+    }
+    state["lm_head.weight"] = state["lm_head.weight"][torch.from_numpy(ids)]
+    for index, layer in enumerate(layers):
+        for name, tensor in target.model.layers[layer].state_dict().items():
+            state[f"model.layers.{index}.{name}"] = tensor.clone()
+    draft.load_state_dict(state, assign=True)
+    draft.model.rotary_emb = type(draft.model.rotary_emb)(config)
+    draft.requires_grad_(requires_grad=True)
+    draft.model.embed_tokens.requires_grad_(requires_grad=False)
+    return draft.eval()
+
+
+def trainable_state(draft: Any) -> dict[str, torch.Tensor]:
+    """All of the draft's weights but the embeddings, by name."""
+    return {name: t for name, t in draft.state_dict().items() if name != _EMBEDDING}
+
+
+def write_draft(draft: Any, ids: Integers, source: Path, target: Path) -> None:
+    """Fill the empty directory `target` with the checkpoint; weights in bfloat16.
+
+    `source` is the target model's directory, from which the tokenizer is taken. Raises
+    `ConfigError` if the disk does not take it.
+    """
+    num_tokens = draft.config.vocab_size
+    is_reduced = len(ids) < num_tokens
+    config = draft.config.to_dict() | {
+        "architectures": ["LlamaForCausalLM"],
+        "dtype": "bfloat16",
+    }
+    tensors = {
+        name: tensor.detach().to(torch.bfloat16, copy=True).contiguous()
+        for name, tensor in draft.state_dict().items()
+    }
+    if is_reduced:
+        config["draft_vocab_size"] = len(ids)
+        tensors["d2t"] = torch.from_numpy(to_d2t(ids))
+    (target / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+    try:
+        save_file(tensors, target / "model.safetensors", metadata={"format": "pt"})
+    except SafetensorError as error:
+        raise ConfigError(f"{target} cannot be written: {error}") from error
+    for pattern in _TRAVELLING:
+        for path in source.glob(pattern):
+            shutil.copyfile(path, target / path.name)
