@@ -8,6 +8,7 @@ that it brings; a replica that knows another number answers so, and is told anew
 token on. An answer repeats the step's number, and its rows are in the order of the tell's.
 """
 
+import math
 import struct
 from collections.abc import Iterable, Sequence
 from itertools import islice
@@ -22,7 +23,7 @@ from router.speculation.types import MAX_TOKENS
 
 VERSION = 1
 _TELL, _ANSWER = 1, 2
-_TELL_HEAD = struct.Struct("<BBHIfI")
+_TELL_HEAD = struct.Struct("<BBHIfdI")
 _ANSWER_HEAD = struct.Struct("<BBHIf")
 _ROW_NUMBERS, _ANSWER_NUMBERS = 5, 2
 MAX_ROWS = 4096
@@ -48,6 +49,8 @@ class Tell(NamedTuple):
     rates: NDArray[np.float32]  # [num_kinds]
     least: float
     rows: Sequence[TellRow]
+    patience_s: float = math.inf
+    """Wanted within it, as far as drafts have come by then."""
 
 
 class AnswerRow(NamedTuple):
@@ -92,7 +95,9 @@ def tell_bytes(tell: Tell) -> bytes:
         "<i4",
     )
     num_kinds = len(tell.rates)
-    head = _TELL_HEAD.pack(_TELL, VERSION, len(tell.rows), tell.step, tell.least, num_kinds)
+    head = _TELL_HEAD.pack(
+        _TELL, VERSION, len(tell.rows), tell.step, tell.least, tell.patience_s, num_kinds
+    )
     token_ids = [row.token_ids.astype("<i4", copy=False).tobytes() for row in tell.rows]
     return b"".join((head, tell.rates.astype("<f4").tobytes(), rows.tobytes(), *token_ids))
 
@@ -100,7 +105,7 @@ def tell_bytes(tell: Tell) -> bytes:
 def read_tell(frame: memoryview) -> Tell:
     """Raises BadFrameError. What it gives is a copy."""
     head = _head(frame, _TELL_HEAD, _TELL)
-    _, _, num_rows, step, least, num_kinds = head
+    _, _, num_rows, step, least, patience_s, num_kinds = head
     reader = _Reader(frame, _TELL_HEAD.size)
     rates = reader.take("<f4", num_kinds)
     rows = reader.take("<i4", num_rows * _ROW_NUMBERS).reshape(-1, _ROW_NUMBERS)
@@ -108,6 +113,8 @@ def read_tell(frame: memoryview) -> Tell:
         raise BadFrameError("a tell with numbers out of range")
     if len(np.unique(rows[:, 0])) < num_rows:
         raise BadFrameError("a tell that names a sequence twice")
+    if not patience_s >= 0:
+        raise BadFrameError("a tell of an engine without patience")
     found = [
         TellRow(sequence, num_before, bool(is_fresh), max_tokens, reader.take("<i4", num_new))
         for sequence, num_before, is_fresh, max_tokens, num_new in rows.tolist()
@@ -115,7 +122,7 @@ def read_tell(frame: memoryview) -> Tell:
     reader.end()
     if any((row.token_ids < 0).any() for row in found):
         raise BadFrameError("a tell with tokens out of range")
-    return Tell(step, rates, least, found)
+    return Tell(step, rates, least, found, patience_s)
 
 
 def answer_bytes(answer: Answer) -> bytes:

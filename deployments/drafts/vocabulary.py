@@ -22,15 +22,22 @@ class Vocabulary(Protocol):
 
 
 class SameVocabulary:
-    """Of models that have the same tokens."""
+    """Of models that have the same tokens, but for some at the end that only one of them has:
+    many are padded to a round number."""
+
+    def __init__(self, num_tokens: int = 1 << 31) -> None:
+        """So many are those of both."""
+        self._num_tokens = num_tokens
 
     def own_ids(self, token_ids: Sequence[int]) -> Sequence[int]:
         """See `Vocabulary`."""
-        return token_ids
+        if max(token_ids, default=0) < self._num_tokens:
+            return token_ids
+        return [token_id for token_id in token_ids if token_id < self._num_tokens]
 
     def token_id(self, own_id: int) -> int | None:
         """See `Vocabulary`."""
-        return own_id
+        return own_id if own_id < self._num_tokens else None
 
 
 class TextVocabulary:
@@ -65,8 +72,8 @@ class TextVocabulary:
         return tuple(self._own.encode(text, add_special_tokens=False))
 
 
-def vocabulary_between(engine: Any, own: Any) -> Vocabulary:
-    """Of an engine's tokenizer and a draft model's."""
+def vocabulary_between(engine: Any, own: Any, num_tokens: int) -> Vocabulary:
+    """Of an engine's tokenizer and a draft model's; both have so many tokens or more."""
     if engine.get_vocab() == own.get_vocab():
-        return SameVocabulary()
+        return SameVocabulary(num_tokens)
     return TextVocabulary(engine, own)

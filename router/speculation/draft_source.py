@@ -4,6 +4,7 @@ A source is *told* what sequences have said, and *gives* drafts some time later.
 what it has read of a sequence, so that only what is new has to be read the next time.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
@@ -29,6 +30,8 @@ class Terms(NamedTuple):
     rates: NDArray[np.float64]  # [num_kinds]: share of each kind that is accepted
     least: float
     """A draft goes no further where it is less likely to be accepted so far."""
+    patience_s: float = math.inf
+    """Drafts are given within it, as far as they have come."""
 
 
 class DraftSource(Protocol):

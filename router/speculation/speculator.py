@@ -47,6 +47,7 @@ _LEAST, _MOST_OF_LEAST = 0.02, 0.9
 
 _FIRST_GAIN_TOKENS, _GAIN_WEIGHT = 1.0, 1 / 16
 _FIXED_PATIENCE_S = 1.0
+_ON_ITS_WAY_S = 2e-3
 
 Drafts = list[Sequence[int]]
 
@@ -191,7 +192,9 @@ class Speculator:
             ToldRow(state.number, row.tokens, min(self._section.max_tokens, row.max_tokens))
             for row, state in zip(rows, states, strict=True)
         ]
-        self._source.tell(told, Terms(self._tables[-1].rates, self._least(len(rows))))
+        num = len(rows)
+        terms = Terms(self._tables[-1].rates, self._least(num), self._patience_s(num))
+        self._source.tell(told, terms)
 
     def _least(self, num_sequences: int) -> float:
         """Of a token's likelihood, for it to bring more than verifying and drafting it take."""
@@ -206,7 +209,9 @@ class Speculator:
         """Drafts of the source, where they promise more."""
         assert self._source is not None
         number, table = len(self._drafters), self._tables[-1]
-        found: Mapping[int, Draft] = self._source.give(self._patience_s(len(states)))
+        found: Mapping[int, Draft] = self._source.give(
+            self._patience_s(len(states)) + _ON_ITS_WAY_S
+        )
         for row, state in enumerate(states):
             draft = found.get(state.number, NO_DRAFT)
             own = table.chances(draft.kinds, state.biases[number])

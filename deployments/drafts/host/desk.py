@@ -7,7 +7,8 @@ makes one call of the model, for whatever comes first of
     2. a sequence that has more unread than can be read while an engine waits: a part of it;
     3. sequences of which a draft was given: the path goes on, as if all of it were accepted.
 
-An order is answered when each of its drafts is as long as wanted, or not worth going on with.
+An order is answered when each of its drafts is as long as wanted, or not worth going on with;
+at the latest when the engine's patience ends.
 What is behind is not waited for: its draft comes when it has caught up.
 """
 
@@ -62,6 +63,8 @@ class _Order:
     """None: told of what the desk does not know."""
     number: int
     """How many were told up to this one."""
+    due_s: float
+    """When the engine waits for it no longer."""
     is_answered: bool = False
     no_room: set[int] = field(default_factory=set)
     """Positions of sequences that have no pages."""
@@ -108,7 +111,8 @@ class DraftDesk(Generic[Owner]):
         found = [self._told(owner, row) for row in tell.rows]
         self._num_tells += 1
         self._orders.pop(owner, None)
-        self._orders[owner] = _Order(tell, found, self._num_tells)
+        due_s = self._clock() + tell.patience_s
+        self._orders[owner] = _Order(tell, found, self._num_tells, due_s)
         self._let_go_of_the_stale()
 
     def forget(self, owner: Owner) -> None:
@@ -135,8 +139,11 @@ class DraftDesk(Generic[Owner]):
     def answers(self) -> Iterator[tuple[Owner, Answer]]:
         """Those that are due, each once."""
         waited_for = {id(wanted.order) for wanted in self._due()}
+        # What the next call of the model would make too late is answered before it.
+        soon_s = self._clock() + self._token_s
         for owner, order in self._orders.items():
-            if not order.is_answered and id(order) not in waited_for:
+            is_due = id(order) not in waited_for or soon_s > order.due_s
+            if is_due and not order.is_answered:
                 order.is_answered = True
                 rows = [self._answer(order, i) for i in range(len(order.sequences))]
                 yield owner, Answer(order.tell.step, self._token_s, rows)

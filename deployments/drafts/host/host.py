@@ -1,5 +1,6 @@
 """A draft host: runs a small model for the sequences of all engines that ask it."""
 
+import json
 import logging
 import os
 import threading
@@ -18,6 +19,7 @@ from deployments.experts.host.threads import compute_with
 from experts.transport.hub import Hub
 from experts.transport.link import Identity, Link
 from experts.types import HostId
+from infra.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
@@ -103,13 +105,24 @@ class DraftHost:
 
 
 def _vocabulary(engine_model: Path, draft_model: Path) -> Vocabulary:
-    same = [folder / "tokenizer.json" for folder in (engine_model, draft_model)]
+    folders = engine_model, draft_model
+    num_tokens = min(_vocab_size(folder) for folder in folders)
+    same = [folder / "tokenizer.json" for folder in folders]
     if all(path.is_file() for path in same) and same[0].read_bytes() == same[1].read_bytes():
-        return SameVocabulary()
+        return SameVocabulary(num_tokens)
     from transformers import AutoTokenizer  # noqa: PLC0415 - takes seconds
 
-    theirs, own = (AutoTokenizer.from_pretrained(path) for path in (engine_model, draft_model))
-    return vocabulary_between(theirs, own)
+    theirs, own = (AutoTokenizer.from_pretrained(folder) for folder in folders)
+    return vocabulary_between(theirs, own, num_tokens)
+
+
+def _vocab_size(folder: Path) -> int:
+    """Of a model of any kind: some have it in a part of their configuration."""
+    fields = json.loads((folder / "config.json").read_bytes())
+    part = fields if "vocab_size" in fields else fields.get("text_config", {})
+    if "vocab_size" not in part:
+        raise ConfigError(f"{folder}/config.json does not say vocab_size")
+    return int(part["vocab_size"])
 
 
 def _listened(host: HostId, hub: Hub, settings: DraftHostSettings) -> tuple[str, ...]:

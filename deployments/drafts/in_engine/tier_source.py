@@ -134,7 +134,9 @@ class TierSource:
         told = messages.rows_that_fit(
             map(self._tell_row, rows), len(rates), self._link.max_frame_bytes
         )
-        frame = messages.tell_bytes(Tell(self._step, rates, terms.least, told))
+        frame = messages.tell_bytes(
+            Tell(self._step, rates, terms.least, told, terms.patience_s)
+        )
         self._link.reserve(len(frame), timeout_s=0.0)[:] = frame
         self._link.commit()
         self._rows = rows[: len(told)]

@@ -44,6 +44,7 @@ TELLS = st.builds(
     rates=RATES.map(lambda rates: np.array(rates, np.float32)),
     least=st.floats(0, 1, width=32),
     rows=st.lists(TELL_ROWS, max_size=3, unique_by=lambda row: row.sequence),
+    patience_s=st.floats(0, allow_nan=False),
 )
 DRAFTS = st.lists(st.tuples(NUMBERS, st.integers(0, NUM_KINDS - 1)), max_size=5).map(
     lambda pairs: ([token for token, _ in pairs], [kind for _, kind in pairs])
@@ -74,7 +75,7 @@ ANSWER = Answer(7, 0.5, [AnswerRow(True, [4, 5], [0, 8]), AnswerRow(False, [], [
 def plain(tell: Tell) -> tuple[Any, ...]:
     """With lists for arrays, to be compared."""
     rows = [row._replace(token_ids=row.token_ids.tolist()) for row in tell.rows]
-    return tell.step, tell.rates.tolist(), tell.least, rows
+    return tell.step, tell.rates.tolist(), tell.least, rows, tell.patience_s
 
 
 def tell_frame() -> bytearray:
@@ -133,7 +134,7 @@ def test_whatever_comes_is_read_or_refused(
         read(memoryview(frame))
 
 
-ROWS_AT = 16 + 2 * 4  # after the head and two rates
+ROWS_AT = 24 + 2 * 4  # after the head and two rates
 
 
 @pytest.mark.parametrize(
@@ -144,7 +145,8 @@ ROWS_AT = 16 + 2 * 4  # after the head and two rates
         (2, struct.pack("<H", MAX_ROWS + 1), f"a frame of {MAX_ROWS + 1} rows"),
         (2, struct.pack("<H", 3), "ends too early"),
         (2, struct.pack("<H", 1), "more in it than it says"),
-        (12, struct.pack("<I", 2**32 - 1), "ends too early"),
+        (12, struct.pack("<d", -1.0), "without patience"),
+        (20, struct.pack("<I", 2**32 - 1), "ends too early"),
         (ROWS_AT, struct.pack("<i", -1), "out of range"),
         (ROWS_AT, struct.pack("<i", 2), "names a sequence twice"),
         (ROWS_AT + 4, struct.pack("<i", -1), "out of range"),

@@ -46,13 +46,19 @@ def pieces(tokenizer: Any, token_ids: Iterable[int]) -> list[str]:
 
 
 def test_of_the_same_tokens_nothing_is_translated(engine: Any) -> None:
-    same = vocabulary_between(engine, engine)
+    same = vocabulary_between(engine, engine, 9)
     assert isinstance(same, SameVocabulary)
     assert (same.own_ids([7, 8]), same.token_id(7)) == ([7, 8], 7)
 
 
+def test_tokens_that_one_of_the_models_is_padded_with_are_none_of_the_other() -> None:
+    same = SameVocabulary(8)
+    assert same.own_ids([7, 8, 3]) == [7, 3]
+    assert (same.token_id(7), same.token_id(8)) == (7, None)
+
+
 def test_the_same_pieces_under_other_numbers_are_translated(engine: Any, own: Any) -> None:
-    found = vocabulary_between(engine, own)
+    found = vocabulary_between(engine, own, 3)
     for piece in ("a", "an", "th", "<end>"):
         (own_id,) = found.own_ids(engine.convert_tokens_to_ids([piece]))
         assert own_id != engine.convert_tokens_to_ids(piece)

@@ -253,3 +253,20 @@ def test_what_a_token_takes_is_told_with_answers() -> None:
         token_s.append(answer.token_s)
     assert token_s == sorted(token_s)
     assert 0.95 < token_s[-1] <= 1
+
+
+def test_an_engine_gets_what_there_is_when_its_patience_ends() -> None:
+    now_s = [0.0]
+    desk: DraftDesk[str] = DraftDesk(
+        FakeModel(), SameVocabulary(), DeskSettings(512, 0), clock=lambda: now_s[0]
+    )
+    tell = Tell(1, np.array(SURE, np.float32), 0.5, [row(1, [1, 2])], patience_s=1.0)
+    desk.tell("a", tell)
+    for _ in range(2):
+        assert desk.turn()
+        now_s[0] += 0.4
+        assert not list(desk.answers())
+    now_s[0] += 0.4
+    [(owner, answer)] = desk.answers()
+    assert (owner, len(answer.rows[0].token_ids)) == ("a", 2)
+    assert not list(desk.answers())
