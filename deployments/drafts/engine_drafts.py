@@ -10,7 +10,6 @@ from ray.serve.handle import DeploymentHandle
 from deployments.drafts.tier_folder import FOLDER_VARIABLE
 from deployments.experts.host_feed import follow_hosts
 from deployments.experts.tier_folder import TierFolder
-from deployments.experts.waiting import WAITING_ENVIRONMENT
 
 
 class EngineDrafts:
@@ -27,4 +26,4 @@ class EngineDrafts:
     @property
     def environment(self) -> Mapping[str, str]:
         """Variables that the engine's processes must start with."""
-        return {FOLDER_VARIABLE: str(self._folder.path)} | WAITING_ENVIRONMENT
+        return {FOLDER_VARIABLE: str(self._folder.path)}

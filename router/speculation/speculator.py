@@ -83,7 +83,9 @@ class Speculator:
         ]
         self._book = SequenceBook(len(priors))
         self._times = StepTime(section.memory_steps)
-        self._judge = Judge(_SETTLING_STEPS if source else _SETTLING_STEPS[:ALL])
+        has = {OFF: True, DRAFTERS: bool(drafters), ALL: source is not None}
+        self._ways = [way for way in (OFF, DRAFTERS, ALL) if has[way]]
+        self._judge = Judge([_SETTLING_STEPS[way] for way in self._ways])
         self._way = OFF
         self._gained_tokens = _FIRST_GAIN_TOKENS
         """By a draft of the source's, on average."""
@@ -114,7 +116,8 @@ class Speculator:
         if seconds is not None and is_same and rows:
             self._times.observe(len(rows), num_verified, seconds)
             num_tokens = sum(row.num_new for row in rows)
-            self._judge.observe(len(rows), self._way, num_tokens, seconds + proposed_s)
+            way = self._ways.index(self._way)
+            self._judge.observe(len(rows), way, num_tokens, seconds + proposed_s)
         way = self._next_way(len(rows))
         if way == ALL != self._way:
             # Drafts that nobody waits for are never verified, however good they have become.
@@ -135,8 +138,8 @@ class Speculator:
         if not num_sequences:
             return OFF
         if self._section.length == "fixed":
-            return ALL if self._source else DRAFTERS
-        return self._judge.way(num_sequences)
+            return self._ways[-1]
+        return self._ways[self._judge.way(num_sequences)]
 
     def _learn(self, state: SequenceState, row: Row) -> None:
         """From what became of the sequence's latest draft."""

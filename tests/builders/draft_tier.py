@@ -70,7 +70,7 @@ class LocalDrafts:
     @property
     def environment(self) -> dict[str, str]:
         """For the process of an engine that is to ask these hosts."""
-        return {FOLDER_VARIABLE: str(self.folder.path)} | WAITING_ENVIRONMENT
+        return {FOLDER_VARIABLE: str(self.folder.path)}
 
     def start(self) -> DraftHostProcess:
         """One host more."""
