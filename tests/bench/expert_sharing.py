@@ -23,7 +23,7 @@ from typing import Any
 
 from experts.checkpoint.reader import CheckpointReader
 from tests.bench.experts import EngineProcess, Layout
-from tests.builders.expert_tier import HostProcess, local_tier
+from tests.builders.expert_tier import ExpertHostProcess, local_tier
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def measure(model: Path, layout: Layout, batches: Sequence[int], num_rounds: int
                 num_slots,
                 checkpoint.dtype,
                 num_threads=layout.num_host_threads,
-                kind=HostProcess,
+                kind=ExpertHostProcess,
             )
         )
 

@@ -1,12 +1,6 @@
 """Draft hosts without Ray, each a process."""
 
 import contextlib
-import json
-import os
-import select
-import signal
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -15,48 +9,9 @@ from typing import Any
 
 from deployments.drafts.tier_folder import FOLDER_VARIABLE
 from deployments.experts.tier_folder import TierFolder
-from deployments.experts.waiting import WAITING_ENVIRONMENT
-from experts.directory import HostCard
+from tests.builders.host_process import HostProcess
 
-_LIMIT_S = 60.0
 _SECRET = "a secret of 32 bytes, more or less"
-
-
-class DraftHostProcess:
-    """One that can be killed and stopped."""
-
-    def __init__(self, fields: dict[str, Any]) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "deployments.drafts.host"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=os.environ
-            | {"OMP_NUM_THREADS": str(fields["num_threads"])}
-            | WAITING_ENVIRONMENT,
-        )
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.write(json.dumps(fields) + "\n")
-        self.process.stdin.flush()
-        ready, _, _ = select.select([self.process.stdout], [], [], _LIMIT_S)
-        line = self.process.stdout.readline() if ready else ""
-        if not line:
-            self.process.kill()
-            self.process.wait()
-            raise AssertionError("the draft host did not start")
-        self.card = HostCard.of(json.loads(line))
-
-    def close(self) -> None:
-        """End it, also where it is stopped, and see that it ended well."""
-        self.process.send_signal(signal.SIGCONT)
-        self.process.communicate(timeout=_LIMIT_S)
-        assert self.process.returncode == 0
-
-    def kill(self) -> None:
-        """As the kernel does when memory is short."""
-        self.process.kill()
-        self.process.communicate()
 
 
 @dataclass
@@ -65,16 +20,16 @@ class LocalDrafts:
 
     folder: TierFolder
     fields: dict[str, Any]
-    hosts: list[DraftHostProcess] = field(default_factory=list)
+    hosts: list[HostProcess] = field(default_factory=list)
 
     @property
     def environment(self) -> dict[str, str]:
         """For the process of an engine that is to ask these hosts."""
         return {FOLDER_VARIABLE: str(self.folder.path)}
 
-    def start(self) -> DraftHostProcess:
+    def start(self) -> HostProcess:
         """One host more."""
-        host = DraftHostProcess(self.fields)
+        host = HostProcess("deployments.drafts.host", self.fields)
         self.hosts.append(host)
         self.tell()
         return host

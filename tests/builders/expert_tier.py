@@ -1,12 +1,6 @@
 """An expert tier without Ray: hosts in processes or threads, and a director."""
 
 import contextlib
-import json
-import os
-import select
-import signal
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -28,6 +22,7 @@ from experts.director.types import DirectorSettings, DirectorView
 from experts.directory import HostCard
 from experts.settings import RebalanceSection
 from router.dispatch.settings import DispatchSection
+from tests.builders.host_process import HostProcess
 
 _LIMIT_S = 60.0
 _SECRET = "a secret of 32 bytes, more or less"
@@ -58,7 +53,7 @@ class HostInThread:
         assert self._host.failure is None
 
 
-class HostProcess:
+class ExpertHostProcess(HostProcess):
     """One that can be killed and stopped."""
 
     def __init__(self, model: Path, settings: HostSettings) -> None:
@@ -66,37 +61,7 @@ class HostProcess:
             "model_path": str(model),
             "unix_folder": str(settings.unix_folder),
         }
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "deployments.experts.host"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=os.environ
-            | {"OMP_NUM_THREADS": str(settings.num_threads)}
-            | WAITING_ENVIRONMENT,
-        )
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.write(json.dumps(fields) + "\n")
-        self.process.stdin.flush()
-        ready, _, _ = select.select([self.process.stdout], [], [], _LIMIT_S)
-        line = self.process.stdout.readline() if ready else ""
-        if not line:
-            self.process.kill()
-            self.process.wait()
-            raise AssertionError("the expert host did not start")
-        self.card = HostCard.of(json.loads(line))
-
-    def close(self) -> None:
-        """See `RunningHost`; also where it is stopped."""
-        self.process.send_signal(signal.SIGCONT)
-        self.process.communicate(timeout=_LIMIT_S)
-        assert self.process.returncode == 0
-
-    def kill(self) -> None:
-        """As the kernel does when memory is short."""
-        self.process.kill()
-        self.process.communicate()
+        super().__init__("deployments.experts.host", fields)
 
 
 HostKind = Callable[[Path, HostSettings], RunningHost]
@@ -172,7 +137,7 @@ def local_tier(
     rebalance: RebalanceSection | None = None,
     num_threads: int = 1,
     cores: Sequence[int] | None = None,
-    kind: HostKind = HostProcess,
+    kind: HostKind = ExpertHostProcess,
 ) -> Iterator[LocalTier]:
     """A tier whose experts all have a copy when the block begins."""
     checkpoint = CheckpointReader.open(model)

@@ -1,10 +1,6 @@
 """A draft host: runs a small model for the sequences of all engines that ask it."""
 
 import json
-import logging
-import os
-import threading
-import time
 import uuid
 from pathlib import Path
 from typing import Self
@@ -15,13 +11,11 @@ from deployments.drafts.host.settings import DraftHostSettings
 from deployments.drafts.model.draft_model import DraftModel
 from deployments.drafts.tier_folder import draft_identity
 from deployments.drafts.vocabulary import SameVocabulary, Vocabulary, vocabulary_between
-from deployments.experts.host.threads import compute_with
+from deployments.link_hosts.runner import HostRunner, Threads, listened, turn_s
 from experts.transport.hub import Hub
 from experts.transport.link import Identity, Link
 from experts.types import HostId
 from infra.errors import ConfigError
-
-log = logging.getLogger(__name__)
 
 
 class DraftHost:
@@ -36,15 +30,11 @@ class DraftHost:
     ) -> None:
         """The hub becomes the host's."""
         self.host = host
-        self.addresses = _listened(host, hub, settings)
+        self.addresses = listened(host, hub, settings.unix_folder, settings.tcp_host)
         """As they are dialled; the best first."""
         self.loop = DraftLoop(hub, desk)
-        self.failure: BaseException | None = None
-        """What has ended `run`, if it was not `close`."""
-        self._hub = hub
-        self._settings = settings
-        self._guard = threading.RLock()
-        self._is_running = self._is_closing = False
+        threads = Threads(settings.num_threads, settings.cores)
+        self._runner = HostRunner(host, hub, threads)
 
     @classmethod
     def open(cls, engine_model: Path, draft_model: Path, settings: DraftHostSettings) -> Self:
@@ -71,37 +61,27 @@ class DraftHost:
             raise
 
     @property
+    def failure(self) -> BaseException | None:
+        """What has ended `run`, if it was not `close`."""
+        return self._runner.failure
+
+    @property
     def turn_s(self) -> float:
-        """How long its loop has been in the turn that it is in."""
-        return time.monotonic() - self.loop.turned_s
+        """See `runner.turn_s`."""
+        return turn_s(self.loop)
 
     def close(self) -> None:
         """Have `run` return, after the turn that it is in; peers are told."""
-        with self._guard:
-            self._is_closing = True
-            if self._is_running:
-                self._hub.wake()
-                return
-        self._hub.close()
+        self._runner.close()
 
     def run(self) -> None:
         """Serve until `close`; the calling thread is the one that computes. Once."""
-        with self._guard:
-            assert not self._is_running, "run is called once"
-            if self._is_closing:
-                return
-            self._is_running = True
-        try:
-            if self._settings.cores is not None:
-                os.sched_setaffinity(0, self._settings.cores)
-            compute_with(self._settings.num_threads, self._settings.cores)
-            while not self._is_closing:
-                self.loop.turn()
-        except Exception as error:  # the thread's boundary; a health check reads it
-            log.exception("the draft host %s has failed", self.host)
-            self.failure = error
-        finally:
-            self._hub.close()
+        self._runner.run(self.loop)
+
+    def check_invariants(self) -> None:
+        """Raises AssertionError where the parts contradict each other. Not while it runs."""
+        self._runner.check_invariants()
+        self.loop.check_invariants()
 
 
 def _vocabulary(engine_model: Path, draft_model: Path) -> Vocabulary:
@@ -123,11 +103,3 @@ def _vocab_size(folder: Path) -> int:
     if "vocab_size" not in part:
         raise ConfigError(f"{folder}/config.json does not say vocab_size")
     return int(part["vocab_size"])
-
-
-def _listened(host: HostId, hub: Hub, settings: DraftHostSettings) -> tuple[str, ...]:
-    near = hub.listen(f"unix://{settings.unix_folder}/{host}")
-    if settings.tcp_host is None:
-        return (near,)
-    name = f"[{settings.tcp_host}]" if ":" in settings.tcp_host else settings.tcp_host
-    return near, hub.listen(f"tcp://{name}:0")

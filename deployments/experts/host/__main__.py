@@ -1,22 +1,16 @@
 """An expert host as a process of its own, without Ray: `python -m deployments.experts.host`.
 
-The first line that it reads is JSON: `model_path` beside the fields of `HostSettings`, of
-which `link` is an object too. It writes one line, a `HostCard`, when it can be dialled, and
-ends on SIGTERM, or when its standard input is closed: so it never outlives who has
-started it. The settings come this way since a secret on a command line is everybody's.
+See `deployments.link_hosts.process`. Its settings are `model_path` beside the fields of
+`HostSettings`, of which `link` is an object too.
 """
 
-import json
-import os
-import signal
 import sys
-import threading
 from pathlib import Path
 from typing import Any
 
 from deployments.experts.host.host import ExpertHost
 from deployments.experts.host.settings import HostSettings
-from experts.directory import HostCard
+from deployments.link_hosts.process import serve
 from experts.transport.link import LinkSettings
 
 
@@ -26,28 +20,10 @@ def settings_of(fields: dict[str, Any]) -> HostSettings:
     return HostSettings(**fields | {"unix_folder": folder, "link": link})
 
 
-def main(stdin_fd: int) -> int:
-    """Serve until told to end; the exit status."""
-    with os.fdopen(stdin_fd, "rb", closefd=False) as lines:
-        fields = json.loads(lines.readline())
-    host = ExpertHost.open(Path(fields.pop("model_path")), settings_of(fields))
-    signal.signal(signal.SIGTERM, lambda *_: host.close())
-    threading.Thread(target=_close_at_end, args=(stdin_fd, host), daemon=True).start()
-    card = HostCard(host.host, host.addresses)
-    sys.stdout.write(json.dumps(card.as_dict()) + "\n")
-    sys.stdout.flush()
-    # A thread of its own has helpers of its own, which are where it wants them.
-    thread = threading.Thread(target=host.run)
-    thread.start()
-    thread.join()
-    return 0 if host.failure is None else 1
-
-
-def _close_at_end(stdin_fd: int, host: ExpertHost) -> None:
-    while os.read(stdin_fd, 4096):
-        pass
-    host.close()
+def open_host(fields: dict[str, Any]) -> ExpertHost:
+    """From JSON types."""
+    return ExpertHost.open(Path(fields.pop("model_path")), settings_of(fields))
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.stdin.fileno()))
+    sys.exit(serve(open_host, sys.stdin.fileno()))

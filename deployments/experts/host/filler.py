@@ -5,8 +5,8 @@ import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
 
-from deployments.experts.host.threads import compute_with
 from deployments.experts.weights import ExpertReader, ExpertSlots
+from deployments.link_hosts.threads import compute_with
 from experts.host.order_book import Fill, FillId
 from experts.transport.control import Outcome
 from experts.types import EMPTY_SLOT

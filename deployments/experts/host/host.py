@@ -1,9 +1,5 @@
 """An expert host: holds copies of experts, and computes what engines ask of them."""
 
-import logging
-import os
-import threading
-import time
 import uuid
 from pathlib import Path
 from typing import Self
@@ -11,17 +7,15 @@ from typing import Self
 from deployments.experts.host.filler import Filler
 from deployments.experts.host.loop import HostLoop
 from deployments.experts.host.settings import HostSettings
-from deployments.experts.host.threads import compute_with
 from deployments.experts.kernel_choice import HostExperts, build_experts
 from deployments.experts.weights import ExpertReader
+from deployments.link_hosts.runner import HostRunner, Threads, listened, turn_s
 from experts.checkpoint.reader import CheckpointReader
 from experts.host_report import HostReport
 from experts.transport.hub import Hub
 from experts.transport.link import Identity
 from experts.types import HostId, ModelShape
 from infra.errors import ConfigError
-
-log = logging.getLogger(__name__)
 
 
 class ExpertHost:
@@ -37,20 +31,13 @@ class ExpertHost:
     ) -> None:
         """The hub becomes the host's."""
         self.host = host
-        self.addresses = _listened(host, hub, settings)
+        self.addresses = listened(host, hub, settings.unix_folder, settings.tcp_host)
         """As they are dialled; the best first."""
-        self._hub = hub
-        self._num_threads = settings.num_threads
-        self._cores = settings.cores
-        self._guard = threading.RLock()
-        """Of what follows, and of the hub's life. A signal's handler may take it twice."""
-        self._is_running = self._is_closing = self._is_closed = False
         self._is_leaving = False
-        self._failure: BaseException | None = None
-        self._filler = Filler(experts.slots, reader, self._wake)
-        self._loop = HostLoop(
-            host, hub, experts, self._filler, settings, lambda: self._is_leaving
-        )
+        filler = Filler(experts.slots, reader, self._wake)
+        threads = Threads(settings.num_threads, settings.cores)
+        self._runner = HostRunner(host, hub, threads, filler.start, filler.close)
+        self._loop = HostLoop(host, hub, experts, filler, settings, lambda: self._is_leaving)
 
     @classmethod
     def open(cls, model_path: Path, settings: HostSettings) -> Self:
@@ -87,13 +74,12 @@ class ExpertHost:
     @property
     def failure(self) -> BaseException | None:
         """What has ended `run`, if it was not `close`."""
-        return self._failure
+        return self._runner.failure
 
     @property
     def turn_s(self) -> float:
-        """How long its loop has been in the turn that it is in: far less than a second of
-        work after a second of waiting at most, or it hangs."""
-        return time.monotonic() - self._loop.turned_s
+        """See `runner.turn_s`."""
+        return turn_s(self._loop)
 
     @property
     def is_empty(self) -> bool:
@@ -110,53 +96,19 @@ class ExpertHost:
 
     def close(self) -> None:
         """Have `run` return, after the turn that it is in; peers are told."""
-        with self._guard:
-            self._is_closing = True
-            if self._is_running:
-                self._hub.wake()
-                return
-        self._give_back()
+        self._runner.close()
 
     def run(self) -> None:
         """Serve until `close`; the calling thread is the one that computes. Once."""
-        with self._guard:
-            assert not self._is_running, "run is called once"
-            if self._is_closing:
-                return
-            self._is_running = True
-        try:
-            if self._cores is not None:
-                # The filler's thread may run where the one may that starts it.
-                os.sched_setaffinity(0, self._cores)
-            self._filler.start()
-            compute_with(self._num_threads, self._cores)
-            while not self._is_closing:
-                self._loop.turn()
-        except Exception as error:  # the thread's boundary; a health check reads it
-            log.exception("the expert host %s has failed", self.host)
-            self._failure = error
-        finally:
-            self._give_back()
+        self._runner.run(self._loop)
 
     def check_invariants(self) -> None:
         """Raises AssertionError where the parts contradict each other. Not while it runs."""
-        assert self._is_closing or not self._is_closed
-        assert not (self._is_running and self._is_closed)
+        self._runner.check_invariants()
         self._loop.check_invariants()
 
     def _wake(self) -> None:
-        with self._guard:
-            if self._is_running:
-                self._hub.wake()
-
-    def _give_back(self) -> None:
-        with self._guard:
-            self._is_running, self._is_closing = False, True
-            if self._is_closed:
-                return
-            self._is_closed = True
-            self._hub.close()
-        self._filler.close()
+        self._runner.wake()
 
 
 def _built(shape: ModelShape, settings: HostSettings) -> HostExperts:
@@ -169,11 +121,3 @@ def _built(shape: ModelShape, settings: HostSettings) -> HostExperts:
             f"no memory for {settings.num_slots} slots in each of {shape.num_layers} layers: "
             f"{error}; give the host fewer slots"
         ) from error
-
-
-def _listened(host: HostId, hub: Hub, settings: HostSettings) -> tuple[str, ...]:
-    near = hub.listen(f"unix://{settings.unix_folder}/{host}")
-    if settings.tcp_host is None:
-        return (near,)
-    name = f"[{settings.tcp_host}]" if ":" in settings.tcp_host else settings.tcp_host
-    return near, hub.listen(f"tcp://{name}:0")

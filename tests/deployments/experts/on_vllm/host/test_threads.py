@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from deployments.experts.host.threads import compute_with
+from deployments.link_hosts.threads import compute_with
 
 pytestmark = pytest.mark.model
 
