@@ -19,7 +19,7 @@ from deployments.drafts import messages
 from deployments.drafts.messages import Answer, Tell, TellRow
 from deployments.drafts.tier_folder import draft_identity, folder_of_environment
 from experts.directory import DirectoryFile, HostCard
-from experts.transport.errors import LinkTimeoutError, TransportError
+from experts.transport.errors import BadFrameError, LinkTimeoutError, TransportError
 from experts.transport.hub import Hub
 from experts.transport.link import Identity, Link, LinkHub, LinkSettings
 from infra.errors import ConfigError
@@ -47,6 +47,8 @@ class _Told:
     """What the replica was told of one sequence."""
 
     num_tokens: int
+    first_tell: int
+    """Since when it was not told anew."""
     last_tell: int
 
 
@@ -78,6 +80,9 @@ class TierSource:
         self._heard_s = 0.0
         """When it last answered, or was told something while nothing was unanswered."""
         self._rows: Sequence[ToldRow] = ()
+        """Of the latest tell, while its answer may still be given."""
+        self._unanswered: dict[int, Sequence[ToldRow]] = {}
+        """By step, the oldest first."""
         self.token_s = 0.0
 
     @property
@@ -140,8 +145,12 @@ class TierSource:
         self._link.reserve(len(frame), timeout_s=0.0)[:] = frame
         self._link.commit()
         self._rows = rows[: len(told)]
-        for row in self._rows:
-            self._told[row.sequence] = _Told(len(row.tokens), self._step)
+        self._unanswered[self._step] = self._rows
+        for row, tell_row in zip(self._rows, told, strict=True):
+            first = self._step
+            if not tell_row.is_fresh:
+                first = self._told[row.sequence].first_tell
+            self._told[row.sequence] = _Told(len(row.tokens), first, self._step)
         if self._step % _MAX_ABSENT_TELLS == 0:
             oldest = self._step - _MAX_ABSENT_TELLS
             self._told = {n: told for n, told in self._told.items() if told.last_tell > oldest}
@@ -166,7 +175,20 @@ class TierSource:
         self._link.release()
         self._heard_step, self._heard_s = answer.step, self._clock()
         self.token_s = answer.token_s
+        self._take_note(answer)
         return answer
+
+    def _take_note(self, answer: Answer) -> None:
+        """Of those whom the replica does not know; also in answers that come too late."""
+        for step in [step for step in self._unanswered if step < answer.step]:
+            del self._unanswered[step]
+        rows = self._unanswered.pop(answer.step, None)
+        if rows is None or len(rows) != len(answer.rows):
+            raise BadFrameError("it answers something else than it was asked")
+        for row, drafted in zip(rows, answer.rows, strict=True):
+            told = self._told.get(row.sequence)
+            if not drafted.is_known and told is not None and told.first_tell <= answer.step:
+                del self._told[row.sequence]
 
     def _drop_old_answers(self) -> None:
         while self._receive() is not None:
@@ -177,16 +199,12 @@ class TierSource:
             self._lose("it has not answered for long")
 
     def _drafts(self, answer: Answer) -> Mapping[int, Draft]:
-        found = {}
-        if len(answer.rows) != len(self._rows):
-            self._lose("it answers something else than it was asked")
-            return {}
-        for row, drafted in zip(self._rows, answer.rows, strict=True):
-            if not drafted.is_known:
-                self._told.pop(row.sequence, None)
-            elif drafted.token_ids:
-                found[row.sequence] = Draft(drafted.token_ids, drafted.kinds)
-        return found
+        pairs = zip(self._rows, answer.rows, strict=True)
+        return {
+            row.sequence: Draft(drafted.token_ids, drafted.kinds)
+            for row, drafted in pairs
+            if drafted.token_ids
+        }
 
     def _look(self) -> None:
         """For a replica, where there is none; for word that ours is leaving, else."""
@@ -229,6 +247,7 @@ class TierSource:
         self._link.close()
         self._link, self._rows = None, ()
         self._told.clear()
+        self._unanswered.clear()
 
 
 def open_source(model_path: str, section: SpeculationSection) -> TierSource:

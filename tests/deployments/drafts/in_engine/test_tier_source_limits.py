@@ -139,6 +139,23 @@ def test_a_host_that_answers_nonsense_is_left(engine: Engine, frame: bytes) -> N
     assert engine.source.give(1.0) == {}
 
 
+def test_who_is_not_known_is_told_anew_however_late_that_is_heard(engine: Engine) -> None:
+    unknown = AnswerRow(False, [], [])
+    engine.tell(num_tokens=5)
+    engine.told()
+    engine.tell(num_tokens=6)
+    assert engine.told() == [1]
+    engine.answer(unknown, step=2)
+    engine.tell(num_tokens=7)
+    assert engine.told() == [7]
+    # An answer to what was told before it was told anew says nothing of that.
+    engine.tell(num_tokens=8)
+    assert engine.told() == [1]
+    engine.answer(AnswerRow(True, [7], [1]), step=3)
+    engine.answer(AnswerRow(True, [7], [1]), step=4)
+    assert engine.source.give(1.0) == {0: Draft([7], [1])}
+
+
 def test_what_a_token_takes_is_heard_from_answers(engine: Engine) -> None:
     engine.tell()
     engine.answer(AnswerRow(True, [7], [1]), step=1)
