@@ -8,14 +8,12 @@ import click
 from rich.table import Table
 
 from coterie.cli.console import err, out, print_json
+from coterie.cli.local_model import local_model
 from coterie.cli.stages import Stages
-from coterie.errors import ConfigError
 from deployments.models.carve.carving import carve_into
 from deployments.models.carve.report import REPORT_NAME, CarveReport
 from deployments.models.carve.settings import CarveSettings, DtypeName
 from deployments.models.carve.texts import Texts, default_texts, file_texts
-from deployments.models.resolve import resolve_model
-from deployments.settings import ClusterSection
 
 
 @click.command("carve")
@@ -82,7 +80,7 @@ def carve_command(
     stages = Stages(quiet=as_json)
     settings = CarveSettings(**chosen)
     with stages.stage(f"model files of {source}"):
-        directory = _dense_directory(source, stages)
+        directory = local_model(source, stages)
     with stages.stage(f"carving {source}"):
         texts = _texts(calibration, settings.seed)
         report = carve_into(out_dir, directory, texts, settings, stages)
@@ -95,15 +93,6 @@ def carve_command(
         f"it; {REPORT_NAME} in it has these figures",
         style="dim",
     )
-
-
-def _dense_directory(source: str, stages: Stages) -> Path:
-    model = resolve_model(source, ClusterSection().state_dir, stages)
-    if not model.is_local:
-        raise ConfigError(
-            f"{source!r} is a hub id; download the model first and name its directory"
-        )
-    return Path(model.path)
 
 
 def _texts(calibration: Path | None, seed: int) -> Texts:

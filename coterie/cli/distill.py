@@ -8,15 +8,13 @@ import click
 from rich.table import Table
 
 from coterie.cli.console import err, out, print_json
+from coterie.cli.local_model import local_model
 from coterie.cli.stages import Stages
-from coterie.errors import ConfigError
 from deployments.models.distill.distilling import distill_into
 from deployments.models.distill.prompts import Prompts, default_prompts, file_prompts
 from deployments.models.distill.report import REPORT_NAME, DistillReport
 from deployments.models.distill.settings import DistillSettings
 from deployments.models.distill.workplace import is_begun
-from deployments.models.resolve import resolve_model
-from deployments.settings import ClusterSection
 
 _SHOWN_POSITIONS = 4
 
@@ -83,7 +81,7 @@ def distill_command(
     stages = Stages(quiet=as_json)
     settings = DistillSettings(**chosen)
     with stages.stage(f"model files of {target}"):
-        directory = _target_directory(target, stages)
+        directory = local_model(target, stages)
     with stages.stage("prompts"):
         prompts = _prompts(prompts_file, settings)
     if is_begun(out_dir) and not as_json:
@@ -101,15 +99,6 @@ def distill_command(
         f"{out_dir} is a draft for {target}; {REPORT_NAME} in it has these figures",
         style="dim",
     )
-
-
-def _target_directory(target: str, stages: Stages) -> Path:
-    model = resolve_model(target, ClusterSection().state_dir, stages)
-    if not model.is_local:
-        raise ConfigError(
-            f"{target!r} is a hub id; download the model first and name its directory"
-        )
-    return Path(model.path)
 
 
 def _prompts(path: Path | None, settings: DistillSettings) -> Prompts:

@@ -26,7 +26,7 @@ from typing import Any
 from rich.progress import track
 
 from coterie.cli.console import err
-from deployments.models.carve.directory import appearing
+from deployments.models.appearing import appearing
 from infra.errors import ConfigError
 from tests.bench.random_tensors import RandomTensors, Shape, write_bfloat16
 

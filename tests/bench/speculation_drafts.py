@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from deployments.models.carve.dense_files import TensorFiles
+from deployments.models.tensor_files import TensorFiles
 
 
 def plain_draft(draft: Path, target: Path, folder: Path) -> Path:

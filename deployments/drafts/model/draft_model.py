@@ -15,7 +15,7 @@ from torch.nn import functional
 from deployments.drafts.model.draft_config import DraftConfig
 from deployments.drafts.model.kv_pages import PAGE_TOKENS, KvPages, num_pages_for
 from deployments.drafts.model.products import Product, full_product, has_int8, int8_product
-from deployments.models.carve.dense_files import TensorFiles
+from deployments.models.tensor_files import TensorFiles
 from router.speculation.settings import DraftDevice, DraftPrecision
 
 

@@ -5,7 +5,7 @@ from dataclasses import astuple, dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from deployments.models.carve.directory import appearing
+from deployments.models.appearing import appearing
 from deployments.models.carve.report import CarveReport
 from deployments.models.carve.settings import CarveSettings
 from deployments.models.carve.texts import Texts, default_texts

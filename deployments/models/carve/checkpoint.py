@@ -1,7 +1,6 @@
 """The carved model on disk: a Qwen2-MoE checkpoint, written tensor by tensor."""
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any, Self
 
@@ -13,22 +12,11 @@ from transformers import Qwen2MoeConfig
 from deployments.models.carve.dense_model import DenseLayer, DenseModel
 from deployments.models.carve.ffn import CarvedFfn
 from deployments.models.carve.settings import Cut
+from deployments.models.source_files import copy_travelling
 from infra.errors import ConfigError
 
 _SHARD_BYTES = 2**31
 _INDEX_NAME = "model.safetensors.index.json"
-# What is of the text and not of the weights, and on what terms all of it is given.
-_TRAVELLING = (
-    "tokenizer*",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "chat_template*",
-    "generation_config.json",
-    "LICENSE*",
-    "NOTICE*",
-)
 _KEPT_CONFIG = (
     "vocab_size",
     "hidden_size",
@@ -73,9 +61,7 @@ class CheckpointWriter:
     def write_surroundings(self, model: DenseModel, cut: Cut) -> None:
         """Configuration, embeddings, and the files that travel along."""
         config_of(model, cut, self._dtype).save_pretrained(self._target)
-        for pattern in _TRAVELLING:
-            for path in model.directory.glob(pattern):
-                shutil.copyfile(path, self._target / path.name)
+        copy_travelling(model.directory, self._target)
         is_tied = model.config.tie_word_embeddings
         for name in model.files.other_names("model.layers."):
             if not (is_tied and name == "lm_head.weight"):

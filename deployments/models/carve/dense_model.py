@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoModelForCausalLM
 
-from deployments.models.carve.dense_files import TensorFiles
+from deployments.models.source_files import read_config
+from deployments.models.tensor_files import TensorFiles
 from infra.errors import ConfigError
 
 _MODEL_TYPES = ("llama", "mistral", "qwen2")
@@ -58,7 +59,7 @@ class DenseModel:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.config = _read_config(directory)
+        self.config = read_config(directory)
         check_carvable(self.config)
         self.files = TensorFiles(directory)
         with torch.device("meta"):
@@ -116,15 +117,6 @@ class DenseModel:
             total += float(logprobs.gather(1, ids[1:, None]).double().sum())
         num_sequences, length = token_ids.shape
         return total / float(num_sequences * (length - 1))
-
-
-def _read_config(directory: Path) -> Any:
-    try:
-        return AutoConfig.from_pretrained(directory)
-    except (OSError, ValueError, KeyError) as error:
-        raise ConfigError(
-            f"{directory / 'config.json'} cannot be understood: {error}"
-        ) from error
 
 
 def check_carvable(config: Any) -> None:

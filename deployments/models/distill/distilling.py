@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 
-from deployments.models.carve.directory import appearing
+from deployments.models.appearing import appearing
 from deployments.models.distill.prompts import Prompts
 from deployments.models.distill.report import DistillReport
 from deployments.models.distill.settings import DistillSettings

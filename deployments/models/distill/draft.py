@@ -1,7 +1,6 @@
 """The draft: some layers of the target, and a head of the tokens that it can say."""
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +10,9 @@ from safetensors.torch import save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from deployments.models.distill.vocabulary import Integers, to_d2t
+from deployments.models.source_files import copy_travelling
 from infra.errors import ConfigError
 
-# What is of the text and not of the weights, and on what terms all of it is given.
-_TRAVELLING = (
-    "tokenizer*",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "chat_template*",
-    "generation_config.json",
-    "LICENSE*",
-    "NOTICE*",
-)
 _KEPT_CONFIG = (
     "vocab_size",
     "hidden_size",
@@ -107,6 +95,4 @@ def write_draft(draft: Any, ids: Integers, source: Path, target: Path) -> None:
         save_file(tensors, target / "model.safetensors", metadata={"format": "pt"})
     except SafetensorError as error:
         raise ConfigError(f"{target} cannot be written: {error}") from error
-    for pattern in _TRAVELLING:
-        for path in source.glob(pattern):
-            shutil.copyfile(path, target / path.name)
+    copy_travelling(source, target)

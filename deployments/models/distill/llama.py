@@ -4,10 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
+from transformers import AutoModelForCausalLM, GenerationConfig
 
-from deployments.models.carve.dense_files import TensorFiles
 from deployments.models.carve.dense_model import EMBEDDING, HEAD
+from deployments.models.source_files import read_config
+from deployments.models.tensor_files import TensorFiles
 from infra.errors import ConfigError
 
 _MODEL_TYPES = ("llama", "mistral")
@@ -19,7 +20,7 @@ def load_llama(directory: Path) -> Any:
     Raises `ConfigError` if its layers could not be those of a Llama, or its weights are
     not there.
     """
-    config = _read_config(directory)
+    config = read_config(directory)
     _check_llama_like(config)
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(
@@ -35,15 +36,6 @@ def load_llama(directory: Path) -> Any:
     if (directory / "generation_config.json").exists():
         model.generation_config = GenerationConfig.from_pretrained(directory)
     return model.eval().requires_grad_(requires_grad=False)
-
-
-def _read_config(directory: Path) -> Any:
-    try:
-        return AutoConfig.from_pretrained(directory)
-    except (OSError, ValueError, KeyError) as error:
-        raise ConfigError(
-            f"{directory / 'config.json'} cannot be understood: {error}"
-        ) from error
 
 
 def _check_llama_like(config: Any) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from deployments.models.carve.directory import appearing
+from deployments.models.appearing import appearing
 from infra.errors import ConfigError
 
 
@@ -30,7 +30,7 @@ def test_a_block_that_fails_leaves_nothing(tmp_path: Path, error: BaseException)
 def test_what_a_killed_process_left_is_cleared_away(tmp_path: Path) -> None:
     code = (
         "import os, sys; from pathlib import Path\n"
-        "from deployments.models.carve.directory import appearing\n"
+        "from deployments.models.appearing import appearing\n"
         "with appearing(Path(sys.argv[1])) as partial:\n"
         "    (partial / 'half').mkdir(); (partial / 'half' / 'a').write_text('1')\n"
         "    (partial / 'b').write_text('1')\n"
