@@ -9,6 +9,13 @@ right environment needs no second one (see `plan.plan_thread_environment`).
 
 from vllm.v1.executor.uniproc_executor import UniProcExecutor
 
+from deployments.drafts.in_engine import cpu_sampling
+
 
 class CoreExecutor(UniProcExecutor):  # type: ignore[misc]  # vLLM is untyped here
     """vLLM's in-process executor under a name that its CPU backend leaves alone."""
+
+    def _init_executor(self) -> None:
+        # Before any draft is verified, whoever proposes it.
+        cpu_sampling.mend()
+        super()._init_executor()

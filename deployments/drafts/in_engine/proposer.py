@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from deployments.drafts.in_engine import cpu_sampling
 from deployments.drafts.in_engine.tier_source import open_source
 from deployments.drafts.speculation_config import section_of
 from router.speculation.drafter import Drafter
@@ -45,7 +46,8 @@ class Proposer:
         self._has_failed = False
 
     def load_model(self, *args: Any, **kwargs: Any) -> None:
-        """vLLM asks every drafter to; there is none to load here."""
+        """vLLM asks every drafter to, before it verifies any draft; nothing is loaded here."""
+        cpu_sampling.mend()
 
     def propose(
         self,

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from deployments.drafts.in_engine import cpu_sampling
 from deployments.drafts.in_engine import proposer as proposer_module
 from deployments.drafts.in_engine.proposer import Proposer
 from deployments.drafts.speculation_config import speculation_arguments
@@ -51,10 +52,18 @@ class Batch:
 
 def test_each_row_gets_its_draft_and_a_prompt_half_read_gets_none() -> None:
     proposer = Proposer(config(length="fixed", max_tokens=3))
-    proposer.load_model(object())
     batch = Batch(proposer, [1, 2, 3, 4, 1], [5, 6, 7], [8, 9, 8, 9])
     assert batch.propose([2], [], [8]) == [[3, 4, 1], [], [9, 8, 9]]
     assert batch.propose([3], [5], []) == [[4, 1, 2], [], []]
+
+
+def test_what_verifies_drafts_is_mended_before_any_is_verified(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    mended = []
+    monkeypatch.setattr(cpu_sampling, "mend", lambda: mended.append(True))
+    Proposer(config()).load_model(object())
+    assert mended == [True]
 
 
 def test_no_draft_goes_over_the_models_longest_sequence() -> None:
