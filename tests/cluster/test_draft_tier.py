@@ -32,7 +32,7 @@ def cluster(
     """The model drafts for itself, so that all drafts are right."""
     speculation = {
         "drafters": ["draft_model"],
-        "draft": {"model": small_llama, "ahead_tokens": 4},
+        "draft": {"model": small_llama, "ahead_tokens": 4, "precision": "full"},
         "max_tokens": 4,
         "length": "fixed",
     }
