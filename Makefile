@@ -17,6 +17,8 @@ UNIT_TESTS := -m "not cluster and not model and not gpu" -n 3 --dist worksteal \
 # Whole files, as their engines are; in order, since some of those with one test take longest.
 MODEL_TESTS := -m "model and not cluster and not gpu" -n 2 --dist loadfile \
 	--no-loadscope-reorder
+# Two clusters at a time, as each waits half of the time. Each to one worker.
+CLUSTER_TESTS := -m "(cluster or gpu) and not alone" -n 2 --dist loadgroup
 PROTOS := coterie/v1/inference.proto deployments/kserve/grpc_service.proto
 
 SHELL := bash
@@ -66,7 +68,8 @@ units: setup
 .PHONY: test
 test: check ## Everything: `check`, real models, real clusters, a GPU where there is one
 	$(BIN)/pytest $(MODEL_TESTS) --durations=10
-	$(BIN)/pytest -m "cluster or gpu" --durations=20
+	$(BIN)/pytest $(CLUSTER_TESTS) --durations=20
+	$(BIN)/pytest -m "cluster and alone"
 
 .PHONY: format
 format: setup ## Put the code into its form

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,7 +12,6 @@ from transformers import AutoModel, AutoTokenizer
 
 from deployments.models.resolve import resolve_model
 from tests.builders.cluster import STATE_DIR, RunningCluster
-from tests.builders.engine_processes import engine_core_of
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
@@ -133,13 +131,3 @@ async def test_a_client_that_leaves_many_inputs_leaves_nothing_behind(
             break
         await asyncio.sleep(0.5)
     assert status == {"num_open_calls": 0, "num_used_kv_blocks": 0}
-
-
-@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="all engines share the one core")
-def test_engines_of_one_node_are_bound_to_different_cores(cluster: RunningCluster) -> None:
-    states = cluster.status()
-    last, mean = (
-        set(engine_core_of(states[f"engine-{name}"]["details"][0]["pid"]).cpu_affinity())
-        for name in ("last", "mean")
-    )
-    assert last.isdisjoint(mean)
