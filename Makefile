@@ -18,7 +18,7 @@ UNIT_TESTS := -m "not cluster and not model and not gpu" -n 3 --dist worksteal \
 MODEL_TESTS := -m "model and not cluster and not gpu" -n 2 --dist loadfile \
 	--no-loadscope-reorder
 # Two clusters at a time, as each waits half of the time. Each to one worker.
-CLUSTER_TESTS := -m "(cluster or gpu) and not alone" -n 2 --dist loadgroup
+CLUSTER_TESTS := -m "(cluster or gpu) and not alone" -n 2 --dist loadscope
 PROTOS := coterie/v1/inference.proto deployments/kserve/grpc_service.proto
 
 SHELL := bash
