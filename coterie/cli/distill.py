@@ -60,7 +60,7 @@ def distill_command(
     A draft proposes tokens that TARGET then verifies many at a time (speculative
     decoding): the more of them it foresees, the faster TARGET speaks, and what it says
     stays the same. TARGET is a built-in name, a directory with safetensors, or a GGUF
-    file, of a Llama-like model (Llama, Mistral).
+    file, of a Llama-like model (Llama, Mistral, Qwen2, Qwen3).
 
     TARGET answers prompts, and its distribution at each token is kept. Some of its
     layers, with a head of the tokens that it says most often, are then trained to
@@ -69,7 +69,7 @@ def distill_command(
 
     Interrupted at any moment, the same command goes on from where it was: what is done
     lies in a directory beside OUT_DIR, and is removed at the end. OUT_DIR becomes a
-    Llama checkpoint with the target's tokenizer. If the vocabulary is reduced, its
+    checkpoint of its kind, with its tokenizer. If the vocabulary is reduced, its
     `d2t` tells the tokens of the head's rows. distill.json in it has the settings, the
     losses, and how many tokens in a row are accepted on prompts that were held out.
 

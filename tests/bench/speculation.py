@@ -170,7 +170,7 @@ def _row(
 
 
 @contextmanager
-def open_engine(way: str, model: Path, given: Any) -> Iterator[JsonChild]:
+def open_engine(way: str, model: Path, given: Any, seed: int = 0) -> Iterator[JsonChild]:
     """One that drafts so, and is ready."""
     with ExitStack() as stack:
         variables = environment(num_left=way in OWN_CORE)
@@ -190,7 +190,12 @@ def open_engine(way: str, model: Path, given: Any) -> Iterator[JsonChild]:
             variables |= stack.enter_context(tier).environment
         child = JsonChild("tests.bench.speculation_engine", variables)
         stack.enter_context(closing(child))
-        base = {"model": str(model), "dtype": given.dtype, "enforce_eager": given.eager}
+        base = {
+            "model": str(model),
+            "dtype": given.dtype,
+            "enforce_eager": given.eager,
+            "seed": seed,
+        }
         child.say(base | speculation_arguments(section))
         child.hear()
         yield child

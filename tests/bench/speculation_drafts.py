@@ -11,7 +11,11 @@ from deployments.models.tensor_files import TensorFiles
 
 
 def plain_draft(draft: Path, target: Path, folder: Path) -> Path:
-    """The draft, written to the folder; rows that its head has not are the target's own."""
+    """The draft, written to the folder.
+
+    Tokens that its head has not get the row of the last one that it has, a rare one: they are
+    said only where that would be, and hardly change what is likeliest.
+    """
     shutil.copytree(draft, folder, dirs_exist_ok=True)
     config = json.loads((draft / "config.json").read_bytes())
     if config.pop("draft_vocab_size", None) is None:
@@ -20,8 +24,9 @@ def plain_draft(draft: Path, target: Path, folder: Path) -> Path:
     tensors = load_file(path)
     files = TensorFiles(target)
     name = "lm_head.weight" if "lm_head.weight" in files else "model.embed_tokens.weight"
-    head, rows = files.read_stored(name).clone(), tensors["lm_head.weight"]
-    head[torch.arange(len(rows)) + tensors.pop("d2t")] = rows.to(head.dtype)
+    num_tokens, rows = len(files.read_stored(name)), tensors["lm_head.weight"]
+    head = rows[-1].repeat(num_tokens, 1)
+    head[torch.arange(len(rows)) + tensors.pop("d2t")] = rows
     tensors["lm_head.weight"] = head
     save_file(tensors, path, {"format": "pt"})
     (folder / "config.json").write_text(json.dumps(config))

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from deployments.drafts.model.rotary import Rotary
 from infra.errors import ConfigError
 
-_MODEL_TYPES = ("llama", "mistral", "qwen2")
+_MODEL_TYPES = ("llama", "mistral", "qwen2", "qwen3")
 
 
 @dataclass(frozen=True)
@@ -21,12 +22,14 @@ class DraftConfig:
     num_kv_heads: int
     head_size: int
     rms_norm_eps: float
-    rope_theta: float
+    rotary: Rotary
     vocab_size: int
     head_vocab_size: int
     """Tokens that it can say: fewer than it can read, where its head was reduced."""
     is_head_tied: bool
     """The head's weights are those of the embedding."""
+    has_head_norms: bool = False
+    """Queries and keys are normed, head by head, before they turn."""
 
     @classmethod
     def read(cls, directory: Path) -> "DraftConfig":
@@ -46,11 +49,12 @@ class DraftConfig:
             return _of(fields)
         except KeyError as error:
             raise ConfigError(f"{path} does not say {error}") from error
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error}") from error
 
 
 def _of(fields: Mapping[str, Any]) -> DraftConfig:
     num_heads, hidden_size = fields["num_attention_heads"], fields["hidden_size"]
-    rope = fields.get("rope_parameters") or {}
     vocab_size = fields["vocab_size"]
     return DraftConfig(
         hidden_size=hidden_size,
@@ -59,10 +63,11 @@ def _of(fields: Mapping[str, Any]) -> DraftConfig:
         num_kv_heads=fields.get("num_key_value_heads") or num_heads,
         head_size=fields.get("head_dim") or hidden_size // num_heads,
         rms_norm_eps=fields["rms_norm_eps"],
-        rope_theta=rope.get("rope_theta") or fields.get("rope_theta", 10_000.0),
+        rotary=Rotary.read(fields),
         vocab_size=vocab_size,
         head_vocab_size=fields.get("draft_vocab_size") or vocab_size,
         is_head_tied=fields.get("tie_word_embeddings", False),
+        has_head_norms=fields["model_type"] == "qwen3",
     )
 
 
@@ -73,14 +78,5 @@ def _check(fields: Mapping[str, Any], path: Path) -> None:
             f"{path}: a draft model is one of {', '.join(_MODEL_TYPES)}, not {found}; make one "
             "with `coterie distill`"
         )
-    rope = fields.get("rope_parameters") or fields.get("rope_scaling") or {}
-    kind = rope.get("rope_type", rope.get("type", "default"))
-    if kind != "default":
-        raise ConfigError(f"{path}: rotary positions of the type {kind!r} are not supported")
     if fields.get("hidden_act", "silu") != "silu":
         raise ConfigError(f"{path}: hidden_act {fields['hidden_act']!r} is not supported")
-    # Qwen2 has biases of its own, whatever this says, and not of all products.
-    biases = () if found == "qwen2" else ("attention_bias", "mlp_bias")
-    for name in biases:
-        if fields.get(name):
-            raise ConfigError(f"{path}: {name} is not supported")

@@ -62,6 +62,7 @@ class _Layer:
 
     input_norm: torch.Tensor  # [hidden]
     qkv: Product  # hidden -> (num_heads + 2 * num_kv_heads) * head
+    head_norms: torch.Tensor | None  # [num_heads + num_kv_heads, head]
     out: Product  # num_heads * head -> hidden
     ffn_norm: torch.Tensor  # [hidden]
     gate_up: Product  # hidden -> 2 * intermediate
@@ -102,7 +103,7 @@ class DraftModel:
         place = _Place(device, torch.float32 if device == "cpu" else torch.bfloat16, is_int8)
         self._place = place
         self._embedding = place.put(files.read("model.embed_tokens.weight"))
-        self._layers = [_read_layer(files, i, place) for i in range(config.num_layers)]
+        self._layers = [_read_layer(files, i, place, config) for i in range(config.num_layers)]
         self._norm = place.put(files.read("model.norm.weight"))
         name = "model.embed_tokens.weight" if config.is_head_tied else "lm_head.weight"
         self._head = place.product(files.read(name))
@@ -110,12 +111,9 @@ class DraftModel:
         if "d2t" in files:
             rows = torch.arange(config.head_vocab_size)
             self._head_to_token = (rows + files.read_stored("d2t")).to(device)
-        size = config.head_size
-        exponents = -torch.arange(0, size, 2, device=device).float() / size
-        self._frequencies = config.rope_theta**exponents
-        self.pages = KvPages(
-            config.num_layers, (config.num_kv_heads, size), place.dtype, kv_bytes, device
-        )
+        self._frequencies = config.rotary.frequencies(config.head_size).to(device)
+        shape = (config.num_kv_heads, config.head_size)
+        self.pages = KvPages(config.num_layers, shape, place.dtype, kv_bytes, device)
 
     def read(self, chunks: Sequence[Chunk]) -> Said:
         """Read all chunks, and say what is likeliest after each."""
@@ -155,7 +153,10 @@ class DraftModel:
         batch, num_queries, _ = hidden.shape
         heads = layer.qkv(hidden).view(batch, num_queries, -1, size)
         num_rotated = config.num_heads + config.num_kv_heads
-        rotated = _rotated(heads[:, :, :num_rotated], places)
+        turning = heads[:, :, :num_rotated]
+        if layer.head_norms is not None:
+            turning = self._normed(turning) * layer.head_norms
+        rotated = _rotated(turning, places)
         keys, values = self.pages.keys[number], self.pages.values[number]
         new_keys, new_values = rotated[:, :, config.num_heads :], heads[:, :, num_rotated:]
         keys[places.write] = new_keys.reshape(-1, config.num_kv_heads, size)
@@ -196,8 +197,8 @@ class DraftModel:
         mask = mask.repeat(1, self.config.num_heads // self.config.num_kv_heads, 1)
         return _Places(write.view(-1), read, mask[:, None], cos, sin)
 
-    def _normed(self, hidden: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        return functional.rms_norm(hidden, weight.shape, weight, self.config.rms_norm_eps)
+    def _normed(self, hidden: torch.Tensor, weight: torch.Tensor | None = None) -> torch.Tensor:
+        return functional.rms_norm(hidden, hidden.shape[-1:], weight, self.config.rms_norm_eps)
 
 
 def _padded(numbers: Sequence[int], length: int) -> list[int]:
@@ -211,7 +212,7 @@ def _rotated(heads: torch.Tensor, places: _Places) -> torch.Tensor:
     return heads * places.cos + turned * places.sin
 
 
-def _read_layer(files: TensorFiles, number: int, place: _Place) -> _Layer:
+def _read_layer(files: TensorFiles, number: int, place: _Place, config: DraftConfig) -> _Layer:
     prefix = f"model.layers.{number}."
 
     def norm(name: str) -> torch.Tensor:
@@ -225,9 +226,16 @@ def _read_layer(files: TensorFiles, number: int, place: _Place) -> _Layer:
         bias = torch.cat([files.read(bias) for bias in biases]) if has_bias else None
         return place.product(joined, bias)
 
+    def head_norms() -> torch.Tensor:
+        """Of the queries' heads, and of the keys'."""
+        of_queries = norm("self_attn.q_norm").expand(config.num_heads, -1)
+        of_keys = norm("self_attn.k_norm").expand(config.num_kv_heads, -1)
+        return torch.cat([of_queries, of_keys])
+
     return _Layer(
         input_norm=norm("input_layernorm"),
         qkv=product("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+        head_norms=head_norms() if config.has_head_norms else None,
         out=product("self_attn.o_proj"),
         ffn_norm=norm("post_attention_layernorm"),
         gate_up=product("mlp.gate_proj", "mlp.up_proj"),

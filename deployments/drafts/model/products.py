@@ -1,8 +1,13 @@
 """Products with a weight, in the numbers that a draft model computes in.
 
 Drafts need not be exact, and of one sequence's step the time is that of reading the weights:
-in 8 bits they are a quarter. On CPUs the inputs are rounded to 8 bits as well, row by row,
+in 8 bits they are a quarter. On CPUs the inputs are rounded to 8 bits as well
 and multiplied by torch's operators for that, which are quicker for whole batches too.
+
+These round all rows of a call by one scale, that of the largest number. A text's first token
+has numbers a thousand times those of the others (Sun et al. 2024, Massive Activations in Large
+Language Models), beside which the others would be zeros: each row is brought to the same
+largest number before, and back after.
 
 Measured on one core of a Xeon with AVX-512 VNNI, `[rows, 576]` by `[3072, 576]`: float32 takes
 315, 560, 797 and 2,175 us for 1, 4, 16 and 64 rows, 8 bits 115, 107, 242 and 702 us; results
@@ -19,6 +24,7 @@ Product = Callable[[torch.Tensor], torch.Tensor]
 """Shape: [..., num_inputs] -> [..., num_outputs]."""
 
 _MAX = 127
+_TINY = 1e-12
 
 
 def full_product(weight: torch.Tensor, bias: torch.Tensor | None = None) -> Product:
@@ -28,17 +34,19 @@ def full_product(weight: torch.Tensor, bias: torch.Tensor | None = None) -> Prod
 
 def int8_product(weight: torch.Tensor, bias: torch.Tensor | None = None) -> Product:
     """The weight rounded to 8 bits, output by output; inputs and results in float32."""
-    scales = weight.abs().amax(dim=1).clamp(min=1e-12).double() / _MAX
+    scales = weight.abs().amax(dim=1).clamp(min=_TINY).double() / _MAX
     zeros = torch.zeros(len(weight), dtype=torch.long)
     with warnings.catch_warnings():
         # torch moves what makes such weights elsewhere; the operators stay.
         warnings.simplefilter("ignore")
         rounded = torch.quantize_per_channel(weight, scales, zeros, 0, torch.qint8)
-        packed = torch.ops.quantized.linear_prepack(rounded, bias)
+        packed = torch.ops.quantized.linear_prepack(rounded, None)
 
     def product(inputs: torch.Tensor) -> torch.Tensor:
-        found: torch.Tensor = torch.ops.quantized.linear_dynamic(inputs, packed, True)
-        return found
+        sizes = inputs.abs().amax(dim=-1, keepdim=True).clamp(min=_TINY)
+        found: torch.Tensor = torch.ops.quantized.linear_dynamic(inputs / sizes, packed, True)
+        found *= sizes
+        return found if bias is None else found.add_(bias)
 
     return product
 

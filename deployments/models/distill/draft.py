@@ -7,12 +7,25 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
 
 from deployments.models.distill.vocabulary import Integers, to_d2t
 from deployments.models.source_files import copy_travelling
 from infra.errors import ConfigError
 
+_KINDS: dict[str, tuple[Any, Any]] = {
+    "llama": (LlamaConfig, LlamaForCausalLM),
+    "mistral": (LlamaConfig, LlamaForCausalLM),
+    "qwen2": (Qwen2Config, Qwen2ForCausalLM),
+    "qwen3": (Qwen3Config, Qwen3ForCausalLM),
+}
 _KEPT_CONFIG = (
     "vocab_size",
     "hidden_size",
@@ -25,6 +38,8 @@ _KEPT_CONFIG = (
     "initializer_range",
     "rms_norm_eps",
     "rope_parameters",
+    "attention_bias",
+    "mlp_bias",
     "bos_token_id",
     "eos_token_id",
     "pad_token_id",
@@ -35,20 +50,20 @@ _EMBEDDING = "model.embed_tokens.weight"
 def draft_of(target: Any, layers: tuple[int, ...], ids: Integers) -> Any:
     """A model with these layers of the target, and the rows of these tokens as its head.
 
-    In float32; all but the embeddings is trainable. What it says are rows of `ids`.
+    A Llama, Qwen2 or Qwen3, as the target is (a Mistral's layers are a Llama's). In float32;
+    all but the embeddings is trainable. What it says are rows of `ids`.
     """
     source = target.config
     kept = {name: getattr(source, name) for name in _KEPT_CONFIG if hasattr(source, name)}
-    config = LlamaConfig(
+    config_type, model_type = _KINDS[source.model_type]
+    config = config_type(
         **kept,
-        attention_bias=getattr(source, "attention_bias", False),
-        mlp_bias=getattr(source, "mlp_bias", False),
         num_hidden_layers=len(layers),
         tie_word_embeddings=False,
         attn_implementation="sdpa",
     )
     with torch.device("meta"):
-        draft = LlamaForCausalLM(config)
+        draft = model_type(config)
         draft.lm_head = torch.nn.Linear(config.hidden_size, len(ids), bias=False)
     state = {
         name: tensor.clone()
@@ -80,7 +95,7 @@ def write_draft(draft: Any, ids: Integers, source: Path, target: Path) -> None:
     num_tokens = draft.config.vocab_size
     is_reduced = len(ids) < num_tokens
     config = draft.config.to_dict() | {
-        "architectures": ["LlamaForCausalLM"],
+        "architectures": [type(draft).__name__],
         "dtype": "bfloat16",
     }
     tensors = {

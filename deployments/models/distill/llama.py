@@ -11,13 +11,13 @@ from deployments.models.source_files import read_config
 from deployments.models.tensor_files import TensorFiles
 from infra.errors import ConfigError
 
-_MODEL_TYPES = ("llama", "mistral")
+_MODEL_TYPES = ("llama", "mistral", "qwen2", "qwen3")
 
 
 def load_llama(directory: Path) -> Any:
     """The model in `directory`, 4 bytes a parameter.
 
-    Raises `ConfigError` if its layers could not be those of a Llama, or its weights are
+    Raises `ConfigError` if its layers could not be those of a draft, or its weights are
     not there.
     """
     config = read_config(directory)
@@ -41,8 +41,8 @@ def load_llama(directory: Path) -> Any:
 def _check_llama_like(config: Any) -> None:
     if config.model_type not in _MODEL_TYPES:
         raise ConfigError(
-            f"a model of type {config.model_type!r} has no layers for a Llama draft; "
+            f"a model of type {config.model_type!r} has no layers for a draft; "
             f"it must be dense and Llama-like: {', '.join(_MODEL_TYPES)}"
         )
     if getattr(config, "sliding_window", None) is not None:
-        raise ConfigError("its layers attend to a window, which those of a Llama do not")
+        raise ConfigError("its layers attend to a window, which those of a draft do not")

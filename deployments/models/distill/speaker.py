@@ -102,14 +102,16 @@ class Speaker:
         num_sequences, num_new, _ = normed.shape
         end = self._cache.length
 
-        def heads(projection: Any) -> torch.Tensor:
+        def heads(name: str) -> torch.Tensor:
+            projection = getattr(attention, f"{name}_proj")
             parts = projection(normed).view(num_sequences, num_new, -1, self._head_dim)
-            return parts.transpose(1, 2)
+            norm = getattr(attention, f"{name}_norm", None)  # Qwen3 has them
+            return (parts if norm is None else norm(parts)).transpose(1, 2)
 
         keys, values = self._cache.keys[index], self._cache.values[index]
-        keys[:, :, end - num_new : end] = _rotated(heads(attention.k_proj), rotations)
-        values[:, :, end - num_new : end] = heads(attention.v_proj)
-        queries = _rotated(heads(attention.q_proj), rotations)
+        keys[:, :, end - num_new : end] = _rotated(heads("k"), rotations)
+        values[:, :, end - num_new : end] = heads("v")
+        queries = _rotated(heads("q"), rotations)
         if num_new == 1:
             # Heads that share keys become places of one head: nothing is repeated.
             queries = queries.reshape(num_sequences, self._num_kv_heads, -1, self._head_dim)

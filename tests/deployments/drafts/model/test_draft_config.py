@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from deployments.drafts.model.draft_config import DraftConfig
+from deployments.drafts.model.rotary import Rotary, Slowing
 from infra.errors import ConfigError
 
 FIELDS: dict[str, Any] = {
@@ -26,7 +27,7 @@ CONFIG = DraftConfig(
     num_kv_heads=2,
     head_size=8,
     rms_norm_eps=1e-5,
-    rope_theta=10_000.0,
+    rotary=Rotary(10_000.0),
     vocab_size=300,
     head_vocab_size=300,
     is_head_tied=False,
@@ -46,13 +47,17 @@ def read(directory: Path, **changes: Any) -> DraftConfig:
         ({"model_type": "qwen2", "tie_word_embeddings": True}, {"is_head_tied": True}),
         ({"model_type": "mistral", "head_dim": 16}, {"head_size": 16}),
         ({"num_key_value_heads": None, "head_dim": None}, {"num_kv_heads": 4}),
-        ({"rope_theta": 5e5, "rope_scaling": None}, {"rope_theta": 5e5}),
+        ({"model_type": "qwen3", "head_dim": 16}, {"head_size": 16, "has_head_norms": True}),
+        ({"rope_theta": 5e5, "rope_scaling": None}, {"rotary": Rotary(5e5)}),
         (
             {"rope_parameters": {"rope_theta": 1e6, "rope_type": "default"}},
-            {"rope_theta": 1e6},
+            {"rotary": Rotary(1e6)},
+        ),
+        (
+            {"rope_theta": 1e6, "rope_scaling": {"type": "linear", "factor": 2.0}},
+            {"rotary": Rotary(1e6, Slowing(2.0))},
         ),
         ({"draft_vocab_size": 100}, {"head_vocab_size": 100}),
-        ({"attention_bias": False, "mlp_bias": False}, {}),
     ],
 )
 def test_its_shape_is_read(
@@ -64,13 +69,12 @@ def test_its_shape_is_read(
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"model_type": "gpt2"}, "llama, mistral, qwen2, not gpt2; make one with"),
+        ({"model_type": "gpt2"}, "llama, mistral, qwen2, qwen3, not gpt2; make one with"),
         ({"model_type": None}, "not None"),
-        ({"rope_scaling": {"type": "linear", "factor": 2}}, "the type 'linear'"),
-        ({"rope_parameters": {"rope_type": "llama3"}}, "the type 'llama3'"),
+        ({"rope_scaling": {"type": "dynamic", "factor": 2}}, r"json: .* the type 'dynamic'"),
+        ({"rope_parameters": {"rope_type": "yarn"}}, "the type 'yarn'"),
+        ({"rope_parameters": {"rope_type": "llama3"}}, "does not say 'factor'"),
         ({"hidden_act": "gelu"}, "hidden_act 'gelu' is not supported"),
-        ({"attention_bias": True}, "attention_bias is not supported"),
-        ({"mlp_bias": True}, "mlp_bias is not supported"),
     ],
 )
 def test_what_cannot_be_run_is_refused(

@@ -19,7 +19,29 @@ KV_BYTES = 1 << 20
 KINDS: dict[str, dict[str, Any]] = {
     "llama": {"model_type": "llama"},
     "llama with its embedding for a head": {"model_type": "llama", "tie_word_embeddings": True},
+    "llama with all biases": {
+        "model_type": "llama",
+        "attention_bias": True,
+        "mlp_bias": True,
+    },
     "qwen2, which has biases": {"model_type": "qwen2", "rope_theta": 1e6},
+    "qwen3, which norms its heads": {"model_type": "qwen3", "head_dim": 8},
+    "llama 3.1, of which some heads turn slower": {
+        "model_type": "llama",
+        "head_dim": 16,
+        "rope_parameters": {
+            "rope_type": "llama3",
+            "rope_theta": 500.0,
+            "factor": 4.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 32,
+        },
+    },
+    "llama, slowed": {
+        "model_type": "llama",
+        "rope_parameters": {"rope_type": "linear", "rope_theta": 1e4, "factor": 2.0},
+    },
     "mistral, with heads of another size": {"model_type": "mistral", "head_dim": 8},
 }
 Says = Callable[[Sequence[int]], tuple[int, float]]

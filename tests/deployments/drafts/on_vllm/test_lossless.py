@@ -1,6 +1,5 @@
 """At a temperature, drafts change when tokens come and not which: the same distribution."""
 
-import math
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
@@ -16,6 +15,7 @@ from tests.bench.speculation import environment
 from tests.builders.cluster import STATE_DIR
 from tests.builders.json_child import JsonChild
 from tests.builders.small_llama import write_small_llama
+from tests.reference.chi_square import ChiSquare, chi_square
 
 pytestmark = [pytest.mark.model, pytest.mark.timeout(300)]
 
@@ -26,25 +26,10 @@ NUM_SAMPLES, BATCH = 2400, 32
 Said = tuple[int, ...]
 
 
-def chi_square(first: Counter[Said], second: Counter[Said]) -> tuple[float, int]:
-    """Of two samples of the same size being from one distribution: the statistic, and its
-    degrees of freedom."""
-    cells = first.keys() | second.keys()
-    found = sum((first[c] - second[c]) ** 2 / (first[c] + second[c]) for c in cells)
-    return found, len(cells) - 1
-
-
-def likelihood_of(statistic: float, freedom: int) -> float:
-    """Of a chi-square as high or higher (Wilson and Hilferty, 1931)."""
-    spread = 2 / (9 * freedom)
-    z = ((statistic / freedom) ** (1 / 3) - (1 - spread)) / math.sqrt(spread)
-    return 0.5 * math.erfc(z / math.sqrt(2))
-
-
-def samples(model: Path, **settings: Any) -> tuple[Counter[Said], dict[str, int]]:
+def samples(model: Path, seed: int, **settings: Any) -> tuple[Counter[Said], dict[str, int]]:
     """What is said after one prompt, how often; and what has become of drafts."""
     section = SpeculationSection.model_validate(settings)
-    arguments = {"model": str(model), "dtype": "float32", "enforce_eager": True, "seed": 7}
+    arguments = {"model": str(model), "dtype": "float32", "enforce_eager": True, "seed": seed}
     found: Counter[Said] = Counter()
     drafts = dict.fromkeys(("num_draft_tokens", "num_accepted"), 0)
     with closing(JsonChild("tests.bench.speculation_engine", environment())) as child:
@@ -71,22 +56,22 @@ def _ask(prompt: Sequence[int]) -> dict[str, Any]:
 def test_what_is_sampled_with_drafts_is_of_the_distribution_without(tmp_path: Path) -> None:
     path = write_small_llama(tmp_path / "small-llama.gguf")
     model = Path(resolve_model(str(path), STATE_DIR).path)
-    without, _ = samples(model)
+    without, _ = samples(model, seed=7)
     drafted, drafts = samples(
-        model, drafters=["suffix_counts"], length="fixed", max_tokens=NUM_TOKENS - 1
+        model, seed=8, drafters=["suffix_counts"], length="fixed", max_tokens=NUM_TOKENS - 1
     )
     assert without.total() == drafted.total() == NUM_SAMPLES
     # Some are accepted and some not, or nothing is shown.
     assert drafts["num_accepted"] > NUM_SAMPLES / 20
     assert drafts["num_draft_tokens"] - drafts["num_accepted"] > NUM_SAMPLES / 20
-    statistic, freedom = chi_square(without, drafted)
-    assert freedom > 30
-    assert likelihood_of(statistic, freedom) > 1e-4
+    found = chi_square(without, drafted)
+    assert found.freedom > 30
+    assert found.likelihood > 1e-4
 
 
 def test_the_test_itself_tells_another_distribution() -> None:
     same: Counter[Said] = Counter({(i,): 100 for i in range(20)})
     other: Counter[Said] = Counter({(i,): 75 + 50 * (i % 2) for i in range(20)})
-    assert likelihood_of(*chi_square(same, same)) > 0.99
-    assert likelihood_of(*chi_square(same, other)) < 0.01
-    assert likelihood_of(18.3, 10) == pytest.approx(0.05, abs=0.003)
+    assert chi_square(same, same).likelihood > 0.99
+    assert chi_square(same, other).likelihood < 0.01
+    assert ChiSquare(18.3, 10).likelihood == pytest.approx(0.05, abs=0.003)

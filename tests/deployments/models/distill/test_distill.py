@@ -101,6 +101,36 @@ def test_with_the_whole_vocabulary_it_is_a_model_that_transformers_loads(
     )
 
 
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"model_type": "llama", "attention_bias": True}, "llama"),
+        ({"model_type": "mistral", "sliding_window": None}, "llama"),
+        ({"model_type": "qwen2"}, "qwen2"),
+        ({"model_type": "qwen3", "head_dim": 8}, "qwen3"),
+    ],
+)
+def test_a_draft_of_each_kind_is_one_that_replicas_run(
+    tmp_path: Path, changes: dict[str, Any], expected: str
+) -> None:
+    import torch  # noqa: PLC0415 - takes seconds
+    from transformers import AutoModelForCausalLM  # noqa: PLC0415
+
+    from deployments.drafts.model.draft_model import Chunk, DraftModel  # noqa: PLC0415
+
+    source = write_tiny_llama(tmp_path / "target", **changes)
+    distill(source, tmp_path / "out", vocabulary=0)
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32)
+    assert model.config.model_type == expected
+    text = [5, 60, 7, 200, 9]
+    draft = DraftModel(tmp_path / "out", kv_bytes=1 << 20)
+    pages: list[int] = []
+    assert draft.pages.grow(pages, len(text))
+    with torch.inference_mode():
+        likeliest = model(torch.tensor([text])).logits[0, -1].argmax()
+    assert draft.read([Chunk(text, 0, pages)]).token_ids == [int(likeliest)]
+
+
 def test_untrained_it_has_the_targets_own_weights(tiny: Path, tmp_path: Path) -> None:
     report = distill(tiny, tmp_path / "out", num_steps=0, layers=(1,))
     target, draft = tensors_in(tiny), tensors_in(tmp_path / "out")

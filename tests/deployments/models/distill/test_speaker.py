@@ -11,11 +11,12 @@ pytestmark = [pytest.mark.model, pytest.mark.timeout(300)]
 TEXTS = [[5, 6, 7], [9], [5, 6, 7, 8, 9, 10, 11]]
 
 
-@pytest.fixture(scope="module")
-def target(tmp_path_factory: pytest.TempPathFactory) -> Any:
+@pytest.fixture(scope="module", params=["llama", "qwen2", "qwen3"])
+def target(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
     from deployments.models.distill.llama import load_llama  # noqa: PLC0415 - takes seconds
 
-    return load_llama(write_tiny_llama(tmp_path_factory.mktemp("target") / "tiny"))
+    folder = tmp_path_factory.mktemp("target") / "tiny"
+    return load_llama(write_tiny_llama(folder, model_type=request.param))
 
 
 def recomputed(target: Any, texts: list[list[int]]) -> Any:
