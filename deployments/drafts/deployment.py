@@ -34,7 +34,10 @@ def draft_replicas(model: ModelSection, sharing: Sharing) -> serve.Application |
     )
     speculation = SpeculationSection(drafters=("draft_model",), draft=own)
     limits = Limits(draft.fewest, draft.num_replicas, draft.most)
-    reduced = ModelSection(name=model.name, model=model.model, speculation=speculation)
+    # One core, the one to which the fewest are bound: the gateway's, where it has one.
+    reduced = ModelSection(
+        name=model.name, model=model.model, speculation=speculation, num_cpus_per_rank=1.0
+    )
     arguments = (reduced.model_dump(mode="json"), sharing.link, sharing.num_cpu_ranks)
     return (
         serve.deployment(DraftReplica)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _LEAVE_S = 1.5
 
 
-class DraftReplica(HostReplica):
+class DraftReplica(HostReplica["DraftHost"]):
     """Made a Serve deployment in `deployments.drafts.deployment`."""
 
     kind = "draft replica"
@@ -50,8 +50,7 @@ class DraftReplica(HostReplica):
             cores=self._cores,
         )
         self._watched = time.monotonic(), 0.0
-        self._host = DraftHost.open(Path(engine.path), Path(draft.path), settings)
-        return self._host
+        return DraftHost.open(Path(engine.path), Path(draft.path), settings)
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
         """What `BusySharePolicy` goes by; Serve itself sees no requests here."""

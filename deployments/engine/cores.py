@@ -34,18 +34,13 @@ class NodeCores:
 
 def num_ranks_to_share(sections: Sequence[ModelSection]) -> int:
     """CPU ranks that share out the cores between them: those that ask for none by number.
-    An expert host counts as a rank, and so does a draft replica."""
+    An expert host counts as a rank. A draft replica does not: it has one core, which may be
+    another's, as it computes mostly while its engines wait."""
     num_hosts = sum(s.experts.most for s in sections if s.has_expert_tier)
-    speculations = [section.speculation for section in sections]
-    num_drafts = sum(s.draft.most for s in speculations if s.has_draft_tier)
-    return (
-        num_hosts
-        + num_drafts
-        + sum(
-            section.num_replicas * section.num_ranks
-            for section in sections
-            if section.cpu_cores_per_rank is None and not section.num_cpus_per_rank
-        )
+    return num_hosts + sum(
+        section.num_replicas * section.num_ranks
+        for section in sections
+        if section.cpu_cores_per_rank is None and not section.num_cpus_per_rank
     )
 
 

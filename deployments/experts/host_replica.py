@@ -22,7 +22,7 @@ _LOOK_S = 0.1
 _AFTER_ENGINES_S = 5.0
 
 
-class ExpertHostReplica(HostReplica):
+class ExpertHostReplica(HostReplica["ExpertHost"]):
     """Made a Serve deployment in `deployments.experts.deployment`."""
 
     kind = "expert host"
@@ -45,8 +45,7 @@ class ExpertHostReplica(HostReplica):
             num_threads=len(self._cores),
             cores=self._cores,
         )
-        self._host = ExpertHost.open(plan.model_path, settings)
-        return self._host
+        return ExpertHost.open(plan.model_path, settings)
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
         """What `autoscaling.wanted_hosts` goes by; Serve itself sees no requests here."""

@@ -184,9 +184,10 @@ def open_engine(way: str, model: Path, given: Any, seed: int = 0) -> Iterator[Js
         section = SpeculationSection.model_validate_json(text)
         if section.has_draft_tier:
             cores = sorted(os.sched_getaffinity(0))
-            own = cores[-1:] if way in OWN_CORE else cores
+            # Of the shared ones that where the engine waits for drafts, not where OpenMP does.
+            own = cores[-1:] if way in OWN_CORE else cores[:1]
             fields = section.draft.model_dump(mode="json")
-            tier = local_drafts(model, draft, num_threads=len(own), cores=own, **fields)
+            tier = local_drafts(model, draft, cores=own, **fields)
             variables |= stack.enter_context(tier).environment
         child = JsonChild("tests.bench.speculation_engine", variables)
         stack.enter_context(closing(child))

@@ -11,15 +11,15 @@ from deployments.drafts.host.settings import DraftHostSettings
 from deployments.drafts.model.draft_model import DraftModel
 from deployments.drafts.tier_folder import draft_identity
 from deployments.drafts.vocabulary import SameVocabulary, Vocabulary, vocabulary_between
-from deployments.link_hosts.runner import HostRunner, Threads, listened, turn_s
+from deployments.link_hosts.host import LinkHost
 from experts.transport.hub import Hub
 from experts.transport.link import Identity, Link
 from experts.types import HostId
 from infra.errors import ConfigError
 
 
-class DraftHost:
-    """One host, from `open` to `close`. `run` serves; the others are for any thread."""
+class DraftHost(LinkHost):
+    """One host, from `open` to `close`."""
 
     def __init__(
         self,
@@ -29,12 +29,8 @@ class DraftHost:
         settings: DraftHostSettings,
     ) -> None:
         """The hub becomes the host's."""
-        self.host = host
-        self.addresses = listened(host, hub, settings.unix_folder, settings.tcp_host)
-        """As they are dialled; the best first."""
-        self.loop = DraftLoop(hub, desk)
-        threads = Threads(settings.num_threads, settings.cores)
-        self._runner = HostRunner(host, hub, threads)
+        super().__init__(host, hub, settings)
+        self._loop = DraftLoop(hub, desk)
 
     @classmethod
     def open(cls, engine_model: Path, draft_model: Path, settings: DraftHostSettings) -> Self:
@@ -42,6 +38,7 @@ class DraftHost:
 
         Raises ConfigError where the draft model cannot be run, or an address cannot be had.
         """
+        settings.check()
         section = settings.section
         model = DraftModel(
             draft_model, section.kv_cache_memory_bytes, section.device, section.precision
@@ -61,27 +58,9 @@ class DraftHost:
             raise
 
     @property
-    def failure(self) -> BaseException | None:
-        """What has ended `run`, if it was not `close`."""
-        return self._runner.failure
-
-    @property
-    def turn_s(self) -> float:
-        """See `runner.turn_s`."""
-        return turn_s(self.loop)
-
-    def close(self) -> None:
-        """Have `run` return, after the turn that it is in; peers are told."""
-        self._runner.close()
-
-    def run(self) -> None:
-        """Serve until `close`; the calling thread is the one that computes. Once."""
-        self._runner.run(self.loop)
-
-    def check_invariants(self) -> None:
-        """Raises AssertionError where the parts contradict each other. Not while it runs."""
-        self._runner.check_invariants()
-        self.loop.check_invariants()
+    def loop(self) -> DraftLoop:
+        """What is done, turn by turn."""
+        return self._loop
 
 
 def _vocabulary(engine_model: Path, draft_model: Path) -> Vocabulary:

@@ -9,6 +9,9 @@ from typing import Any
 from deployments.drafts.model.rotary import Rotary
 from infra.errors import ConfigError
 
+EMBEDDING = "model.embed_tokens.weight"
+"""In the checkpoint."""
+
 _MODEL_TYPES = ("llama", "mistral", "qwen2", "qwen3")
 
 
@@ -30,6 +33,11 @@ class DraftConfig:
     """The head's weights are those of the embedding."""
     has_head_norms: bool = False
     """Queries and keys are normed, head by head, before they turn."""
+
+    @property
+    def head_name(self) -> str:
+        """Of the head's weights in the checkpoint."""
+        return EMBEDDING if self.is_head_tied else "lm_head.weight"
 
     @classmethod
     def read(cls, directory: Path) -> "DraftConfig":

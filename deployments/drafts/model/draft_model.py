@@ -9,12 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch.nn import functional
 
-from deployments.drafts.model.draft_config import DraftConfig
+from deployments.drafts.model.draft_config import EMBEDDING, DraftConfig
+from deployments.drafts.model.few_rows import FewRows, Floats, Rows
 from deployments.drafts.model.kv_pages import PAGE_TOKENS, KvPages, num_pages_for
 from deployments.drafts.model.products import Product, full_product, has_int8, int8_product
+from deployments.drafts.model.weights8 import read_layers
 from deployments.models.tensor_files import TensorFiles
 from router.speculation.settings import DraftDevice, DraftPrecision
 
@@ -102,11 +105,10 @@ class DraftModel:
         is_int8 = precision == "int8" and device == "cpu" and has_int8()
         place = _Place(device, torch.float32 if device == "cpu" else torch.bfloat16, is_int8)
         self._place = place
-        self._embedding = place.put(files.read("model.embed_tokens.weight"))
+        self._embedding = place.put(files.read(EMBEDDING))
         self._layers = [_read_layer(files, i, place, config) for i in range(config.num_layers)]
         self._norm = place.put(files.read("model.norm.weight"))
-        name = "model.embed_tokens.weight" if config.is_head_tied else "lm_head.weight"
-        self._head = place.product(files.read(name))
+        self._head = place.product(files.read(config.head_name))
         self._head_to_token: torch.Tensor | None = None
         if "d2t" in files:
             rows = torch.arange(config.head_vocab_size)
@@ -114,6 +116,11 @@ class DraftModel:
         self._frequencies = config.rotary.frequencies(config.head_size).to(device)
         shape = (config.num_kv_heads, config.head_size)
         self.pages = KvPages(config.num_layers, shape, place.dtype, kv_bytes, device)
+        self._few: FewRows | None = None
+        if is_int8:
+            keys, values = self.pages.keys.numpy(), self.pages.values.numpy()
+            layers = read_layers(files, config)
+            self._few = FewRows(layers, keys, values, self._frequencies.numpy())
 
     def read(self, chunks: Sequence[Chunk]) -> Said:
         """Read all chunks, and say what is likeliest after each."""
@@ -122,6 +129,11 @@ class DraftModel:
 
     def _read(self, chunks: Sequence[Chunk]) -> Said:
         lengths = [len(chunk.token_ids) for chunk in chunks]
+        if self._few is not None and self._few.is_quicker(
+            sum(lengths), torch.get_num_threads()
+        ):
+            said, likely = self._few.read(*self._rows(chunks))
+            return Said(self._tokens(torch.from_numpy(said).long()), likely.tolist())
         most = max(lengths)
         token_ids = self._place.numbers([_padded(chunk.token_ids, most) for chunk in chunks])
         places = self._places(chunks, most)
@@ -133,8 +145,29 @@ class DraftModel:
         logits = self._head(self._normed(last, self._norm)).float()
         best, rows = logits.max(dim=-1)
         chances = (best - logits.logsumexp(dim=-1)).exp()
-        found = rows if self._head_to_token is None else self._head_to_token[rows]
-        return Said(found.tolist(), chances.tolist())
+        return Said(self._tokens(rows), chances.tolist())
+
+    def _tokens(self, rows: torch.Tensor) -> list[int]:
+        """Of rows of the head."""
+        if self._head_to_token is not None:
+            rows = self._head_to_token[rows]
+        found: list[int] = rows.tolist()
+        return found
+
+    def _rows(self, chunks: Sequence[Chunk]) -> tuple[Floats, Rows]:
+        """Their embedded tokens, and where they are."""
+        token_ids = [token_id for chunk in chunks for token_id in chunk.token_ids]
+        ends = np.cumsum([len(chunk.token_ids) for chunk in chunks], dtype=np.int32)
+        positions = [
+            np.arange(chunk.start, chunk.start + len(chunk.token_ids), dtype=np.int32)
+            for chunk in chunks
+        ]
+        numbers = [np.full(len(of), i, dtype=np.int32) for i, of in enumerate(positions)]
+        pages = np.zeros((len(chunks), max(len(chunk.pages) for chunk in chunks)), np.int32)
+        for number, chunk in enumerate(chunks):
+            pages[number, : len(chunk.pages)] = chunk.pages
+        rows = Rows(np.concatenate(positions), np.concatenate(numbers), pages, ends - 1)
+        return self._embedding.numpy()[token_ids], rows
 
     def _through(
         self, number: int, layer: _Layer, hidden: torch.Tensor, places: _Places

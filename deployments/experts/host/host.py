@@ -9,7 +9,7 @@ from deployments.experts.host.loop import HostLoop
 from deployments.experts.host.settings import HostSettings
 from deployments.experts.kernel_choice import HostExperts, build_experts
 from deployments.experts.weights import ExpertReader
-from deployments.link_hosts.runner import HostRunner, Threads, listened, turn_s
+from deployments.link_hosts.host import LinkHost
 from experts.checkpoint.reader import CheckpointReader
 from experts.host_report import HostReport
 from experts.transport.hub import Hub
@@ -18,8 +18,8 @@ from experts.types import HostId, ModelShape
 from infra.errors import ConfigError
 
 
-class ExpertHost:
-    """One host, from `open` to `close`. `run` serves; the others are for any thread."""
+class ExpertHost(LinkHost):
+    """One host, from `open` to `close`."""
 
     def __init__(
         self,
@@ -30,14 +30,12 @@ class ExpertHost:
         settings: HostSettings,
     ) -> None:
         """The hub becomes the host's."""
-        self.host = host
-        self.addresses = listened(host, hub, settings.unix_folder, settings.tcp_host)
-        """As they are dialled; the best first."""
+        super().__init__(host, hub, settings)
         self._is_leaving = False
-        filler = Filler(experts.slots, reader, self._wake)
-        threads = Threads(settings.num_threads, settings.cores)
-        self._runner = HostRunner(host, hub, threads, filler.start, filler.close)
-        self._loop = HostLoop(host, hub, experts, filler, settings, lambda: self._is_leaving)
+        self._filler = Filler(experts.slots, reader, self.wake)
+        self._loop = HostLoop(
+            host, hub, experts, self._filler, settings, lambda: self._is_leaving
+        )
 
     @classmethod
     def open(cls, model_path: Path, settings: HostSettings) -> Self:
@@ -72,14 +70,9 @@ class ExpertHost:
             raise
 
     @property
-    def failure(self) -> BaseException | None:
-        """What has ended `run`, if it was not `close`."""
-        return self._runner.failure
-
-    @property
-    def turn_s(self) -> float:
-        """See `runner.turn_s`."""
-        return turn_s(self._loop)
+    def loop(self) -> HostLoop:
+        """What is done, turn by turn."""
+        return self._loop
 
     @property
     def is_empty(self) -> bool:
@@ -94,21 +87,11 @@ class ExpertHost:
         """Report from now on that the copies should be moved away. It goes on serving."""
         self._is_leaving = True
 
-    def close(self) -> None:
-        """Have `run` return, after the turn that it is in; peers are told."""
-        self._runner.close()
+    def _begin(self) -> None:
+        self._filler.start()
 
-    def run(self) -> None:
-        """Serve until `close`; the calling thread is the one that computes. Once."""
-        self._runner.run(self._loop)
-
-    def check_invariants(self) -> None:
-        """Raises AssertionError where the parts contradict each other. Not while it runs."""
-        self._runner.check_invariants()
-        self._loop.check_invariants()
-
-    def _wake(self) -> None:
-        self._runner.wake()
+    def _end(self) -> None:
+        self._filler.close()
 
 
 def _built(shape: ModelShape, settings: HostSettings) -> HostExperts:

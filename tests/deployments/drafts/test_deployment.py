@@ -1,5 +1,6 @@
 """The Serve deployment of draft replicas: what it is made of, and what replaces what."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from deployments import app, metadata_server
-from deployments.engine.cores import num_ranks_to_share
+from deployments.engine.cores import NodeCores, num_ranks_to_share, plan_cores
 from deployments.settings import ModelSection
 from infra.errors import ConfigError
 from tests.builders.bound import bound_deployments
@@ -38,8 +39,7 @@ def test_only_a_model_with_a_draft_model_gets_draft_replicas(tmp_path: Path) -> 
 
 def test_what_only_draft_replicas_go_by_replaces_no_engine(tmp_path: Path) -> None:
     def versions(section: dict[str, Any]) -> dict[str, Any]:
-        # On GPUs, as engines on CPUs share out their cores anew where there are more replicas.
-        found = bound_deployments(tmp_path, section | {"device": "cuda"})
+        found = bound_deployments(tmp_path, section)
         return {name: each.version for name, each in found.items()}
 
     before = versions(drafted())
@@ -51,9 +51,17 @@ def test_what_only_draft_replicas_go_by_replaces_no_engine(tmp_path: Path) -> No
     assert other["engine-drafted"] != before["engine-drafted"]
 
 
-def test_a_draft_replica_counts_as_a_rank_where_cores_are_shared_out() -> None:
+def test_a_draft_replica_has_the_core_that_engines_leave_to_the_gateway(
+    tmp_path: Path,
+) -> None:
     sections = [ModelSection.model_validate(each) for each in (PLAIN, drafted(num_replicas=2))]
-    assert num_ranks_to_share(sections) == 4
+    assert num_ranks_to_share(sections) == 2
+    found = bound_deployments(tmp_path, drafted())
+    own = ModelSection.model_validate(found["drafts-drafted"].init_args[0])
+    bound = Counter({1: 1, 2: 1, 3: 1})
+    assert plan_cores(own, NodeCores(range(4), 1, bound)) == [[0]]
+    # A second one computes elsewhere.
+    assert plan_cores(own, NodeCores(range(4), 1, bound + Counter({0: 2}))) == [[1]]
 
 
 def test_draft_replicas_are_scaled_by_how_busy_they_are_between_their_limits(

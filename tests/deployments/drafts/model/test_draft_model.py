@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from deployments.drafts.model.draft_model import Chunk, DraftModel
 from deployments.drafts.model.kv_pages import PAGE_TOKENS
 from infra.errors import ConfigError
+from router.speculation.settings import DraftPrecision
 from tests.deployments.models.carve.tiny_llama import write_tiny_llama
 
 KV_BYTES = 1 << 20
@@ -75,8 +76,8 @@ def expected(directory: Path) -> Says:
 class Reader:
     """A draft model, and sequences in its pages."""
 
-    def __init__(self, directory: Path) -> None:
-        self.model = DraftModel(directory, KV_BYTES)
+    def __init__(self, directory: Path, precision: DraftPrecision = "full") -> None:
+        self.model = DraftModel(directory, KV_BYTES, "cpu", precision)
         self.pages: dict[int, list[int]] = {}
 
     def read(self, *parts: tuple[int, Sequence[int], int]) -> list[tuple[int, float]]:

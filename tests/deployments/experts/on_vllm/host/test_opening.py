@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from deployments.experts.host.host import ExpertHost
-from deployments.link_hosts import runner
+from deployments.link_hosts import host as link_host
 from experts.transport.hub import Hub
 from infra.errors import ConfigError
 from tests.deployments.experts.on_vllm.host.random_model import RandomModel
@@ -88,7 +88,7 @@ def test_what_ends_the_loop_is_known_and_everything_given_back(
     def fail(self: Hub, timeout_s: float) -> None:
         raise OSError("too many files")
 
-    monkeypatch.setattr(runner.log, "disabled", True)
+    monkeypatch.setattr(link_host.log, "disabled", True)
     monkeypatch.setattr(Hub, "wait", fail)
     host = ExpertHost.open(model.folder, settings_in(socket_folder))
     thread = threading.Thread(target=host.run)

@@ -1,4 +1,4 @@
-"""Runs a host's loop over a hub of links, in a thread that computes, until it is closed.
+"""A host: a loop over a hub of links, in a thread that computes, until it is closed.
 
 Expert hosts and draft hosts alike: whoever asks them reaches them by their links alone.
 """
@@ -7,11 +7,10 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from deployments.link_hosts.settings import LinkHostSettings
 from deployments.link_hosts.threads import compute_with
 from experts.transport.hub import Hub
 from experts.types import HostId
@@ -28,44 +27,41 @@ class Loop(Protocol):
     def turn(self) -> None:
         """Wait for frames, or `Hub.wake`, for a second at most; do what there is."""
 
-
-@dataclass(frozen=True)
-class Threads:
-    """That compute."""
-
-    num: int = 1
-    cores: Sequence[int] | None = None
-    """One for each thread, see `threads`; None: anywhere."""
+    def check_invariants(self) -> None:
+        """Raises AssertionError where its parts contradict each other."""
 
 
-def nothing() -> None:
-    """Of a host that has no more to begin or to end."""
+class LinkHost:
+    """One life: `run` serves; the others are for any thread.
 
+    Hosts of each kind have a loop, and may have something to begin and to end.
+    """
 
-class HostRunner:
-    """One life: `run` serves; the others are for any thread."""
-
-    def __init__(
-        self,
-        host: HostId,
-        hub: Hub,
-        threads: Threads,
-        on_start: Callable[[], None] = nothing,
-        on_end: Callable[[], None] = nothing,
-    ) -> None:
-        """The hub becomes the runner's. `on_start` is called by the thread that runs, on its
-        cores and before it computes; `on_end` once, when the hub is closed."""
+    def __init__(self, host: HostId, hub: Hub, settings: LinkHostSettings) -> None:
+        """The hub becomes the host's."""
+        self.host = host
+        self.addresses = _listened(host, hub, settings.unix_folder, settings.tcp_host)
+        """As they are dialled; the best first."""
         self.failure: BaseException | None = None
         """What has ended `run`, if it was not `close`."""
-        self._host = host
         self._hub = hub
-        self._threads = threads
-        self._on_start, self._on_end = on_start, on_end
+        self._num_threads, self._cores = settings.num_threads, settings.cores
         self._guard = threading.RLock()
         """Of what follows, and of the hub's life. A signal's handler may take it twice."""
         self._is_running = self._is_closing = self._is_closed = False
 
-    def run(self, loop: Loop) -> None:
+    @property
+    def loop(self) -> Loop:
+        """What is done, turn by turn."""
+        raise NotImplementedError
+
+    @property
+    def turn_s(self) -> float:
+        """How long it has been in the turn that it is in: far less than a second of work
+        after a second of waiting at most, or it hangs."""
+        return time.monotonic() - self.loop.turned_s
+
+    def run(self) -> None:
         """Serve until `close`; the calling thread is the one that computes. Once."""
         with self._guard:
             assert not self._is_running, "run is called once"
@@ -73,15 +69,15 @@ class HostRunner:
                 return
             self._is_running = True
         try:
-            if self._threads.cores is not None:
+            if self._cores is not None:
                 # A thread that is started may run where the one may that starts it.
-                os.sched_setaffinity(0, self._threads.cores)
-            self._on_start()
-            compute_with(self._threads.num, self._threads.cores)
+                os.sched_setaffinity(0, self._cores)
+            self._begin()
+            compute_with(self._num_threads, self._cores)
             while not self._is_closing:
-                loop.turn()
+                self.loop.turn()
         except Exception as error:  # the thread's boundary; a health check reads it
-            log.exception("the host %s has failed", self._host)
+            log.exception("the host %s has failed", self.host)
             self.failure = error
         finally:
             self._give_back()
@@ -102,9 +98,16 @@ class HostRunner:
         self._give_back()
 
     def check_invariants(self) -> None:
-        """Raises AssertionError where the parts contradict each other."""
+        """Raises AssertionError where the parts contradict each other. Not while it runs."""
         assert self._is_closing or not self._is_closed
         assert not (self._is_running and self._is_closed)
+        self.loop.check_invariants()
+
+    def _begin(self) -> None:
+        """By the thread that runs, on its cores and before it computes."""
+
+    def _end(self) -> None:
+        """Once, when the hub is closed."""
 
     def _give_back(self) -> None:
         with self._guard:
@@ -113,23 +116,13 @@ class HostRunner:
                 return
             self._is_closed = True
             self._hub.close()
-        self._on_end()
+        self._end()
 
 
-def turn_s(loop: Loop) -> float:
-    """How long the loop has been in the turn that it is in: far less than a second of work
-    after a second of waiting at most, or it hangs."""
-    return time.monotonic() - loop.turned_s
-
-
-def listened(
+def _listened(
     host: HostId, hub: Hub, unix_folder: Path, tcp_host: str | None
 ) -> tuple[str, ...]:
-    """Where the hub listens for the host, as it is dialled; the best first.
-
-    `tcp_host` is this node's name or address for others; None where there are none. Raises
-    ConfigError.
-    """
+    """Where the hub listens for the host. Raises ConfigError."""
     near = hub.listen(f"unix://{unix_folder}/{host}")
     if tcp_host is None:
         return (near,)
