@@ -16,8 +16,8 @@ from torch.nn import functional
 from deployments.drafts.model.draft_config import EMBEDDING, DraftConfig
 from deployments.drafts.model.few_rows import FewRows, Floats, Rows
 from deployments.drafts.model.kv_pages import PAGE_TOKENS, KvPages, num_pages_for
-from deployments.drafts.model.products import Product, full_product, has_int8, int8_product
 from deployments.drafts.model.weights8 import read_layers
+from deployments.models.products import Product, full_product, has_int8, int8_product
 from deployments.models.tensor_files import TensorFiles
 from router.speculation.settings import DraftDevice, DraftPrecision
 

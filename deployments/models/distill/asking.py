@@ -1,7 +1,8 @@
 """Which prompts are answered together, and in which order.
 
 Prompts of one task go together. Held-out batches come first; then
-tasks take turns, chat three times as often as each other one.
+tasks take turns, chat five times as often as each other one, whose drafts are mostly
+found in the prompt itself. Prompts of similar length go together.
 """
 
 from collections import deque
@@ -14,7 +15,9 @@ from deployments.models.distill.prompts import Prompt
 # Places of the caches: 47 kB each with SmolLM2-135M.
 _BATCH_PLACES = 56_000
 _BATCH_PROMPTS = 96
-_TURNS = {"chat": 3}
+_TURNS = {"chat": 5}
+# Among which those of similar length are put together: the caches are as wide as the longest.
+_WINDOW = 384
 
 
 @dataclass(frozen=True)
@@ -77,9 +80,10 @@ def plan_batches(
 def _batches(
     task: str, prompts: list[tuple[int, ...]], num_new: int, *, is_held_out: bool
 ) -> Iterator[AskedBatch]:
-    """As many as there is room for at a time, in their order."""
+    """As many as there is room for at a time, nearly in their order."""
     batch: list[tuple[int, ...]] = []
-    for prompt in prompts:
+    windows = (prompts[start : start + _WINDOW] for start in range(0, len(prompts), _WINDOW))
+    for prompt in (prompt for window in windows for prompt in sorted(window, key=len)):
         longest = max(map(len, [*batch, prompt])) + num_new
         is_full = len(batch) == _BATCH_PROMPTS
         if batch and (is_full or (len(batch) + 1) * longest > _BATCH_PLACES):

@@ -21,6 +21,7 @@ from deployments.models.distill.draft import draft_of, write_draft
 from deployments.models.distill.llama import load_llama
 from deployments.models.distill.prompts import Prompts
 from deployments.models.distill.report import REPORT_NAME, Acceptance, DistillReport
+from deployments.models.distill.rounded import in_8_bits
 from deployments.models.distill.settings import (
     ANSWERING_PART,
     TRAINING_PART,
@@ -30,6 +31,7 @@ from deployments.models.distill.settings import (
 )
 from deployments.models.distill.training import Training
 from deployments.models.distill.vocabulary import Integers, coverage, likeliest, rows_of
+from deployments.models.products import has_int8
 from infra.errors import ConfigError
 from infra.progress import Progress
 
@@ -68,7 +70,8 @@ class Distillation:
         At least one batch to be trained on, and all that is held out.
         """
         num_new = self._settings.max_answer_tokens
-        answering = Answering(self._target, self._settings)
+        exact = Answering(self._target, self._settings)
+        in_bulk = Answering(in_8_bits(self._target), self._settings) if has_int8() else exact
         budget_s = self._settings.minutes * 60 * ANSWERING_PART
         done = list(self._files.batches())
         spent_s = sum(batch.duration_s for batch in done)
@@ -79,6 +82,7 @@ class Distillation:
             if spent_s >= budget_s and is_enough:
                 break
             self._progress.report(f"answers: {batch.task}", min(spent_s / budget_s, 1.0))
+            answering = exact if batch.is_held_out else in_bulk
             answered = answering.answer(batch, number)
             answered.save(self._files.path(number))
             spent_s += answered.duration_s

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.nn.functional import linear, scaled_dot_product_attention
+from torch.nn.functional import scaled_dot_product_attention
 
 
 @dataclass
@@ -87,7 +87,8 @@ class Speaker:
             hidden = hidden + self._attend(index, layer.self_attn, normed, rotations, mask)
             hidden = hidden + layer.mlp(layer.post_attention_layernorm(hidden))
         last = self._model.model.norm(hidden[:, -1])
-        return linear(last, self._model.lm_head.weight)
+        logits: torch.Tensor = self._model.lm_head(last)
+        return logits
 
     def _mask(self, places: torch.Tensor, end: int) -> torch.Tensor:
         """Shape: [num_sequences, 1, num_new, end]. Padding attends to itself alone."""

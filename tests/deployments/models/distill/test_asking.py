@@ -31,11 +31,11 @@ def test_every_prompt_is_asked_once_with_others_of_its_task_and_the_held_out_one
     assert order == sorted(order, reverse=True)
 
 
-def test_chat_has_three_turns_for_each_of_another_task() -> None:
+def test_chat_has_five_turns_for_each_of_another_task() -> None:
     length = asking._BATCH_PLACES - 4  # each prompt needs a batch to itself
-    prompts = [Encoded(task, (0,) * length) for task in ("chat", "code") for _ in range(4)]
+    prompts = [Encoded(task, (0,) * length) for task in ("chat", "code") for _ in range(6)]
     tasks = [batch.task for batch in plan_batches(prompts, [], num_new=4)]
-    assert tasks == ["chat", "code", "chat", "chat", "chat", "code", "code", "code"]
+    assert tasks == ["chat", "code", *["chat"] * 5, *["code"] * 5]
 
 
 @given(st.lists(st.integers(1, 30_000), min_size=1, max_size=30))

@@ -141,8 +141,14 @@ def test_untrained_it_has_the_targets_own_weights(tiny: Path, tmp_path: Path) ->
     assert (report.num_steps, report.losses) == (0, [])
 
 
-def test_training_lowers_the_loss_and_raises_the_acceptance(tiny: Path, tmp_path: Path) -> None:
-    # Answers that are trained on are also those measured: a tiny model generalises little.
+def test_training_lowers_the_loss_and_raises_the_acceptance(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from deployments.models.distill import distill as module  # noqa: PLC0415 - takes seconds
+
+    # Answers that are trained on are also those measured: a tiny model generalises little,
+    # and in 8 bits it says something else.
+    monkeypatch.setattr(module, "has_int8", lambda: False)
     untrained = distill(tiny, tmp_path / "untrained", num_steps=0)
     trained = distill(tiny, tmp_path / "trained", num_steps=150, learning_rate=1e-2)
     assert trained.losses[-1] < 0.5 * trained.losses[0]

@@ -1,8 +1,8 @@
-"""Products with a weight, in the numbers that a draft model computes in.
+"""Products with a weight, in the numbers that who computes them can do with.
 
-Drafts need not be exact, and of one sequence's step the time is that of reading the weights:
-in 8 bits they are a quarter. On CPUs the inputs are rounded to 8 bits as well
-and multiplied by torch's operators for that, which are quicker for whole batches too.
+Drafts need not be exact, and in 8 bits weights are a quarter to read. On CPUs the inputs are
+rounded to 8 bits as well and multiplied by torch's operators for that, which are quicker for
+whole batches too.
 
 These round all rows of a call by one scale, that of the largest number. A text's first token
 has numbers a thousand times those of the others (Sun et al. 2024, Massive Activations in Large
@@ -24,6 +24,8 @@ Product = Callable[[torch.Tensor], torch.Tensor]
 """Shape: [..., num_inputs] -> [..., num_outputs]."""
 
 _MAX = 127
+# Without VNNI, pairs of products of 8 bits are added in 16: inputs then have 7.
+_HAS_FEWER_BITS = not torch.cpu._is_vnni_supported()
 _TINY = 1e-12
 
 
@@ -44,7 +46,9 @@ def int8_product(weight: torch.Tensor, bias: torch.Tensor | None = None) -> Prod
 
     def product(inputs: torch.Tensor) -> torch.Tensor:
         sizes = inputs.abs().amax(dim=-1, keepdim=True).clamp(min=_TINY)
-        found: torch.Tensor = torch.ops.quantized.linear_dynamic(inputs / sizes, packed, True)
+        found: torch.Tensor = torch.ops.quantized.linear_dynamic(
+            inputs / sizes, packed, _HAS_FEWER_BITS
+        )
         found *= sizes
         return found if bias is None else found.add_(bias)
 

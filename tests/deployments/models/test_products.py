@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from deployments.drafts.model.products import full_product, has_int8, int8_product
+from deployments.models.products import full_product, has_int8, int8_product
 
 pytestmark = pytest.mark.skipif(not has_int8(), reason="torch was built without 8 bits")
 
