@@ -14,11 +14,11 @@ ROOMS := cache coterie deployments experts infra router
 UNIT_TESTS := -m "not cluster and not model and not gpu" -n 3 --dist worksteal \
 	--ignore=tests/cluster --ignore=tests/deployments/engine/on_vllm \
 	--ignore=tests/deployments/experts/on_vllm --ignore=tests/deployments/drafts/on_vllm
-# Whole files, as their engines are; in order, since some of those with one test take longest.
-MODEL_TESTS := -m "model and not cluster and not gpu" -n 2 --dist loadfile \
-	--no-loadscope-reorder
-# Two clusters at a time, as each waits half of the time. Each to one worker.
-CLUSTER_TESTS := -m "(cluster or gpu) and not alone" -n 2 --dist loadscope
+# Whole files, as their engines are; in the order that `tests/conftest.py` gives them.
+MODEL_TESTS := -m "model and not cluster and not gpu and not alone" -n 2 --core-each \
+	--dist loadfile --no-loadscope-reorder
+# One after the other: two clusters at a time take longer, as both have more to do than cores.
+CLUSTER_TESTS := -m "cluster or gpu or alone"
 PROTOS := coterie/v1/inference.proto deployments/kserve/grpc_service.proto
 
 SHELL := bash
@@ -69,7 +69,6 @@ units: setup
 test: check ## Everything: `check`, real models, real clusters, a GPU where there is one
 	$(BIN)/pytest $(MODEL_TESTS) --durations=10
 	$(BIN)/pytest $(CLUSTER_TESTS) --durations=20
-	$(BIN)/pytest -m "cluster and alone"
 
 .PHONY: format
 format: setup ## Put the code into its form

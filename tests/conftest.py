@@ -1,12 +1,11 @@
-"""What tests of every room share: where the repository is."""
+"""What tests of every room share: where the repository is, and how they are run."""
 
+import os
 import signal
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
-from xdist.remote import Producer
-from xdist.scheduler import LoadScopeScheduling
 
 # A busy machine makes an example slow, not wrong.
 settings.register_profile("patient", deadline=None)
@@ -24,21 +23,29 @@ def repository() -> Path:
     return REPOSITORY
 
 
-class ByCluster(LoadScopeScheduling):  # type: ignore[misc]
-    """Gives tests that share a cluster to one worker: no second one may have its name."""
-
-    def _split_scope(self, nodeid: str) -> str:
-        return cluster_of(nodeid) or super()._split_scope(nodeid)
-
-
-def cluster_of(nodeid: str) -> str | None:
-    """The file in `tests/cluster/`, or the folder there, whose tests share a cluster.
-
-    None elsewhere. (The marks of `--dist loadgroup` reach no scheduler from pytest 9.2 on.)
-    """
-    parts = nodeid.split("::", maxsplit=1)[0].split("/")
-    return "/".join(parts[:3]) if parts[:2] == ["tests", "cluster"] else None
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--core-each",
+        action="store_true",
+        help="Bind each worker, and what its tests start, to a core. Threads of two engines "
+        "that wait busily on the same cores take turns with each other: a step takes ten "
+        "times as long.",
+    )
 
 
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByCluster | None:
-    return ByCluster(config, log) if config.getvalue("dist") == "loadscope" else None
+def pytest_configure(config: pytest.Config) -> None:
+    worker = os.environ.get("PYTEST_XDIST_WORKER")
+    if worker and config.getoption("core_each"):
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {cores[int(worker.removeprefix("gw")) % len(cores)]})
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Files that are given most time come first, so that none of them is left at the end."""
+    if not config.getoption("core_each"):
+        return
+    most: dict[Path, float] = {}
+    for item in items:
+        mark = item.get_closest_marker("timeout")
+        most[item.path] = max(most.get(item.path, 0.0), float(mark.args[0]) if mark else 0.0)
+    items.sort(key=lambda item: -most[item.path])

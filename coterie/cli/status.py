@@ -1,7 +1,5 @@
 """`coterie status`: what runs, and how it is."""
 
-from collections import Counter
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +8,7 @@ import click
 from rich.table import Table
 
 from coterie.cli.console import err, out, print_json
+from coterie.cli.draft_status import print_drafts
 from coterie.cli.expert_status import print_tier
 from coterie.config import load_config
 from deployments import local_cluster
@@ -45,8 +44,7 @@ def status_command(file: Path | None, as_json: bool) -> None:
         for detail in (detail for state in states for detail in state.details):
             if "experts" in detail:
                 print_tier(out(), detail["model"], detail["experts"])
-        for line in _drafts(states):
-            out().print(line)
+        print_drafts(out(), (d for state in states for d in state.details if "model" in d))
         for state in states:
             if state.message:
                 err().print(f"{state.name}: {state.message}")
@@ -67,24 +65,6 @@ def _table(states: "list[DeploymentState]") -> Table:
             ", ".join(f"{stage} {s:.1f} s" for stage, s in starts[0].items()) if starts else "",
         )
     return table
-
-
-def _drafts(states: "list[DeploymentState]") -> Iterator[str]:
-    """What has become of each model's drafts, over its replicas."""
-    totals: dict[str, Counter[str]] = {}
-    for detail in (detail for state in states for detail in state.details):
-        if detail.get("drafts") is not None:
-            totals.setdefault(detail["model"], Counter()).update(detail["drafts"])
-    for model, total in totals.items():
-        if total["num_tokens"]:
-            rate = total["num_accepted"] / total["num_tokens"]
-            per_step = 1 + total["num_accepted"] / total["num_drafts"]
-            yield (
-                f"drafts of {model}: {rate:.0%} of {total['num_tokens']} tokens accepted, "
-                f"{per_step:.1f} tokens a step where there was one"
-            )
-        else:
-            yield f"drafts of {model}: none that was worth verifying"
 
 
 def _num_open(detail: dict[str, Any]) -> int:

@@ -49,7 +49,8 @@ class DraftReplica(HostReplica["DraftHost"]):
             num_threads=len(self._cores),
             cores=self._cores,
         )
-        self._watched = time.monotonic(), 0.0
+        self._opened_s = time.monotonic()
+        self._watched = self._opened_s, 0.0
         return DraftHost.open(Path(engine.path), Path(draft.path), settings)
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
@@ -69,6 +70,7 @@ class DraftReplica(HostReplica["DraftHost"]):
             "num_engines": loop.num_engines,
             "num_answers": loop.num_answers,
             "busy_s": round(loop.busy_s, 3),
+            "running_s": round(time.monotonic() - self._opened_s, 3),
         }
 
     async def __del__(self) -> None:

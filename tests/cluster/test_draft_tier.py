@@ -86,6 +86,16 @@ def test_a_draft_model_gives_the_same_greedy_text_in_fewer_steps(
     assert found["num_accepted"] > 0.5 * len(PROMPTS) * NUM_TOKENS
 
 
+def test_status_shows_what_became_of_drafts_and_the_replica_that_made_them(
+    cluster: RunningCluster, expected: list[tuple[int, ...]]
+) -> None:
+    made_by = replica(cluster)
+    assert made_by is not None
+    page = cluster.coterie("status", "-f", str(cluster.file))
+    assert "drafts of drafted: " in page
+    assert made_by["replica_id"] in page
+
+
 def test_a_draft_replica_killed_under_load_costs_no_request_and_drafts_come_back(
     cluster: RunningCluster, expected: list[tuple[int, ...]]
 ) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from deployments.link_hosts.threads import compute_with
 
-pytestmark = pytest.mark.model
+pytestmark = [pytest.mark.model, pytest.mark.alone]
 
 CORES = sorted(os.sched_getaffinity(0))
 
