@@ -18,6 +18,7 @@ from deployments.models.distill.answering import Answering
 from deployments.models.distill.answers import Answer, AnsweredBatch, AnswerFiles
 from deployments.models.distill.asking import Encoded, encode, plan_batches
 from deployments.models.distill.draft import draft_of, write_draft
+from deployments.models.distill.lens import look_through
 from deployments.models.distill.llama import load_llama
 from deployments.models.distill.prompts import Prompts
 from deployments.models.distill.report import REPORT_NAME, Acceptance, DistillReport
@@ -99,8 +100,11 @@ class Distillation:
         num_tokens = self._target.config.vocab_size
         ids = likeliest(answers, self._settings.vocabulary, num_tokens)
         draft = draft_of(self._target, self._layers, ids)
+        state = self._place / "training.pt"
+        if not state.exists():
+            look_through(draft, self._target, answers, self._settings.seed, self._progress)
         budget_s = self._settings.minutes * 60 * TRAINING_PART
-        training = Training(draft, self._settings, budget_s, self._place / "training.pt")
+        training = Training(draft, self._settings, budget_s, state)
         training.run(answers, rows_of(ids, num_tokens), self._progress)
         return Trained(draft, ids, training)
 

@@ -131,11 +131,11 @@ def test_a_draft_of_each_kind_is_one_that_replicas_run(
     assert draft.read([Chunk(text, 0, pages)]).token_ids == [int(likeliest)]
 
 
-def test_untrained_it_has_the_targets_own_weights(tiny: Path, tmp_path: Path) -> None:
+def test_untrained_it_has_layers_of_the_target(tiny: Path, tmp_path: Path) -> None:
     report = distill(tiny, tmp_path / "out", num_steps=0, layers=(1,))
     target, draft = tensors_in(tiny), tensors_in(tmp_path / "out")
-    ids = [row + offset for row, offset in enumerate(draft.pop("d2t").tolist())]
-    target["lm_head.weight"] = target["lm_head.weight"][ids]
+    for name in ("d2t", "lm_head.weight", "model.norm.weight"):  # for the head see test_lens.py
+        del draft[name]
     for name, tensor in draft.items():
         assert tensor.equal(target[name.replace("layers.0", "layers.1")].to(tensor.dtype))
     assert (report.num_steps, report.losses) == (0, [])
@@ -146,15 +146,20 @@ def test_training_lowers_the_loss_and_raises_the_acceptance(
 ) -> None:
     from deployments.models.distill import distill as module  # noqa: PLC0415 - takes seconds
 
-    # Answers that are trained on are also those measured: a tiny model generalises little,
-    # and in 8 bits it says something else.
+    # Answers that are trained on are also those measured: of so few nothing else is learnt,
+    # and in 8 bits the target would say something else.
     monkeypatch.setattr(module, "has_int8", lambda: False)
-    untrained = distill(tiny, tmp_path / "untrained", num_steps=0)
-    trained = distill(tiny, tmp_path / "trained", num_steps=150, learning_rate=1e-2)
+    same = Prompts("a test", PROMPTS.training, PROMPTS.training)
+    reports = []
+    for num_steps in (0, 150):
+        chosen = settings(num_steps=num_steps, learning_rate=1e-2, sampled_part=0.0)
+        out_dir = tmp_path / str(num_steps)
+        reports.append(distill_into(out_dir, tiny, same, chosen, SILENT, no_stage))
+    untrained, trained = reports
     assert trained.losses[-1] < 0.5 * trained.losses[0]
     before, after = (report.acceptance["chat"] for report in (untrained, trained))
     assert after.num_places == before.num_places > 0
-    assert after.rates[0] > before.rates[0]
+    assert after.rates[0] > 0.9 > before.rates[0]
 
 
 class Interrupting(RecordingProgress):
