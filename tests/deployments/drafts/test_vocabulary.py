@@ -25,6 +25,18 @@ def tokenizer(*merges: tuple[str, str], reverse: bool = False) -> Any:
     return PreTrainedTokenizerFast(tokenizer_object=found, eos_token="<end>")
 
 
+def tokenizer_of_another_kind() -> Any:
+    """It writes spaces as SentencePiece does, and begins each text with one."""
+    from transformers import PreTrainedTokenizerFast  # noqa: PLC0415 - takes seconds
+
+    merges = [("t", "h"), ("th", "e"), ("\u2581", "the"), ("\u2581", "a")]
+    pieces = ["\u2581", *"thenad.", *("".join(merge) for merge in merges)]
+    found = Tokenizer(BPE({piece: i for i, piece in enumerate(pieces)}, merges))
+    found.pre_tokenizer = pre_tokenizers.Metaspace()
+    found.decoder = decoders.Metaspace()
+    return PreTrainedTokenizerFast(tokenizer_object=found, eos_token="</s>")
+
+
 @pytest.fixture(scope="module")
 def engine() -> Any:
     return tokenizer(("t", "h"), ("th", "e"), (SPACE, "the"), ("a", "n"), (SPACE, "."))
@@ -93,6 +105,20 @@ def test_what_is_translated_back_is_the_same(
 
 def test_a_number_that_is_no_token_has_no_text(vocabulary: TextVocabulary, engine: Any) -> None:
     assert vocabulary.own_ids([len(engine) + 5]) == []
+
+
+def test_a_space_is_a_space_however_a_tokenizer_writes_it(engine: Any) -> None:
+    own = tokenizer_of_another_kind()
+    found = vocabulary_between(engine, own, 3)
+    token_ids = engine.encode("the the an.")
+    assert pieces(engine, token_ids) == ["the", f"{SPACE}the", SPACE, "an", "."]
+    own_ids = found.own_ids(token_ids)
+    assert pieces(own, own_ids) == ["the", "\u2581the", "\u2581", "a", "n", "."]
+    back = [found.token_id(own_id) for own_id in own_ids]
+    assert pieces(engine, [i for i in back if i is not None]) == [
+        *("the", f"{SPACE}the", SPACE, "a", "n", "."),
+    ]
+    assert found.token_id(own.eos_token_id) is None, "it ends texts by another token"
 
 
 def test_each_token_is_translated_once(vocabulary: TextVocabulary, engine: Any) -> None:

@@ -218,3 +218,23 @@ def test_a_converted_model_is_there_at_once_the_next_time(
     progress = RecordingProgress()
     model = resolve_model("smollm2-135m-instruct", cache_dir, progress)
     assert (Path(model.path), progress.reports) == (smollm2.directory, [])
+
+
+def test_a_text_in_one_models_tokens_is_the_same_text_in_the_others(
+    smollm2: Converted, gemma: Converted
+) -> None:
+    from deployments.drafts.vocabulary import vocabulary_between  # noqa: PLC0415
+
+    texts = [
+        "The tides are caused by the Moon's gravity. They rise twice a day.\n\n1. Why?",
+        "def area(width: float) -> float:\n    return width * 2  # not a 'square'\n",
+        "Émigrés drank café crème, naïve as ever.",
+    ]
+    for engine, own in ((smollm2, gemma), (gemma, smollm2)):
+        vocabulary = vocabulary_between(engine.tokenizer, own.tokenizer, 0)
+        for text in texts:
+            token_ids = engine.tokenizer.encode(text, add_special_tokens=False)
+            own_ids = vocabulary.own_ids(token_ids)
+            assert own.tokenizer.decode(own_ids) == text
+            back = [vocabulary.token_id(own_id) for own_id in own_ids]
+            assert back.count(None) < 0.2 * len(back), "most tokens are those of both"
