@@ -7,6 +7,9 @@ questions, code to be edited, sentences to be copied. In each round all engines 
 turns, one after the other, so that a slow spell of the machine falls on all. What is
 measured is decoding, from the first token of all answers on.
 
+`off_again` is the same as `off`, and shows what is chance; `idle` has a drafter that never
+finds anything, and shows what it costs to have one.
+
 Ways with a draft model need one (`coterie distill smollm2-135m-instruct DIR` makes it); its
 host computes on the same cores as its engine, or on one that its engine leaves to it, so that
 all ways have as many cores in all.
@@ -44,6 +47,8 @@ _AHEAD = {"model": DRAFT, "ahead_tokens": 8}
 
 WAYS: Mapping[str, dict[str, Any]] = {
     OFF: {},
+    "off_again": {},
+    "idle": {"drafters": ["prompt_lookup"], "min_match_tokens": 1000},
     "vllm_ngram": {
         "engine": {
             "method": "ngram",
@@ -69,6 +74,11 @@ WAYS: Mapping[str, dict[str, Any]] = {
     "all": {**_TIER, "drafters": _ALL},
     "all_fixed_4": {**_TIER, "drafters": _ALL, "length": "fixed", "max_tokens": 4},
 }
+_DEFAULT = (
+    *("vllm_ngram", "vllm_draft_model", "prompt_lookup", "suffix_counts"),
+    *("tier", "all", "all_fixed_4"),
+)
+"""With `off` as many engines as 24 GB of memory hold."""
 OWN_CORE = frozenset({"tier_ahead"})
 """Ways whose draft host has the last core to itself."""
 
@@ -211,7 +221,7 @@ def main() -> None:
     parser.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float32"])
     parser.add_argument("--eager", action="store_true", help="engines that compile nothing")
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=list(TASKS))
-    parser.add_argument("--ways", nargs="+", choices=list(WAYS), help="default: all")
+    parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=_DEFAULT)
     parser.add_argument("--draft", type=Path, help="folder of the draft model")
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 4, 16, 32])
     parser.add_argument("--rounds", type=int, default=4)
@@ -219,7 +229,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="also write the rows to this file")
     given = parser.parse_args()
     model = Path(resolve_model(given.model, STATE_DIR).path)
-    chosen = [way for way in given.ways or WAYS if given.draft or DRAFT not in str(WAYS[way])]
+    chosen = [way for way in given.ways if given.draft or DRAFT not in str(WAYS[way])]
     rows = []
     with ExitStack() as stack:
         engines = {

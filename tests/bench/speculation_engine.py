@@ -15,7 +15,7 @@ _ENGINE = {
     "skip_tokenizer_init": False,
     "max_model_len": 1536,
     "max_num_seqs": 32,
-    "kv_cache_memory_bytes": 1024**3,
+    "kv_cache_memory_bytes": 768 * 1024**2,
     "enable_prefix_caching": False,
     "disable_log_stats": False,
     "distributed_executor_backend": "deployments.engine.core_executor.CoreExecutor",
