@@ -21,6 +21,7 @@ from ray.serve.config import RequestRouterConfig
 from cache.settings import CacheSection
 from deployments import metadata_server
 from deployments.code_version import code_version
+from deployments.deployment_names import GATEWAY, engine_deployment, node_resources
 from deployments.drafts.deployment import draft_replicas
 from deployments.engine.cores import num_ranks_to_share
 from deployments.engine.plan import Device, Machine, plan_placement
@@ -37,7 +38,6 @@ from infra.telemetry.settings import TelemetrySection
 from router.settings import AdmissionSection, RouterSection, TenantSection
 from router.speculation.settings import DraftSection
 
-GATEWAY = "gateway"
 LINK_TOKEN_VARIABLE = "COTERIE_LINK_TOKEN"
 _HEALTH_PERIOD_S = 2.0
 _SHUTDOWN_MARGIN_S = 15.0
@@ -63,7 +63,9 @@ def build(args: dict[str, Any]) -> serve.Application:
     link = {"token": link_token(state_dir), "state_dir": str(state_dir)}
     index = index_arguments(cache, cluster)
     num_cpu_ranks = num_ranks_to_share([m for m in models if _device(m) == "cpu"])
-    sharing = Sharing(link, num_cpu_ranks, logging_config(telemetry), _version)
+    sharing = Sharing(
+        link, num_cpu_ranks, logging_config(telemetry), _version, cluster.node_groups
+    )
     tiers = {
         model.name: tier_deployments(model, sharing)
         for model in models
@@ -73,7 +75,7 @@ def build(args: dict[str, Any]) -> serve.Application:
         model.name: _engine(
             model,
             _engine_arguments(model, link, telemetry, index, num_cpu_ranks),
-            telemetry,
+            sharing,
             (tiers[model.name].hosts if model.name in tiers else None),
             draft_replicas(model, sharing),
         )
@@ -88,25 +90,7 @@ def build(args: dict[str, Any]) -> serve.Application:
         "tenants": [tenant.model_dump(mode="json") for tenant in tenants],
         "telemetry": telemetry.model_dump(mode="json"),
     }
-    return (
-        serve.deployment(Gateway)
-        .options(
-            name=GATEWAY,
-            num_replicas=gateway.num_replicas,
-            ray_actor_options={"num_cpus": gateway.num_cpus},
-            graceful_shutdown_timeout_s=gateway.drain_timeout_s + _SHUTDOWN_MARGIN_S,
-            graceful_shutdown_wait_loop_s=_SHUTDOWN_LOOK_S,
-            health_check_period_s=_HEALTH_PERIOD_S,
-            max_constructor_retry_count=3,
-            logging_config=logging_config(telemetry),
-        )
-        .bind(sections, link, engines, index, directors)
-    )
-
-
-def engine_deployment(model_name: str) -> str:
-    """Name of the Serve deployment that holds the model's engines."""
-    return "engine-" + model_name.replace("/", "--")
+    return _gateway(gateway, sharing).bind(sections, link, engines, index, directors)
 
 
 def index_arguments(cache: CacheSection, cluster: ClusterSection) -> dict[str, Any] | None:
@@ -137,6 +121,22 @@ def link_token(state_dir: Path) -> str:
     if given is not None:
         return checked_secret(given, LINK_TOKEN_VARIABLE)
     return shared_secret(state_dir / "link_token")
+
+
+def _gateway(section: GatewaySection, sharing: Sharing) -> serve.Deployment:
+    return serve.deployment(Gateway).options(
+        name=GATEWAY,
+        num_replicas=section.num_replicas,
+        ray_actor_options={
+            "num_cpus": section.num_cpus,
+            "resources": node_resources(GATEWAY, sharing.has_node_groups),
+        },
+        graceful_shutdown_timeout_s=section.drain_timeout_s + _SHUTDOWN_MARGIN_S,
+        graceful_shutdown_wait_loop_s=_SHUTDOWN_LOOK_S,
+        health_check_period_s=_HEALTH_PERIOD_S,
+        max_constructor_retry_count=3,
+        logging_config=sharing.logging_config,
+    )
 
 
 def _engine_arguments(
@@ -174,30 +174,33 @@ def _engines_own(model: ModelSection) -> ModelSection:
 def _engine(
     model: ModelSection,
     arguments: tuple[Any, ...],
-    telemetry: TelemetrySection,
+    sharing: Sharing,
     expert_hosts: serve.Application | None,
     drafts: serve.Application | None,
 ) -> serve.Application:
+    name = engine_deployment(model.name)
     placement = plan_placement(model, _device(model))
+    resources = node_resources(name, sharing.has_node_groups)
     options: dict[str, Any] = {}
     if any(amount for bundle in placement.bundles for amount in bundle.values()):
-        options["placement_group_bundles"] = [dict(b) for b in placement.bundles]
+        options["placement_group_bundles"] = [b | resources for b in placement.bundles]
         options["placement_group_strategy"] = placement.strategy
     return (
         serve.deployment(EngineReplica)
         .options(
-            name=engine_deployment(model.name),
+            name=name,
             num_replicas=model.num_replicas,
             ray_actor_options={
                 "num_cpus": placement.actor_num_cpus,
                 "num_gpus": placement.actor_num_gpus,
+                "resources": resources,
             },
             graceful_shutdown_timeout_s=model.drain_timeout_s + _SHUTDOWN_MARGIN_S,
             graceful_shutdown_wait_loop_s=_SHUTDOWN_LOOK_S,
             health_check_period_s=_HEALTH_PERIOD_S,
             health_check_timeout_s=model.health_timeout_s + _SHUTDOWN_MARGIN_S,
             max_constructor_retry_count=3,
-            logging_config=logging_config(telemetry),
+            logging_config=sharing.logging_config,
             request_router_config=RequestRouterConfig(request_router_class=ReplicaWatch),
             **options,
             version=_version(*arguments),

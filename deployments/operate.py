@@ -20,7 +20,8 @@ from ray.serve.context import _get_global_client
 from ray.serve.schema import ApplicationDetails, DeploymentDetails, ServeInstanceDetails
 
 from deployments import local_cluster
-from deployments.app import GATEWAY, build, engine_deployment
+from deployments.app import build
+from deployments.deployment_names import GATEWAY, engine_deployment
 from deployments.ray_failures import ray_failures, translated_ray
 from deployments.settings import ClusterSection, ModelSection
 from infra.errors import ConfigError, NoReplicaError

@@ -77,6 +77,11 @@ class ClusterSection(Section):
     """Name of the Serve application; two of them can share one Ray cluster if
     their ports differ."""
 
+    node_groups: bool = False
+    """Replicas run on nodes of their kind alone: those that offer a resource of the
+    deployment's name (`gateway`, `engine-MODEL`, `experts-MODEL`, `director-MODEL`,
+    `drafts-MODEL`), of which a replica takes 1. `coterie manifests` makes such nodes."""
+
     num_cpus: Positive | None = None
     """CPUs that a local cluster offers. Default: those of the machine."""
 

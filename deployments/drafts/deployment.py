@@ -3,6 +3,7 @@
 from ray import serve
 from ray.serve.config import RequestRouterConfig
 
+from deployments.deployment_names import draft_deployment, node_resources
 from deployments.drafts.draft_replica import DraftReplica
 from deployments.experts.autoscaling import Limits, scaling_options
 from deployments.experts.deployment import Sharing, serve_options
@@ -11,11 +12,6 @@ from deployments.settings import ModelSection
 from router.speculation.settings import DraftSection, SpeculationSection
 
 _SHUTDOWN_MARGIN_S = 15.0
-
-
-def draft_deployment(model_name: str) -> str:
-    """Name of the Serve deployment that holds the model's draft replicas."""
-    return "drafts-" + model_name.replace("/", "--")
 
 
 def draft_replicas(model: ModelSection, sharing: Sharing) -> serve.Application | None:
@@ -39,13 +35,15 @@ def draft_replicas(model: ModelSection, sharing: Sharing) -> serve.Application |
         name=model.name, model=model.model, speculation=speculation, num_cpus_per_rank=1.0
     )
     arguments = (reduced.model_dump(mode="json"), sharing.link, sharing.num_cpu_ranks)
+    name = draft_deployment(model.name)
     return (
         serve.deployment(DraftReplica)
         .options(
-            name=draft_deployment(model.name),
+            name=name,
             ray_actor_options={
                 "num_cpus": 0.0,
                 "num_gpus": 1.0 if draft.device == "cuda" else 0.0,
+                "resources": node_resources(name, sharing.has_node_groups),
             },
             graceful_shutdown_timeout_s=_SHUTDOWN_MARGIN_S,
             request_router_config=RequestRouterConfig(request_router_class=ReplicaWatch),

@@ -51,7 +51,7 @@ class Placement:
 
     executor: str  # "mp", "ray" or CORE_EXECUTOR
     strategy: Literal["PACK", "STRICT_PACK"]
-    bundles: tuple[Mapping[str, float], ...]
+    bundles: tuple[dict[str, float], ...]
     actor_num_cpus: float
     actor_num_gpus: float
 

@@ -7,6 +7,11 @@ from typing import Any
 from ray import serve
 from ray.serve.config import RequestRouterConfig
 
+from deployments.deployment_names import (
+    director_deployment,
+    expert_host_deployment,
+    node_resources,
+)
 from deployments.experts.autoscaling import Limits, scaling_options
 from deployments.experts.director_replica import ExpertDirectorReplica
 from deployments.experts.host_replica import ExpertHostReplica
@@ -39,16 +44,8 @@ class Sharing:
     logging_config: dict[str, Any]
     version: Callable[..., str]
     """Of arguments: replicas stay where it stays."""
-
-
-def expert_host_deployment(model_name: str) -> str:
-    """Name of the Serve deployment that holds the model's expert hosts."""
-    return "experts-" + model_name.replace("/", "--")
-
-
-def director_deployment(model_name: str) -> str:
-    """Name of the Serve deployment that holds their director."""
-    return "director-" + model_name.replace("/", "--")
+    has_node_groups: bool
+    """See `deployments.deployment_names`."""
 
 
 def tier_deployments(model: ModelSection, sharing: Sharing) -> TierDeployments:
@@ -71,13 +68,15 @@ def _hosts(model: ModelSection, sharing: Sharing) -> serve.Application:
     )
     arguments = (_reduced(model, own), sharing.link, sharing.num_cpu_ranks)
     limits = Limits(experts.fewest, experts.num_hosts, experts.most)
+    name = expert_host_deployment(model.name)
     return (
         serve.deployment(ExpertHostReplica)
         .options(
-            name=expert_host_deployment(model.name),
+            name=name,
             ray_actor_options={
                 "num_cpus": 0.0,
                 "num_gpus": 1.0 if experts.host_device == "cuda" else 0.0,
+                "resources": node_resources(name, sharing.has_node_groups),
             },
             graceful_shutdown_timeout_s=model.drain_timeout_s + _SHUTDOWN_MARGIN_S,
             request_router_config=RequestRouterConfig(request_router_class=ReplicaWatch),
@@ -93,12 +92,16 @@ def _director(
     model: ModelSection, sharing: Sharing, hosts: serve.Application
 ) -> serve.Application:
     arguments = (_reduced(model, model.experts), sharing.link)
+    name = director_deployment(model.name)
     return (
         serve.deployment(ExpertDirectorReplica)
         .options(
-            name=director_deployment(model.name),
+            name=name,
             num_replicas=1,
-            ray_actor_options={"num_cpus": 0.0},
+            ray_actor_options={
+                "num_cpus": 0.0,
+                "resources": node_resources(name, sharing.has_node_groups),
+            },
             version=sharing.version(*arguments),
             **serve_options(sharing),
         )
