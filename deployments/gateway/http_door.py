@@ -1,5 +1,6 @@
 """The OpenAI-style HTTP door: its paths, and those that only read."""
 
+import msgspec
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -9,6 +10,7 @@ from starlette.routing import Route
 
 from deployments.gateway.http.errors import HttpFailure, to_failure, to_path_failure
 from deployments.gateway.http.exchange import REQUEST_ID_HEADER, request_id_or_new
+from deployments.gateway.http.openapi import openapi
 from deployments.gateway.kserve.http import kserve_routes
 from deployments.gateway.openai.chat import CHAT_REFUSED_FIELDS, ChatRequest
 from deployments.gateway.openai.completion import (
@@ -70,6 +72,7 @@ def http_app(
             Route("/v1/completions", completions, methods=["POST"]),
             Route("/v1/responses", responses, methods=["POST"]),
             Route("/v1/embeddings", embeddings, methods=["POST"]),
+            Route("/openapi.json", catalogue.openapi),
             Route("/v1/models", catalogue.list_models),
             Route("/v1/models/{name:path}", catalogue.get_model),
             Route("/health", catalogue.health),
@@ -103,6 +106,10 @@ class Catalogue:
         """One of them; its name may have slashes."""
         card = self._service.model(request.path_params["name"])
         return _json(encode_model(card), request)
+
+    async def openapi(self, request: Request) -> Response:
+        """What this door takes and gives."""
+        return _json(msgspec.json.encode(openapi()), request)
 
     async def health(self, _: Request) -> Response:
         """200 where at least one model can answer; KubeRay's probe looks for "success"."""

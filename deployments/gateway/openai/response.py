@@ -28,8 +28,8 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
 
     index: int
     finish_reason: FinishReason | Literal["tool_calls"] | None
-    stop_reason: int | str | UnsetType
-    token_ids: list[int] | UnsetType
+    stop_reason: int | str | UnsetType = UNSET
+    token_ids: list[int] | UnsetType = UNSET
 
 
 def choice_fields(delta: Delta, *, has_token_ids: bool) -> dict[str, Any]:
