@@ -4,6 +4,10 @@ VENV ?= .venv
 PYTHON ?= python3
 # cpu or gpu: which vLLM and torch `make setup` installs.
 DEVICE ?= cpu
+# Definitions of custom resources (KubeRay, Gateway API, Prometheus operator) that manifests are
+# held to; `make crds` fetches them. Without them those tests are skipped.
+CRDS ?= $(firstword $(wildcard build/crds ../shared/crds))
+export COTERIE_CRDS := $(abspath $(CRDS))
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.coterie-$(DEVICE)
@@ -30,7 +34,7 @@ help: ## Say what each target does
 	@printf 'Coterie serves large language models on a Ray cluster.\n\n'
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1|\2/p' Makefile | \
 		while IFS='|' read -r target text; do printf '%-16s %s\n' "$$target" "$$text"; done
-	@printf '\nSettings: VENV=%s PYTHON=%s DEVICE=%s\n' '$(VENV)' '$(PYTHON)' '$(DEVICE)'
+	@printf '\nSettings: VENV=%s PYTHON=%s DEVICE=%s CRDS=%s\n' '$(VENV)' '$(PYTHON)' '$(DEVICE)' '$(CRDS)'
 
 .PHONY: setup
 setup: $(STAMP) ## Make the virtual environment and install everything into it
@@ -69,6 +73,10 @@ units: setup
 test: check ## Everything: `check`, real models, real clusters, a GPU where there is one
 	$(BIN)/pytest $(MODEL_TESTS) --durations=10
 	$(BIN)/pytest $(CLUSTER_TESTS) --durations=20
+
+.PHONY: crds
+crds: ## Fetch the definitions that manifests are held to, into build/crds
+	@infra/kubernetes/fetch-crds.sh build/crds
 
 .PHONY: format
 format: setup ## Put the code into its form

@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from cache.settings import CacheSection
 from coterie.hints import hinting
+from deployments.kubernetes.settings import KubernetesSection
 from deployments.settings import ClusterSection, GatewaySection, ModelSection
 from infra.errors import ConfigError
 from infra.section import Section
@@ -54,6 +55,9 @@ class Config(Section):
 
     telemetry: TelemetrySection = TelemetrySection()
     """What is told of requests: traces, metrics, logs, usage records."""
+
+    kubernetes: KubernetesSection = KubernetesSection()
+    """What `coterie manifests` makes pods of; nothing else reads it."""
 
     @field_validator("models")
     @classmethod

@@ -22,6 +22,9 @@ SECTIONS = {
         "config": LazyCommand(
             "coterie.cli.config:config_command", "Check and show the configuration."
         ),
+        "manifests": LazyCommand(
+            "coterie.cli.manifests:manifests_command", "Write manifests for Kubernetes."
+        ),
         "usage": LazyCommand("coterie.cli.usage:usage_command", "Sum up what tenants used."),
         "key": LazyCommand("coterie.cli.key:key_command", "Make and revoke API keys."),
         "carve": LazyCommand(

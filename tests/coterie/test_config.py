@@ -34,6 +34,7 @@ def test_there_is_an_example_for_each_kind_of_machine() -> None:
         "edge-box.yaml",
         "gpu-cluster.yaml",
         "gpu-node-tensor-parallel.yaml",
+        "kubernetes.yaml",
         "laptop-cpu.yaml",
     ]
 
