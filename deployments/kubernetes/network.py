@@ -14,7 +14,7 @@ Out of the pods go DNS, Ray's pods, Valkey, traces to their collector, and from 
 
 from urllib.parse import urlsplit
 
-from deployments.kubernetes.groups import PodGroup
+from deployments.kubernetes.groups import HEAD, PodGroup
 from deployments.kubernetes.objects import (
     COMPONENT,
     HEAD_STORE,
@@ -45,7 +45,7 @@ def network_policies(plan: PodPlan, gateways: PodGroup) -> list[Manifest]:
     made = [
         _policy(plan, "ray", ray_labels(name), _into_ray(plan), _out_of_ray(plan)),
         _policy(plan, "gateway", ray_labels(name, gateways.name), [_into_gateways(plan)]),
-        _policy(plan, "head", ray_labels(name, "head"), [_into_head(plan)], [_to_api()]),
+        _policy(plan, HEAD, ray_labels(name, HEAD), [_into_head(plan)], [_to_api()]),
         _policy(
             plan,
             INDEX_STORE,
@@ -55,7 +55,7 @@ def network_policies(plan: PodPlan, gateways: PodGroup) -> list[Manifest]:
         ),
     ]
     if plan.kubernetes.head_store is not None:
-        head = ray_labels(name, "head")
+        head = ray_labels(name, HEAD)
         # The operator's Job that clears the store when the service is deleted has the
         # head's labels.
         rules = [_from(head, VALKEY_PORT)]

@@ -11,7 +11,7 @@ from cache.settings import CacheSection
 from deployments.kubernetes import kustomize
 from deployments.kubernetes.groups import PodGroup, plan_groups
 from deployments.kubernetes.network import network_policies
-from deployments.kubernetes.objects import INDEX_STORE, Manifest
+from deployments.kubernetes.objects import HEAD_STORE, INDEX_STORE, Manifest
 from deployments.kubernetes.pods import STATE_DIR, PodPlan
 from deployments.kubernetes.ray_service import ray_service
 from deployments.kubernetes.services import gateway_service, headless_service, routes
@@ -62,7 +62,7 @@ class Rendering:
         for path, secret in kubernetes.files.items():
             found.setdefault(secret, []).append(path.rsplit("/", 1)[1])
         if kubernetes.head_store is not None:
-            found[f"{kubernetes.name}-head-store"] = ["password"]
+            found[f"{kubernetes.name}-{HEAD_STORE}"] = ["password"]
         return found
 
     def files(self) -> dict[str, str]:

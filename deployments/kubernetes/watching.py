@@ -6,7 +6,7 @@ from importlib.resources import files
 
 import yaml
 
-from deployments.kubernetes.groups import PodGroup
+from deployments.kubernetes.groups import HEAD, PodGroup
 from deployments.kubernetes.objects import Manifest, manifest, ray_labels
 from deployments.kubernetes.pods import GATEWAY_METRICS, METRICS, PodPlan
 from infra.observability import dashboards
@@ -40,7 +40,7 @@ def monitors(plan: PodPlan, gateways: PodGroup) -> list[Manifest]:
         return []
     name = plan.kubernetes.name
     made = [
-        _monitor(plan, "head", ray_labels(name, "head"), [METRICS, "as-metrics"]),
+        _monitor(plan, HEAD, ray_labels(name, HEAD), [METRICS, "as-metrics"]),
         _monitor(plan, "workers", ray_labels(name), [METRICS]),
     ]
     if plan.telemetry.metrics:
