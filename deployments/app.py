@@ -20,9 +20,11 @@ from ray.serve.config import RequestRouterConfig
 
 from cache.settings import CacheSection
 from deployments import metadata_server
+from deployments.autoscaling import Limits, busy_options
 from deployments.code_version import code_version
 from deployments.deployment_names import GATEWAY, engine_deployment, node_resources
 from deployments.drafts.deployment import draft_replicas
+from deployments.engine.autoscaling import engine_scaling_options
 from deployments.engine.cores import num_ranks_to_share
 from deployments.engine.plan import Device, Machine, plan_placement
 from deployments.engine.replica import EngineReplica
@@ -44,6 +46,7 @@ _SHUTDOWN_MARGIN_S = 15.0
 # Serve waits this long, 2 s by default, before it looks whether calls of its own are under
 # way. There are none: requests pass it by, and replicas drain them themselves.
 _SHUTDOWN_LOOK_S = 0.1
+_NOT_THE_ENGINES = {"num_replicas", "min_replicas", "max_replicas", "autoscaling"}
 
 
 def build(args: dict[str, Any]) -> serve.Application:
@@ -126,7 +129,6 @@ def link_token(state_dir: Path) -> str:
 def _gateway(section: GatewaySection, sharing: Sharing) -> serve.Deployment:
     return serve.deployment(Gateway).options(
         name=GATEWAY,
-        num_replicas=section.num_replicas,
         ray_actor_options={
             "num_cpus": section.num_cpus,
             "resources": node_resources(GATEWAY, sharing.has_node_groups),
@@ -136,6 +138,10 @@ def _gateway(section: GatewaySection, sharing: Sharing) -> serve.Deployment:
         health_check_period_s=_HEALTH_PERIOD_S,
         max_constructor_retry_count=3,
         logging_config=sharing.logging_config,
+        **busy_options(
+            Limits(section.fewest, section.num_replicas, section.most), section.autoscaling
+        ),
+        request_router_config=RequestRouterConfig(request_router_class=ReplicaWatch),
     )
 
 
@@ -150,7 +156,7 @@ def _engine_arguments(
     device = _device(model)
     executor = plan_placement(model, device).executor
     return (
-        _engines_own(model).model_dump(mode="json", exclude={"num_replicas"}),
+        _engines_own(model).model_dump(mode="json", exclude=_NOT_THE_ENGINES),
         Machine(device=device, executor=executor, num_cpu_ranks=num_cpu_ranks),
         link,
         telemetry.tracing_arguments(),
@@ -189,7 +195,6 @@ def _engine(
         serve.deployment(EngineReplica)
         .options(
             name=name,
-            num_replicas=model.num_replicas,
             ray_actor_options={
                 "num_cpus": placement.actor_num_cpus,
                 "num_gpus": placement.actor_num_gpus,
@@ -202,6 +207,7 @@ def _engine(
             max_constructor_retry_count=3,
             logging_config=sharing.logging_config,
             request_router_config=RequestRouterConfig(request_router_class=ReplicaWatch),
+            **engine_scaling_options(model),
             **options,
             version=_version(*arguments),
             _internal=True,

@@ -112,9 +112,10 @@ def forget(section: ClusterSection) -> None:
     _record(section).unlink(missing_ok=True)
 
 
-def start(section: ClusterSection) -> LocalCluster:
+def start(section: ClusterSection, autoscaling: Path | None = None) -> LocalCluster:
     """Start a cluster and record it. Raises ConfigError if it does not come up.
 
+    With a file for Ray's autoscaler, that runs on the head; else nothing adds nodes.
     However a start fails or is interrupted, nothing of it is left.
     """
     state_dir = section.state_dir.expanduser()
@@ -124,7 +125,7 @@ def start(section: ClusterSection) -> LocalCluster:
     log_path = state_dir / f"ray-{section.app_name}.log"
     ports = free_ports(5)
     with log_path.open("w") as log:
-        leader = _spawn(section, temp_dir, ports, log)
+        leader = _spawn(section, temp_dir, ports, log, autoscaling)
     started_s = psutil.Process(leader.pid).create_time()
     cluster = LocalCluster(leader.pid, started_s, f"127.0.0.1:{ports[0]}", temp_dir)
     try:
@@ -156,7 +157,11 @@ def _record(section: ClusterSection) -> Path:
 
 
 def _spawn(
-    section: ClusterSection, temp_dir: str, ports: list[int], log: IO[str]
+    section: ClusterSection,
+    temp_dir: str,
+    ports: list[int],
+    log: IO[str],
+    autoscaling: Path | None,
 ) -> "subprocess.Popen[str]":
     gcs, client, agent, agent_grpc, metrics = ports
     flags = {
@@ -173,8 +178,11 @@ def _spawn(
         "num-gpus": section.num_gpus,
     }
     command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"]
-    # Processes for what is not done here: adding nodes, and printing of what actors log.
-    command += ["--disable-usage-stats", "--no-monitor", "--include-log-monitor=false"]
+    # Processes for what is not done here: printing of what actors log, and adding nodes.
+    command += ["--disable-usage-stats", "--include-log-monitor=false"]
+    command += [
+        "--no-monitor" if autoscaling is None else f"--autoscaling-config={autoscaling}"
+    ]
     command += [f"--{key}={value}" for key, value in flags.items() if value is not None]
     environment = os.environ | {
         # Ray's memory monitor ends actors by node memory, and picks Serve's own

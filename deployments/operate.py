@@ -7,6 +7,7 @@ reads how it must authenticate when it is imported: for a local cluster call
 
 import contextlib
 import logging
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -50,7 +51,9 @@ def connected(section: ClusterSection) -> Iterator[None]:
     """A connection to the cluster of this section for the time of a block.
 
     Raises ConfigError where no cluster is there; what Ray raises in the block becomes
-    an error of ours (`ray_failures`).
+    an error of ours (`ray_failures`). What is printed in it goes to the standard error:
+    Ray prints what its autoscaler and its nodes have to say, whatever it is told
+    (2.60, `listen_error_messages`).
     """
     address = section.address
     if address is None:
@@ -69,7 +72,7 @@ def connected(section: ClusterSection) -> Iterator[None]:
     except RayError as error:
         raise translated_ray(error) from error
     try:
-        with ray_failures():
+        with contextlib.redirect_stdout(sys.stderr), ray_failures():
             yield
     finally:
         ray.shutdown()
@@ -189,7 +192,7 @@ def _ask(app_name: str, deployment: str, method: str, *args: str) -> list[Any]:
 def _wait_answering(models: list[ModelSection], section: ClusterSection) -> None:
     """Wait until a gateway has links to each model's engines."""
     deadline = time.monotonic() + 30
-    missing = {model.name for model in models}
+    missing = {model.name for model in models if not model.scales_to_zero}
     while time.monotonic() < deadline:
         # A gateway that is being replaced at this moment is asked again.
         for answer in _ask_status(section.app_name, GATEWAY):

@@ -7,10 +7,13 @@ from pydantic import AfterValidator, Field, model_validator
 
 from deployments.engine.engine_argument_names import engine_argument_names
 from experts.settings import ExpertsSection
+from infra.busy_scaling import BusyScalingSection
 from infra.loopback import is_loopback
+from infra.replica_limits import ReplicaLimits
 from infra.section import Section
 from infra.section_file import nearest
 from router.dispatch.settings import DispatchSection
+from router.scaling.settings import EngineScalingSection
 from router.speculation.settings import SpeculationSection
 
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -117,11 +120,21 @@ class TlsSection(Section):
     such a certificate get in, on either door."""
 
 
-class GatewaySection(Section):
+class GatewaySection(ReplicaLimits, Section):
     """The door: gRPC and HTTP, tokenization, streaming."""
 
     num_replicas: Positive = 1
-    """Gateway replicas. Those on one node share its ports."""
+    """Gateway replicas to begin with. Those on one node share its ports."""
+
+    min_replicas: Positive | None = None
+    """Fewest gateways when scaling in. Default: `num_replicas`."""
+
+    max_replicas: Positive | None = None
+    """Most gateways when scaling out. Default: `num_replicas`."""
+
+    autoscaling: BusyScalingSection = BusyScalingSection()
+    """When there are more or fewer gateways: by what share of a core each one takes, the most
+    that a gateway has."""
 
     num_cpus: Annotated[float, Field(ge=0)] = 0.0
     """CPUs that Ray sets aside for each gateway replica."""
@@ -183,6 +196,11 @@ class GatewaySection(Section):
     """Certificates, to speak TLS on both doors."""
 
     @model_validator(mode="after")
+    def _the_limits_enclose_the_number_of_replicas(self) -> "GatewaySection":
+        self.check_limits()
+        return self
+
+    @model_validator(mode="after")
     def _not_open_to_strangers(self) -> "GatewaySection":
         if self.api_keys_file is not None and self.allow_anonymous:
             raise ValueError("api_keys_file and allow_anonymous are both set; keep one of them")
@@ -205,7 +223,7 @@ class GatewaySection(Section):
         return self
 
 
-class ModelSection(Section):
+class ModelSection(ReplicaLimits, Section):
     """One served model: what it is, how it is split, how many replicas."""
 
     unknown_key_hint: ClassVar[str] = (
@@ -224,7 +242,17 @@ class ModelSection(Section):
     generate, the normalised hidden state of the last token."""
 
     num_replicas: Positive = 1
-    """Engine replicas, each a whole copy of the model."""
+    """Engine replicas to begin with, each a whole copy of the model."""
+
+    min_replicas: Annotated[int, Field(ge=0)] | None = None
+    """Fewest replicas when scaling in. 0: none while nobody asks, and requests that come
+    wait until an engine is there, for at most `startup_timeout_s`. Default: `num_replicas`."""
+
+    max_replicas: Positive | None = None
+    """Most replicas when scaling out. Default: `num_replicas`."""
+
+    autoscaling: EngineScalingSection = EngineScalingSection()
+    """When there are more or fewer replicas: by sequences, waiting prompts and memory."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """`auto`: what the installed vLLM was built for."""
@@ -309,6 +337,16 @@ class ModelSection(Section):
     startup_timeout_s: Annotated[float, Field(gt=0)] = 600.0
     """How long one engine may take to load, compile and warm up."""
 
+    @classmethod
+    def place_elsewhere(cls, key: str) -> str:
+        """An argument of vLLM's engine is easily written one level too high."""
+        return "it goes under engine_args" if key in (engine_argument_names() or ()) else ""
+
+    @property
+    def scales_to_zero(self) -> bool:
+        """There may be no engine replica, and requests bring one."""
+        return self.fewest == 0
+
     @property
     def num_ranks(self) -> int:
         """Processes that one engine replica is split over."""
@@ -318,6 +356,16 @@ class ModelSection(Section):
     def has_expert_tier(self) -> bool:
         """Whether its routed experts are computed by expert hosts."""
         return self.experts.placement == "service"
+
+    @model_validator(mode="after")
+    def _the_limits_enclose_the_number_of_replicas(self) -> "ModelSection":
+        self.check_limits()
+        if self.scales_to_zero and self.max_model_len is None:
+            raise ValueError(
+                "min_replicas is 0, and gateways check the length of prompts while there is no "
+                "engine to ask; set max_model_len"
+            )
+        return self
 
     @model_validator(mode="after")
     def _expert_hosts_can_serve_it(self) -> "ModelSection":

@@ -201,6 +201,13 @@ class ModelCard(msgspec.Struct, frozen=True):
     tool_parser: str | None = None
     """The form in which the model writes tool calls; see `gateway.tool_parser`."""
     task: Task = "generate"
+    scales_to_zero: bool = False
+    """There may be no engine replica; a request brings one."""
+
+    @property
+    def can_answer(self) -> bool:
+        """Requests find an engine replica, or bring one."""
+        return self.num_ready_replicas > 0 or self.scales_to_zero
 
 
 class ToolCall(msgspec.Struct, frozen=True):

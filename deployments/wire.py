@@ -1,10 +1,11 @@
 """Messages between a gateway and an engine replica, as msgpack.
 
 Each pair shares one long-lived connection, the *link* (see `peer`). The
-gateway numbers its calls on the link with `seq`; up go submissions and aborts,
-down come *frames*: everything one engine step produced for this gateway; and now and
-then a *report* of the engine replica's load (`router.types.LoadReport`). A frame is an
-array and a report a map, by which they are told apart.
+gateway numbers its calls on the link with `seq`; up go submissions and aborts, and how
+many sequences wait. Down come *frames*: everything one engine step produced for this
+gateway; and now and then a *report* of the engine replica's load
+(`router.types.LoadReport`). A frame is an array and a report a map, by which they are told
+apart.
 """
 
 import msgspec
@@ -25,6 +26,12 @@ class Abort(msgspec.Struct, frozen=True, array_like=True, tag=2):
     """Stop this call and free its blocks; unknown or finished ones are ignored."""
 
     seq: int
+
+
+class Held(msgspec.Struct, frozen=True, array_like=True, tag=3):
+    """So many sequences wait at this gateway for the model, at whichever replica they end."""
+
+    num_sequences: int
 
 
 class Failure(msgspec.Struct, frozen=True, array_like=True):
@@ -53,7 +60,7 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
 
 
 _encoder = msgspec.msgpack.Encoder()
-_uplink_decoder = msgspec.msgpack.Decoder(Submit | Abort)
+_uplink_decoder = msgspec.msgpack.Decoder(Submit | Abort | Held)
 _downlink_decoder = msgspec.msgpack.Decoder(list[Entry] | LoadReport)
 _embedding_decoder = msgspec.msgpack.Decoder(Embedding)
 
@@ -72,14 +79,14 @@ def delta_of(entry: Entry) -> Delta:
     return entry.delta
 
 
-def encode(message: Submit | Abort | list[Entry] | LoadReport) -> bytes:
+def encode(message: Submit | Abort | Held | list[Entry] | LoadReport) -> bytes:
     """Bytes of a message either way."""
     return _encoder.encode(message)
 
 
-def decode_uplink(data: bytes) -> Submit | Abort:
+def decode_uplink(data: bytes) -> Submit | Abort | Held:
     """Inverse of `encode`; raises msgspec.ValidationError for anything else."""
-    message: Submit | Abort = _uplink_decoder.decode(data)
+    message: Submit | Abort | Held = _uplink_decoder.decode(data)
     return message
 
 

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from infra.busy_scaling import BusyScalingSection
 from infra.section import Section
 
 AlgorithmName = Literal["cost", "eplb"]
@@ -53,24 +54,6 @@ class RebalanceSection(Section):
     one copy; each of those then costs an activation. Default: never."""
 
 
-class HostScalingSection(Section):
-    """When hosts are added and taken away, between `min_hosts` and `max_hosts`. The names
-    are those of Ray Serve's `autoscaling_config`."""
-
-    target_busy_share: Annotated[float, Field(gt=0, le=1)] = 0.6
-    """Share of their time that hosts are to compute, on the average. They need idle time,
-    since the slowest of them ends a layer's step."""
-
-    upscale_delay_s: Annotated[float, Field(ge=0)] = 15.0
-    """How long more hosts must be wanted until there are more."""
-
-    downscale_delay_s: Annotated[float, Field(ge=0)] = 300.0
-    """How long fewer must be wanted until one goes."""
-
-    look_back_period_s: PositiveSeconds = 15.0
-    """Over how long the busy share is averaged."""
-
-
 class ExpertsSection(Section):
     """Where the routed experts of mixture-of-experts models are computed."""
 
@@ -87,8 +70,9 @@ class ExpertsSection(Section):
     max_hosts: Positive | None = None
     """Most hosts when scaling out. Default: `num_hosts`."""
 
-    autoscaling: HostScalingSection = HostScalingSection()
-    """When there are more or fewer hosts."""
+    autoscaling: BusyScalingSection = BusyScalingSection()
+    """When there are more or fewer hosts. They need idle time, since the slowest of them ends a
+    layer's step."""
 
     slots_per_host: Positive | None = None
     """Experts of each layer that a host has memory for. Default: by `copies_factor`."""

@@ -23,3 +23,8 @@ class Section(BaseModel):
 
     unknown_key_hint: ClassVar[str] = ""
     """What to say of a key that is unknown here and resembles no known one."""
+
+    @classmethod
+    def place_elsewhere(cls, key: str) -> str:
+        """Where a key goes that is none of the section's; empty where nobody knows it."""
+        return ""

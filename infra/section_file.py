@@ -90,6 +90,8 @@ def _describe(parent: type[Section] | None, details: Mapping[str, Any]) -> str:
 
 def _unknown_key(parent: type[Section] | None, key: str) -> str:
     keys = list(parent.model_fields) if parent else []
+    if parent and (place := parent.place_elsewhere(key)):
+        return f"unknown key; {place}"
     if close := nearest(key, keys):
         return f"unknown key; did you mean {close}?"
     known = f"the keys here are {', '.join(keys)}"

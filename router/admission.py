@@ -57,6 +57,11 @@ class Admission:
         self._queue(model).num_places = num_places
         return self._admit(model, now_s)
 
+    def set_num_gateways(self, num_gateways: int, now_s: float) -> list[Ticket]:
+        """So many share the tenants' limits now; returns who is admitted by that."""
+        self._tenants.set_num_gateways(num_gateways, now_s)
+        return self.admit(now_s)
+
     def admit(self, now_s: float) -> list[Ticket]:
         """Time has passed; returns who is admitted by that."""
         return list(chain.from_iterable(self._admit(model, now_s) for model in self._queues))
@@ -84,6 +89,10 @@ class Admission:
     def num_held(self, model: str) -> int:
         """Requests that wait for a place."""
         return self._queue(model).num_held
+
+    def num_held_outputs(self, model: str) -> int:
+        """Sequences that those want who wait for a place."""
+        return self._queue(model).num_held_outputs
 
     def num_taken(self, model: str) -> int:
         """Places taken."""

@@ -62,6 +62,12 @@ class ModelQueue:
         """Requests that wait."""
         return sum(len(q) for by_account in self.held.values() for q in by_account.values())
 
+    @property
+    def num_held_outputs(self) -> int:
+        """Sequences that those want who wait."""
+        queues = (q for by_account in self.held.values() for q in by_account.values())
+        return sum(ticket.demand.num_outputs for queue in queues for ticket in queue)
+
     def add(self, ticket: Ticket) -> None:
         """Hold it, behind the tenant's others of the same priority."""
         by_account = self.held[ticket.demand.priority]

@@ -30,9 +30,23 @@ class TenantAccount:
     cache_salt: str | None
     """By which its prefixes are kept apart in the engines' caches."""
     num_running: int = 0
+    num_running_at_cut: int = 0
+    """When the gateway's part of the limits last changed: more than it is now, maybe."""
     num_held: int = 0
     service: float = 0.0
     """Service received, in prompt tokens over the weight: the virtual counter."""
+
+    def take_part(self, section: TenantSection, num_gateways: int, now_s: float) -> None:
+        """This gateway grants its part of the section's limits from now on."""
+        self.max_running = _part_of_running(section, num_gateways)
+        self.num_running_at_cut = self.num_running
+        for bucket, per_minute in (
+            (self.tokens, section.tokens_per_minute),
+            (self.requests, section.requests_per_minute),
+        ):
+            if bucket is not None and per_minute is not None:
+                part = _part_of_rate(per_minute, num_gateways)
+                bucket.resize(part / _MINUTE_S, part, now_s)
 
     def has_room(self, now_s: float) -> bool:
         """It may run one request more."""
@@ -89,7 +103,8 @@ class TenantAccount:
         """Counts are not negative and within the limits."""
         assert self.num_running >= 0
         assert 0 <= self.num_held <= self.max_held
-        assert self.max_running is None or self.num_running <= self.max_running
+        if self.max_running is not None:
+            assert self.num_running <= max(self.max_running, self.num_running_at_cut)
         for bucket in (self.tokens, self.requests):
             if bucket is not None:
                 bucket.check_invariants()
@@ -104,6 +119,7 @@ class Tenants:
 
     def __init__(self, sections: Iterable[TenantSection] = (), num_gateways: int = 1) -> None:
         self._num_gateways = num_gateways
+        self._sections: dict[TenantId, TenantSection] = {}
         self._by_name: dict[TenantId, TenantAccount] = {}
         self.total_weight = 0.0
         """Sum over all tenants."""
@@ -117,6 +133,12 @@ class Tenants:
             self._add(section)
         return self._by_name[name]
 
+    def set_num_gateways(self, num_gateways: int, now_s: float) -> None:
+        """So many share the limits from now on."""
+        self._num_gateways = num_gateways
+        for name, account in self._by_name.items():
+            account.take_part(self._sections[name], num_gateways, now_s)
+
     def check_invariants(self) -> None:
         """Those of each account; the weights add up."""
         for account in self._by_name.values():
@@ -127,21 +149,30 @@ class Tenants:
     def _add(self, section: TenantSection) -> None:
         account = _account(section, self._num_gateways)
         self._by_name[account.name] = account
+        self._sections[account.name] = section
         self.total_weight += account.weight
 
 
 def _account(section: TenantSection, num_gateways: int) -> TenantAccount:
-    running = section.max_concurrent_requests
     return TenantAccount(
         name=TenantId(section.name),
         weight=section.weight,
-        max_running=None if running is None else max(1, running // num_gateways),
+        max_running=_part_of_running(section, num_gateways),
         max_held=section.max_queued_requests,
         tokens=_bucket(section.tokens_per_minute, num_gateways),
         requests=_bucket(section.requests_per_minute, num_gateways),
         max_priority=section.max_priority,
         cache_salt=_cache_salt(section),
     )
+
+
+def _part_of_running(section: TenantSection, num_gateways: int) -> int | None:
+    running = section.max_concurrent_requests
+    return None if running is None else max(1, running // num_gateways)
+
+
+def _part_of_rate(per_minute: int, num_gateways: int) -> float:
+    return max(1.0, per_minute / num_gateways)
 
 
 def _cache_salt(section: TenantSection) -> str | None:
@@ -153,5 +184,5 @@ def _cache_salt(section: TenantSection) -> str | None:
 def _bucket(per_minute: int | None, num_gateways: int) -> TokenBucket | None:
     if per_minute is None:
         return None
-    share = max(1.0, per_minute / num_gateways)
-    return TokenBucket(share / _MINUTE_S, share)
+    part = _part_of_rate(per_minute, num_gateways)
+    return TokenBucket(part / _MINUTE_S, part)

@@ -40,6 +40,12 @@ class TokenBucket:
         """Undo a `take` of what was not used."""
         self._level = min(self._capacity, self._level + amount)
 
+    def resize(self, rate_per_s: float, capacity: float, now_s: float) -> None:
+        """Refill at another rate from now on, up to another capacity."""
+        self._fill(now_s)
+        self._rate_per_s, self._capacity = rate_per_s, capacity
+        self._level = min(capacity, self._level)
+
     def check_invariants(self) -> None:
         """It never holds more than its capacity."""
         assert self._level <= self._capacity

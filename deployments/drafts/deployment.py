@@ -3,9 +3,9 @@
 from ray import serve
 from ray.serve.config import RequestRouterConfig
 
+from deployments.autoscaling import Limits, busy_options
 from deployments.deployment_names import draft_deployment, node_resources
 from deployments.drafts.draft_replica import DraftReplica
-from deployments.experts.autoscaling import Limits, scaling_options
 from deployments.experts.deployment import Sharing, serve_options
 from deployments.gateway.replica_watch import ReplicaWatch
 from deployments.settings import ModelSection
@@ -48,7 +48,7 @@ def draft_replicas(model: ModelSection, sharing: Sharing) -> serve.Application |
             graceful_shutdown_timeout_s=_SHUTDOWN_MARGIN_S,
             request_router_config=RequestRouterConfig(request_router_class=ReplicaWatch),
             version=sharing.version(*arguments),
-            **scaling_options(limits, draft.autoscaling),
+            **busy_options(limits, draft.autoscaling),
             **serve_options(sharing),
         )
         .bind(*arguments)

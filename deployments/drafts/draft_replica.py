@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 
-from deployments.experts.autoscaling import BUSY
+from deployments.autoscaling import BUSY
 from deployments.link_hosts.replica import HostReplica
 from deployments.models.resolve import resolve_model
 from infra.errors import ConfigError

@@ -38,7 +38,7 @@ def num_ranks_to_share(sections: Sequence[ModelSection]) -> int:
     another's, as it computes mostly while its engines wait."""
     num_hosts = sum(s.experts.most for s in sections if s.has_expert_tier)
     return num_hosts + sum(
-        section.num_replicas * section.num_ranks
+        section.most * section.num_ranks
         for section in sections
         if section.cpu_cores_per_rank is None and not section.num_cpus_per_rank
     )

@@ -19,7 +19,16 @@ from deployments.deltas import Coalescer
 from deployments.engine.load_book import LoadBook, Stats, no_stats
 from deployments.peer import PeerConnection
 from deployments.types import Call, Delta
-from deployments.wire import Abort, Entry, Failure, Submit, decode_uplink, encode, entry_of
+from deployments.wire import (
+    Abort,
+    Entry,
+    Failure,
+    Held,
+    Submit,
+    decode_uplink,
+    encode,
+    entry_of,
+)
 from infra.errors import CoterieError, NoReplicaError
 from router.charge import LoadSum
 from router.types import LoadReport
@@ -59,6 +68,11 @@ class LinkServer:
     def num_open_calls(self) -> int:
         """Calls that the engine works on, from all gateways."""
         return len(self._calls)
+
+    @property
+    def num_held(self) -> int:
+        """Sequences that wait at gateways, by what these said last."""
+        return sum(link.num_held for link in self._links)
 
     async def start(self, host: str) -> int:
         """Listen on a free port of `host`; returns the port."""
@@ -115,6 +129,7 @@ class _Link:
 
     def __init__(self, server: LinkServer, token: str) -> None:
         self.connection = PeerConnection(token, "engine", self)
+        self.num_held = 0
         self._server = server
         self._calls: dict[int, asyncio.Task[None]] = {}
         self._outbox: list[Entry] = []
@@ -125,7 +140,7 @@ class _Link:
         self._load_part = self._server.load.join(self._report)
 
     def received(self, data: bytes) -> None:
-        """Start or abort a call. Raises msgspec.ValidationError for nonsense."""
+        """Start or abort a call, say. Raises msgspec.ValidationError for nonsense."""
         match decode_uplink(data):
             case Submit(seq, call, num_prefill_tokens):
                 run = self._run(seq, call, num_prefill_tokens)
@@ -134,6 +149,8 @@ class _Link:
             case Abort(seq):
                 if seq in self._calls:
                     self._calls[seq].cancel()
+            case Held(num_sequences):
+                self.num_held = num_sequences
 
     def ended(self) -> None:
         """The gateway is gone: abort all that it wanted."""

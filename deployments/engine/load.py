@@ -1,5 +1,6 @@
 """What the engine core last said of its own load."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -24,12 +25,20 @@ class RankLoad(msgspec.Struct):
     drafts: DraftCounts = DraftCounts()
     tokens_per_step: float = 1.0
     """That a sequence gets, on the average of about the latest `_MEMORY_STEPS` steps."""
+    step_s: float = 0.0
+    """From step to step of a sequence that decodes, over as many steps; 0 before the first."""
 
     def saw_step(self, num_running: int, drafts: DraftCounts) -> None:
         """A step of so many sequences, with what became of their drafts."""
         self.drafts = self.drafts.plus(drafts)
         tokens = 1 + drafts.num_accepted / max(1, num_running)
         self.tokens_per_step += (tokens - self.tokens_per_step) / _MEMORY_STEPS
+
+    def saw_gaps(self, gaps_s: Sequence[float]) -> None:
+        """So long after their last one sequences have got another step's tokens."""
+        if gaps_s:
+            mean_s = sum(gaps_s) / len(gaps_s)
+            self.step_s += (mean_s - self.step_s) / (_MEMORY_STEPS if self.step_s else 1)
 
 
 class EngineLoad:
@@ -61,6 +70,12 @@ class EngineLoad:
         ranks = self._ranks.values()
         return sum(rank.tokens_per_step for rank in ranks) / len(ranks) if ranks else 1.0
 
+    @property
+    def tpot_s(self) -> float:
+        """From token to token of a sequence, the mean of all ranks; 0 where not known."""
+        ranks = self._ranks.values()
+        return sum(r.step_s / r.tokens_per_step for r in ranks) / len(ranks) if ranks else 0.0
+
     def stats(self, num_kv_tokens: int) -> EngineStats:
         """For the reports to gateways; the KV caches hold `num_kv_tokens` in all, 0 where
         that is not known."""
@@ -85,6 +100,8 @@ class LoadLogger(StatLoggerBase):  # type: ignore[misc]  # vLLM is untyped here
         engine_idx: int = 0,
     ) -> None:  # fmt: skip
         """Called by vLLM after each step."""
+        if iteration_stats is not None:
+            self._load.saw_gaps(iteration_stats.inter_token_latencies_iter)
         if scheduler_stats is not None:
             self._load.num_running = scheduler_stats.num_running_reqs
             self._load.num_waiting = scheduler_stats.num_waiting_reqs

@@ -13,6 +13,7 @@ import msgspec
 
 from deployments.types import Call
 from router.charge import Charge, LoadSum
+from router.scaling.prefill_speed import PrefillSpeed
 from router.types import DraftCounts, KvRoom, Load, LoadReport
 
 MIN_REPORT_S = 0.03
@@ -47,9 +48,20 @@ class LoadBook:
         self._parts: dict[Callable[[LoadReport], None], LoadSum] = {}
         self._open: dict[Charge, LoadSum] = {}
         self._adapters: set[str] = set()
+        self._prefill = PrefillSpeed()
         self._timer: asyncio.TimerHandle | None = None
         self._is_due = False
         self._reported_s = 0.0
+
+    @property
+    def load(self) -> Load:
+        """Of all gateways' calls together."""
+        return self._total.load
+
+    @property
+    def prefill_tokens_per_s(self) -> float:
+        """Prompt tokens that the engine computes while some wait; 0 where not known."""
+        return self._prefill.tokens_per_s
 
     def join(self, send: Callable[[LoadReport], None]) -> LoadSum:
         """A gateway's link stands: `send` gets a report at once, and further ones from
@@ -80,12 +92,15 @@ class LoadBook:
 
     def end(self, charge: Charge) -> None:
         """The call is over, however it ended."""
+        num_dropped = charge.load.queued_prefill_tokens
         charge.end()
+        self._note_prefill(num_dropped)
         del self._open[charge]
         self.note_change()
 
     def note_change(self) -> None:
         """Something is worth a report, as soon as the rate allows."""
+        self._note_prefill()
         if self._timer is None or self._is_due:
             return
         self._is_due = True
@@ -99,6 +114,11 @@ class LoadBook:
             assert part.load == _sum(c for c, owner in self._open.items() if owner is part)
         assert self._total.load == _sum(self._open)
         assert not self._parts or self._timer is not None
+
+    def _note_prefill(self, num_dropped: int = 0) -> None:
+        queued = self._total.queued_prefill_tokens
+        if queued != self._prefill.queued:
+            self._prefill.note(asyncio.get_running_loop().time(), queued, num_dropped)
 
     def _call_in(self, delay_s: float) -> asyncio.TimerHandle:
         return asyncio.get_running_loop().call_later(delay_s, self._send_all)

@@ -17,6 +17,7 @@ from ray.serve.handle import DeploymentHandle
 
 from deployments.drafts.engine_drafts import EngineDrafts
 from deployments.drafts.speculation_config import speculation_arguments
+from deployments.engine.autoscaling import HELD, START
 from deployments.engine.core_claim import claim_ranks_cores
 from deployments.engine.environment import engine_environment, join_ray_cluster
 from deployments.engine.index_feed import IndexFeed
@@ -37,6 +38,7 @@ from deployments.settings import ModelSection
 from infra.errors import EngineError
 from infra.telemetry.settings import TelemetrySection
 from infra.telemetry.tracing import Tracing
+from router.scaling.engine_demand import EngineSignals
 
 log = logging.getLogger("ray.serve")
 
@@ -170,7 +172,20 @@ class EngineReplica:
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
         """Load for autoscaling policies; Serve itself sees no requests here."""
-        return {"num_open_calls": float(self._server.num_open_calls)}
+        book, is_idle = self._server.load, not self._server.num_open_calls
+        signals = EngineSignals(
+            num_sequences=book.load.num_sequences,
+            queued_tokens=book.load.queued_prefill_tokens,
+            # Calls that were aborted leave the cache without a step that would tell.
+            kv_usage=0.0 if is_idle else self._engine.load.kv_usage,
+            prefill_tokens_per_s=book.prefill_tokens_per_s,
+            tpot_s=self._engine.load.tpot_s,
+        )
+        held = float(self._server.num_held)
+        return signals._asdict() | {HELD: held, START: self._startup_s["total"]}
+
+    async def wake(self) -> None:
+        """Does nothing: who waits for this to be answered wants a replica to be there."""
 
     async def check_health(self) -> None:
         """Raises EngineError for a dead or stuck core; Serve then replaces us."""

@@ -7,12 +7,12 @@ from typing import Any
 from ray import serve
 from ray.serve.config import RequestRouterConfig
 
+from deployments.autoscaling import Limits, busy_options
 from deployments.deployment_names import (
     director_deployment,
     expert_host_deployment,
     node_resources,
 )
-from deployments.experts.autoscaling import Limits, scaling_options
 from deployments.experts.director_replica import ExpertDirectorReplica
 from deployments.experts.host_replica import ExpertHostReplica
 from deployments.gateway.replica_watch import ReplicaWatch
@@ -81,7 +81,7 @@ def _hosts(model: ModelSection, sharing: Sharing) -> serve.Application:
             graceful_shutdown_timeout_s=model.drain_timeout_s + _SHUTDOWN_MARGIN_S,
             request_router_config=RequestRouterConfig(request_router_class=ReplicaWatch),
             version=sharing.version(*arguments),
-            **scaling_options(limits, experts.autoscaling),
+            **busy_options(limits, experts.autoscaling),
             **serve_options(sharing),
         )
         .bind(*arguments)

@@ -38,13 +38,13 @@ None where another request, of which it is a part, has been admitted for it."""
 
 
 class AdmissionGate:
-    """All models of one gateway; `replica_wait_s` as in `RouterSection`."""
+    """All models of one gateway; `replica_wait_s` of a model as in `served_model`."""
 
     def __init__(
         self,
         admission: Admission,
         section: AdmissionSection,
-        replica_wait_s: float,
+        replica_wait_s: Callable[[str], float],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._admission = admission
@@ -62,6 +62,10 @@ class AdmissionGate:
             if ticket.demand.model == model:
                 event.set()
 
+    def set_num_gateways(self, num_gateways: int) -> None:
+        """So many share the tenants' limits now; call it in the event loop."""
+        self._wake(self._admission.set_num_gateways(num_gateways, self._clock()))
+
     def look_again(self, model: str) -> None:
         """Replicas of the model have told their load, and may have more room."""
         if self._waiting:
@@ -78,6 +82,10 @@ class AdmissionGate:
     def num_held(self, model: str) -> int:
         """Requests that wait for the model."""
         return self._admission.num_held(model)
+
+    def num_held_outputs(self, model: str) -> int:
+        """Sequences that those want who wait for the model."""
+        return self._admission.num_held_outputs(model)
 
     def num_taken(self, model: str) -> int:
         """Places of the model that are taken."""
@@ -125,7 +133,7 @@ class AdmissionGate:
     def _limit_s(self, ticket: Ticket) -> float:
         if self._admission.has_places(ticket.demand.model):
             return self._section.max_queue_s
-        return self._replica_wait_s
+        return self._replica_wait_s(ticket.demand.model)
 
     def _turned_away(self, ticket: Ticket, waited_s: float, timeout_s: float) -> CoterieError:
         model = ticket.demand.model

@@ -14,7 +14,16 @@ from typing import Self
 from deployments.peer import PeerConnection
 from deployments.replica_lost import ReplicaLostError
 from deployments.types import Call, Delta
-from deployments.wire import Abort, Entry, Failure, Submit, decode_downlink, delta_of, encode
+from deployments.wire import (
+    Abort,
+    Entry,
+    Failure,
+    Held,
+    Submit,
+    decode_downlink,
+    delta_of,
+    encode,
+)
 from infra.errors import (
     CoterieError,
     DeadlineError,
@@ -73,6 +82,7 @@ class Link:
         self._on_report = on_report
         self._is_up = asyncio.Event()
         self._next_seq = 0
+        self._told_held = 0
         self._inboxes: dict[int, Inbox] = {}
         self._connection: PeerConnection | None = None
         self._has_ended = asyncio.Event()
@@ -136,6 +146,12 @@ class Link:
             if self._is_idle is not None and not self._inboxes:
                 self._is_idle.set()
 
+    def tell_held(self, num_sequences: int) -> None:
+        """So many wait at this gateway; told where the engine replica does not know it."""
+        if self.is_up and num_sequences != self._told_held:
+            self._send(encode(Held(num_sequences)))
+            self._told_held = num_sequences
+
     async def close_when_idle(self) -> None:
         """Let the open calls end, then end the link. No new ones may come."""
         if self._inboxes:
@@ -190,6 +206,7 @@ class Link:
 
     def opened(self) -> None:
         """The engine replica has proven itself: calls may be opened."""
+        self._told_held = 0
         self._is_up.set()
         self._on_change()
 

@@ -4,5 +4,5 @@ from deployments.gateway.service import InferenceService
 
 
 def is_ready(service: InferenceService) -> bool:
-    """At least one model has a ready engine replica."""
-    return any(card.num_ready_replicas for card in service.models())
+    """At least one model can answer."""
+    return any(card.can_answer for card in service.models())

@@ -23,6 +23,13 @@ from router.types import LoadReport, ReplicaId, ReplicaState
 log = logging.getLogger(__name__)
 
 
+def replica_wait_s(section: ModelSection, router: RouterSection) -> float:
+    """How long a request waits for an engine replica of the model where there is none."""
+    if section.scales_to_zero:
+        return max(section.startup_timeout_s, router.replica_wait_s)
+    return router.replica_wait_s
+
+
 class ServedModel:
     """The links to a model's engine replicas, and which of them takes a call.
 
@@ -41,7 +48,8 @@ class ServedModel:
         """`prefixes` is the model's prefix index; without it none is asked."""
         self.section = section
         self.tokenizer = tokenizer
-        self.max_model_len = 0
+        # Otherwise a replica tells.
+        self.max_model_len = (section.max_model_len or 0) if section.scales_to_zero else 0
         self.vocab_size = tokenizer.vocab_size
         self._created_s = int(time.time())
         self._link_token = link_token
@@ -49,7 +57,7 @@ class ServedModel:
         self._set_aside: dict[ReplicaId, ReplicaState] = {}
         self._leaving: dict[asyncio.Future[None], Link] = {}
         self.max_resumes = router.max_resumes
-        self._replica_wait_s = router.replica_wait_s
+        self._replica_wait_s = replica_wait_s(section, router)
         self.routing = Routing(section.name, router, prefixes or NoPrefixIndex())
         self.drafts = DraftTotals()
         self._on_change: list[Callable[[], None]] = []
@@ -65,6 +73,16 @@ class ServedModel:
     def num_places(self) -> int:
         """Sequences that the ready engine replicas work on in one step."""
         return self.num_ready_replicas * self.section.max_num_seqs
+
+    @property
+    def has_replicas(self) -> bool:
+        """Some engine replica is listed, ready or not."""
+        return bool(self._links)
+
+    def tell_held(self, num_sequences: int) -> None:
+        """So many wait here: told to all engine replicas that do not know it yet."""
+        for link in self._links.values():
+            link.tell_held(num_sequences)
 
     def on_change(self, listener: Callable[[], None]) -> None:
         """Call `listener` whenever a replica has become ready or is ready no more."""
@@ -192,6 +210,7 @@ class ServedModel:
                 base_model=base,
                 has_chat_template=generates and self.tokenizer.has_chat_template,
                 num_ready_replicas=self.num_ready_replicas,
+                scales_to_zero=self.section.scales_to_zero,
                 created_s=self._created_s,
                 has_tool_template=generates and self.tokenizer.has_tool_template,
                 tool_parser=self.section.tool_parser,

@@ -130,7 +130,7 @@ def _gateways(
         GATEWAY,
         section,
         Need(max(2.0, gateway.num_cpus), 4),
-        Range(gateway.num_replicas, gateway.num_replicas),
+        Range(gateway.fewest, gateway.most),
         drain_s=gateway.drain_timeout_s,
         more=own,
     )
@@ -139,7 +139,7 @@ def _gateways(
 def _engines(model: ModelSection, kubernetes: KubernetesSection) -> PodGroup:
     name = engine_deployment(model.name)
     section = kubernetes.groups.get(name, GroupSection())
-    counts = Range(model.num_replicas, model.num_replicas)
+    counts = Range(model.fewest, model.most)
     if device_of(model) == "cpu":
         cpus = (model.num_cpus_per_rank or 4.0) * model.num_ranks
         need = Need(cpus, 16 * model.num_ranks)

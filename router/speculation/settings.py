@@ -4,7 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from experts.settings import HostScalingSection
+from infra.busy_scaling import BusyScalingSection
+from infra.replica_limits import ReplicaLimits
 from infra.section import Section
 from router.speculation.types import MAX_TOKENS
 
@@ -14,7 +15,7 @@ DraftPrecision = Literal["int8", "full"]
 Positive = Annotated[int, Field(ge=1)]
 
 
-class DraftSection(Section):
+class DraftSection(ReplicaLimits, Section):
     """The small model that drafts, and the replicas that run it for all engines."""
 
     model: str | None = None
@@ -29,7 +30,7 @@ class DraftSection(Section):
     max_replicas: Positive | None = None
     """Most replicas when scaling out. Default: `num_replicas`."""
 
-    autoscaling: HostScalingSection = HostScalingSection()
+    autoscaling: BusyScalingSection = BusyScalingSection()
     """When there are more or fewer replicas: by how busy they are. Where drafts do not pay,
     engines do not ask for them, and replicas are idle."""
 
@@ -51,20 +52,9 @@ class DraftSection(Section):
     """Memory for keys and values of a replica; sequences that were not told of for longest
     give way."""
 
-    @property
-    def fewest(self) -> int:
-        """The limit when scaling in."""
-        return self.num_replicas if self.min_replicas is None else self.min_replicas
-
-    @property
-    def most(self) -> int:
-        """The limit when scaling out."""
-        return self.num_replicas if self.max_replicas is None else self.max_replicas
-
     @model_validator(mode="after")
     def _the_limits_enclose_the_number_of_replicas(self) -> "DraftSection":
-        if not self.fewest <= self.num_replicas <= self.most:
-            raise ValueError("write min_replicas <= num_replicas <= max_replicas")
+        self.check_limits()
         return self
 
 

@@ -29,9 +29,10 @@ def main() -> None:
         states = operate.deployment_states(section.app_name, with_details=True)
         return [asdict(state) for state in states]
 
+    answers = sys.stdout
     with operate.connected(section):
         for line in sys.stdin:
-            print(json.dumps(answer(line.strip())), flush=True)
+            print(json.dumps(answer(line.strip())), file=answers, flush=True)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,9 @@ def run(*args: str) -> Result:
 def test_what_is_shown_is_the_file_with_everything_said(file: Path, tmp_path: Path) -> None:
     shown = run("-f", str(file))
     assert shown.exit_code == 0
-    assert "    # Engine replicas, each a whole copy of the model.\n" in shown.output
+    assert (
+        "    # Engine replicas to begin with, each a whole copy of the model.\n" in shown.output
+    )
     assert "    num_replicas: 2\n" in shown.output
     assert "    tensor_parallel_size: 1  # default\n" in shown.output
     again = tmp_path / "again.yaml"

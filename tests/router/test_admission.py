@@ -356,6 +356,20 @@ def test_gateways_grant_their_part_of_the_limits() -> None:
     assert account.requests.level(0) == 3
 
 
+def test_gateways_that_become_fewer_grant_larger_parts_and_let_begin_who_waited() -> None:
+    section = TenantSection(name="a", max_concurrent_requests=4, requests_per_minute=60)
+    tenants = Tenants([section], num_gateways=4)
+    d = Desk(Admission(AdmissionSection(), tenants))
+    d.admission.set_places(MODEL, 8, 0.0)
+    assert [d.ask(f"{n}") for n in range(4)] == [True, False, False, False]
+    assert d.note(d.admission.set_num_gateways(2, d.now_s)) == ["1"]
+    assert d.note(d.admission.set_num_gateways(4, d.now_s)) == []
+    assert [d.end("0"), d.end("1")] == [[], ["2"]]
+    requests = tenants.account(TenantId("a")).requests
+    assert requests is not None
+    assert requests.level(1000.0) == 15
+
+
 def test_a_place_that_is_lost_is_not_given_twice() -> None:
     d = desk(3)
     assert all(d.ask(f"{n}") for n in range(3))
@@ -375,6 +389,7 @@ Steps = st.lists(
         st.tuples(st.just("end"), st.integers(0, 20)),
         st.tuples(st.just("outputs"), st.integers(0, 20), st.integers(1, 500)),
         st.tuples(st.just("places"), st.integers(0, 5)),
+        st.tuples(st.just("gateways"), st.integers(1, 3)),
     ),
     max_size=60,
 )
@@ -401,6 +416,8 @@ def test_nobody_waits_without_a_reason_and_all_are_served_in_the_end(
                     d.admission.count_outputs(ticket, num_tokens, d.now_s)
             case ("places", num_places):
                 d.note(d.admission.set_places(MODEL, num_places, d.now_s))
+            case ("gateways", num_gateways):
+                d.note(d.admission.set_num_gateways(num_gateways, d.now_s))
         # Whoever is admitted is told of.
         assert {n for n, t in d.name_to_ticket.items() if t.is_admitted} <= set(d.admitted)
         if d.admission.num_held(MODEL) and d.admission.has_places(MODEL):

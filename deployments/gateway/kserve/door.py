@@ -153,7 +153,7 @@ class KServeDoor(pb_grpc.GRPCInferenceServiceServicer):
             card = self._service.model(request.name)
         except RequestError:
             return pb.ModelReadyResponse(ready=False)
-        return pb.ModelReadyResponse(ready=card.num_ready_replicas > 0)
+        return pb.ModelReadyResponse(ready=card.can_answer)
 
     async def _metadata(self, request: pb.ModelMetadataRequest) -> pb.ModelMetadataResponse:
         check_version(request.version)

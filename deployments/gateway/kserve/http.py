@@ -94,7 +94,7 @@ class KServeCatalogue:
             card = self._service.model(request.path_params["name"])
         except CoterieError as error:
             return _to_response(error, request)
-        return _ready(card.num_ready_replicas > 0)
+        return _ready(card.can_answer)
 
 
 class GeneratePath:

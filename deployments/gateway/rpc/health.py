@@ -111,7 +111,7 @@ class HealthDoor(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
                 card = self._service.model(name.removeprefix(_MODEL_PREFIX))
             except UnknownModelError:
                 return int(_Response.SERVICE_UNKNOWN)
-            can_answer = card.num_ready_replicas > 0
+            can_answer = card.can_answer
         else:
             return int(_Response.SERVICE_UNKNOWN)
         can_answer = can_answer and not self._is_draining

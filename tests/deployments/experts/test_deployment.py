@@ -6,16 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from pydantic import ValidationError
-from ray.serve._private.common import DeploymentID
-from ray.serve.config import AutoscalingContext
 
 from deployments import app, metadata_server
+from deployments.autoscaling import BUSY
 from deployments.engine.cores import NodeCores, num_ranks_to_share, plan_cores
 from deployments.experts import engine_tier
-from deployments.experts.autoscaling import BusySharePolicy, wanted_hosts
 from deployments.experts.engine_tier import plan_tier_args
 from deployments.experts.host_feed import cards_of
 from deployments.experts.tier_folder import FOLDER_VARIABLE, TierFolder
@@ -25,6 +21,7 @@ from experts.directory import DirectoryFile, HostCard
 from experts.types import HostId
 from infra.errors import ConfigError
 from tests.builders.bound import bound_deployments
+from tests.builders.scaling_context import scaling_context
 
 MIXTRAL = {
     "architectures": ["MixtralForCausalLM"],
@@ -231,7 +228,7 @@ def test_hosts_that_may_be_more_or_fewer_are_scaled_by_serve(tmp_path: Path) -> 
     assert (found.upscale_delay_s, found.downscale_delay_s) == (15.0, 60.0)
     assert (found.look_back_period_s, found.metrics_interval_s) == (4.0, 2.0)
     made = found.policy.get_policy()(**found.policy.policy_kwargs)
-    assert made(context({"r1": 1.0}, 3)) == (6, {})
+    assert made(scaling_context(3, {BUSY: {"r1": 1.0}})) == (6, {})
 
 
 @pytest.mark.usefixtures("no_index")
@@ -261,49 +258,3 @@ def test_a_host_on_a_gpu_has_one_to_itself(
 def test_int8_is_refused_on_gpus() -> None:
     with pytest.raises(ValidationError, match="int8 is computed on CPUs alone"):
         section(experts={"precision": "int8", "host_device": "cuda"})
-
-
-def test_hosts_are_as_many_as_their_work_takes_at_a_share_below_all_their_time() -> None:
-    assert wanted_hosts([0.9, 0.8, 0.7], 3, 0.6) == 4
-    assert wanted_hosts([0.9, 0.8, 0.7], 3, 0.8) == 3
-    assert wanted_hosts([0.6, 0.6], 2, 0.6) == 2
-    assert wanted_hosts([0.0, 0.0], 2, 0.6) == 1
-    assert wanted_hosts([], 3, 0.6) == 3
-    # One of four has told nothing yet.
-    assert wanted_hosts([0.9, 0.9, 0.9], 4, 0.6) == 6
-
-
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=6), st.floats(0, 1))
-def test_more_work_never_asks_for_fewer_hosts(shares: list[float], more: float) -> None:
-    busier = [max(share, more) for share in shares]
-    few, many = (wanted_hosts(each, len(each), 0.6) for each in (shares, busier))
-    assert many >= few >= 1
-
-
-def context(busy_shares: dict[str, float], num_hosts: int) -> AutoscalingContext:
-    """As Serve's controller makes it."""
-    return AutoscalingContext(
-        deployment_id=DeploymentID("experts-m"),
-        deployment_name="experts-m",
-        app_name="coterie",
-        current_num_replicas=num_hosts,
-        target_num_replicas=num_hosts,
-        running_replicas=[],
-        total_num_requests=0.0,
-        total_queued_requests=None,
-        aggregated_metrics=lambda: {"busy_share": busy_shares, "queue_s": {}},
-        raw_metrics=dict,
-        capacity_adjusted_min_replicas=1,
-        capacity_adjusted_max_replicas=9,
-        policy_state={},
-        last_scale_up_time=None,
-        last_scale_down_time=None,
-        current_time=None,
-        config=None,
-    )
-
-
-def test_serves_context_is_read_as_it_is_given() -> None:
-    policy = BusySharePolicy(0.6)
-    assert policy(context({"r1": 0.9, "r2": 0.9}, 2)) == (3, {})
-    assert policy(context({}, 2)) == (2, {})

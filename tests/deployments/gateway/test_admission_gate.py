@@ -21,7 +21,8 @@ DEMAND = Demand("m", ANONYMOUS, "normal", num_prompt_tokens=10, num_outputs=1)
 def gate(places: int = 1, *tenants: TenantSection, **changes: Any) -> AdmissionGate:
     replica_wait_s = changes.pop("replica_wait_s", 5.0)
     section = AdmissionSection(**changes)
-    made = AdmissionGate(Admission(section, Tenants(tenants)), section, replica_wait_s)
+    admission = Admission(section, Tenants(tenants))
+    made = AdmissionGate(admission, section, lambda _: replica_wait_s)
     made.set_places("m", places)
     return made
 

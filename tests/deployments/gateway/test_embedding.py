@@ -82,7 +82,7 @@ async def test_vectors_come_in_the_order_of_the_prompts_whatever_ends_first() ->
 async def test_all_prompts_are_admitted_as_one_request_before_any_work() -> None:
     tenant = TenantSection(name="a", requests_per_minute=1, max_concurrent_requests=1)
     section = AdmissionSection()
-    gate = AdmissionGate(Admission(section, Tenants([tenant])), section, replica_wait_s=1)
+    gate = AdmissionGate(Admission(section, Tenants([tenant])), section, lambda _: 1)
     gate.set_places("m", 8)
     demand = Demand("m", TenantId("a"), "normal", num_prompt_tokens=300, num_outputs=32)
     prompts = [OnePrompt(number, 0.001) for number in range(100)]

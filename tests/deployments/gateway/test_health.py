@@ -52,6 +52,14 @@ async def test_a_model_without_replicas_does_not_serve_though_others_do(stub: An
     assert found.status == NOT_SERVING
 
 
+async def test_a_model_that_a_request_would_bring_serves(
+    service: FakeService, stub: Any
+) -> None:
+    service.cards = [model_card("asleep", num_ready_replicas=0, scales_to_zero=True)]
+    for name in (*ALL, "coterie.v1.Inference/asleep"):
+        assert (await stub.Check(about(name))).status == SERVING
+
+
 @pytest.mark.parametrize("name", ALL)
 async def test_nothing_serves_before_the_first_model_is_ready(
     service: FakeService, stub: Any, name: str

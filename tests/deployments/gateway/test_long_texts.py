@@ -73,7 +73,7 @@ def service_of(hf_tokenizer: Any, task: str = "generate") -> ClusterService:
         max_model_len=10**7,
     )
     admission = AdmissionSection()
-    gate = AdmissionGate(Admission(admission, Tenants()), admission, replica_wait_s=5)
+    gate = AdmissionGate(Admission(admission, Tenants()), admission, replica_wait_s=lambda _: 5)
     return ClusterService(GatewaySection(), [cast(ServedModel, served)], gate)
 
 

@@ -95,7 +95,7 @@ async def cluster_service(engine: CallRunner) -> AsyncIterator[ClusterService]:
         RouterSection(),
     )
     admission = AdmissionSection()
-    gate = AdmissionGate(Admission(admission, Tenants()), admission, replica_wait_s=5)
+    gate = AdmissionGate(Admission(admission, Tenants()), admission, replica_wait_s=lambda _: 5)
     served.on_change(lambda: gate.set_places("tiny", served.num_places))
     replica = {"address": f"127.0.0.1:{port}", "max_model_len": 2048, "vocab_size": 256}
     served.set_replicas({"replica-0": replica})

@@ -1,0 +1,75 @@
+"""A Ray node beside the head, on the same machine: started as KubeRay's pods are."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import psutil
+
+from deployments.local_cluster import free_ports
+
+_START_S = 60.0
+
+
+def start_worker(
+    address: str,
+    resources: Mapping[str, float],
+    log: Path,
+    *,
+    object_store_bytes: int,
+    drain_s: float,
+    environment: Mapping[str, str] | None = None,
+) -> "subprocess.Popen[bytes]":
+    """By `ray start --block`, with these resources and no CPU. Returns when Ray runs there.
+
+    Only one may start at a time: two take each other's sockets.
+    """
+    agent, agent_grpc, metrics = free_ports(3)
+    flags = {
+        "address": address,
+        "node-ip-address": "127.0.0.1",
+        "num-cpus": 0,
+        "resources": json.dumps(dict(resources)),
+        "dashboard-agent-listen-port": agent,
+        "dashboard-agent-grpc-port": agent_grpc,
+        "metrics-export-port": metrics,
+        "object-store-memory": object_store_bytes,
+    }
+    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block"]
+    command += ["--disable-usage-stats"]
+    variables = {
+        "RAY_memory_monitor_refresh_ms": "0",
+        "RAY_worker_niceness": "0",
+        "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": str(drain_s),
+    }
+    with log.open("wb") as out:
+        worker = subprocess.Popen(
+            command + [f"--{key}={value}" for key, value in flags.items()],
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            env=os.environ | variables | dict(environment or {}),
+            start_new_session=True,
+        )
+    deadline = time.monotonic() + _START_S
+    while "Ray runtime started" not in log.read_text():
+        assert worker.poll() is None and time.monotonic() < deadline, log.read_text()
+        time.sleep(0.1)
+    return worker
+
+
+def kill_worker(pid: int) -> None:
+    """With all that runs on the node, at once: the machine is gone."""
+    try:
+        leader = psutil.Process(pid)
+    except psutil.NoSuchProcess:
+        return
+    leader.suspend()
+    members = [*leader.children(recursive=True), leader]
+    for process in members:
+        process.kill()
+    psutil.wait_procs(members, timeout=10)
