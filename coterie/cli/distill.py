@@ -12,7 +12,7 @@ from coterie.cli.local_model import local_model
 from coterie.cli.stages import Stages
 from deployments.models.distill.distilling import distill_into
 from deployments.models.distill.prompts import Prompts, default_prompts, file_prompts
-from deployments.models.distill.report import REPORT_NAME, DistillReport
+from deployments.models.distill.report import REPORT_NAME, Acceptance, DistillReport
 from deployments.models.distill.settings import DistillSettings
 from deployments.models.distill.workplace import is_begun
 
@@ -108,14 +108,20 @@ def _prompts(path: Path | None, settings: DistillSettings) -> Prompts:
 
 
 def _table(report: DistillReport) -> Table:
-    """Acceptance by task: the first positions, and the mean number of accepted tokens."""
+    """Acceptance by task, where answers begin and anywhere in them: the first positions, and
+    the mean number of accepted tokens."""
     positions = [f"TOKEN {number + 1}" for number in range(_SHOWN_POSITIONS)]
     columns = ("ACCEPTED", *positions, "IN A ROW", "SAYABLE")
     table = Table(*columns, box=None, pad_edge=False, header_style="bold")
     for column in table.columns[1:]:
         column.justify = "right"
-    for task, found in report.acceptance.items():
-        rates = [f"{rate:.0%}" for rate in found.rates[:_SHOWN_POSITIONS]]
+    for task, anywhere in report.acceptance.items():
         covered = f"{report.coverage[task]:.0%}"
-        table.add_row(task, *rates, f"{found.mean_accepted:.2f} of 8", covered)
+        table.add_row(task, *_cells(anywhere), covered)
+        table.add_row(f"{task}, beginnings", *_cells(report.beginnings[task]), "")
     return table
+
+
+def _cells(found: Acceptance) -> list[str]:
+    rates = [f"{rate:.0%}" for rate in found.rates[:_SHOWN_POSITIONS]]
+    return [*rates, f"{found.mean_accepted:.2f} of 8"]

@@ -5,7 +5,7 @@ engine does, say) is in no model of steps. So it is measured: an engine goes on 
 a *spell* of steps, and the tokens and seconds of the spell count, without those of its first
 steps, in which the way is settling. The best way so far has most spells; between them
 the others are tried, ever more rarely as long as the best stays the best, and the more rarely
-the more they lose.
+the more they lose; a trial that is hopeless ends at once.
 
 Batches of 1, 2 to 3, 4 to 7, 8 to 15 sequences and so on are judged each by themselves.
 """
@@ -15,6 +15,12 @@ from dataclasses import dataclass, field
 
 SPELL_STEPS, TRIAL_STEPS = 24, 8
 """Of the best way, and of another one; those in which a way is settling come on top."""
+
+HOPELESS_STEPS, HOPELESS_TOKENS = 3, 24
+"""A trial ends after so many steps, in which drafts might have brought so many tokens more,
+where they have brought less than `_HOPELESS` of what the best way has. Of few sequences so
+little says nothing."""
+_HOPELESS = 0.75
 
 FIRST_INTERVAL, MAX_INTERVAL = 2, 32
 """Spells of the best way between two trials: at first, and twice as many each time. A way that
@@ -46,7 +52,8 @@ class _Bucket:
 
 @dataclass
 class Judge:
-    """Of one engine; ways are numbered, and the first that is tried is the last of them."""
+    """Of one engine; ways are numbered, and the first that is tried is the last of them: of
+    ways that are alike it is kept."""
 
     settling_steps: Sequence[int]
     """Of each way."""
@@ -57,7 +64,8 @@ class Judge:
         bucket = self._bucket(num_sequences)
         is_known = bucket.rates[bucket.way] is not None
         length = SPELL_STEPS if is_known and bucket.way == bucket.best else TRIAL_STEPS
-        if bucket.num_steps >= self.settling_steps[bucket.way] + length:
+        num_counted = bucket.num_steps - self.settling_steps[bucket.way]
+        if num_counted >= length or _is_hopeless(bucket, num_counted, num_sequences):
             self._end_spell(bucket)
         return bucket.way
 
@@ -135,3 +143,13 @@ class Judge:
         bucket.debts[way] = 0.0
         bucket.interval = min(2 * bucket.interval, MAX_INTERVAL)
         return way
+
+
+def _is_hopeless(bucket: _Bucket, num_counted: int, num_sequences: int) -> bool:
+    """Another way than the best is in use, and has brought so much less in these steps."""
+    best = bucket.rates[bucket.best]
+    if bucket.way == bucket.best or best is None:
+        return False
+    if num_counted < max(HOPELESS_STEPS, HOPELESS_TOKENS / num_sequences):
+        return False
+    return bucket.num_tokens < _HOPELESS * best * bucket.seconds

@@ -8,6 +8,7 @@ it writes one of JSON: `seconds` for so many tokens each, `first_s` for one toke
 import random
 import sys
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from tests.bench.line_engine import serve
@@ -46,7 +47,7 @@ def timed(llm: Any, batch: int, num_tokens: int, seed: int) -> float:
     return time.monotonic() - start_s
 
 
-def answer(llm: Any, ask: dict[str, Any]) -> dict[str, Any]:
+def answer(llm: Any, ask: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """What one line asks for."""
     first_s = timed(llm, ask["batch"], 1, ask["seed"])
     before = tier_stats()
@@ -55,7 +56,7 @@ def answer(llm: Any, ask: dict[str, Any]) -> dict[str, Any]:
     stats = None
     if before is not None and after is not None:
         stats = {key: after[key] - before[key] for key in after}
-    return {"first_s": first_s, "seconds": seconds, "stats": stats}
+    yield {"first_s": first_s, "seconds": seconds, "stats": stats}
 
 
 def _register() -> None:

@@ -3,17 +3,18 @@
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 
 def serve(
     defaults: Mapping[str, Any],
-    answer: Callable[[Any, dict[str, Any]], dict[str, Any]],
+    answer: Callable[[Any, dict[str, Any]], Iterator[dict[str, Any]]],
     before_import: Callable[[], None] = lambda: None,
 ) -> None:
     """Make an engine of the first line's arguments, say `{}`, and `answer` each line that
-    follows, until the input ends. Lines are of JSON.
+    follows, until the input ends. Lines are of JSON. An answer is one line, or several: before
+    each further one its asker is waited for, who says `{}`.
 
     vLLM writes to the standard output, so ours is kept from it.
     """
@@ -26,5 +27,8 @@ def serve(
     lines.write("{}\n")
     lines.flush()
     for line in sys.stdin:
-        lines.write(json.dumps(answer(llm, json.loads(line))) + "\n")
+        asked = json.loads(line)
+        if asked:
+            said = answer(llm, asked)
+        lines.write(json.dumps(next(said)) + "\n")
         lines.flush()

@@ -3,9 +3,9 @@
     python -m tests.bench.speculation --json tests/bench/results/speculation.json
 
 Each way of drafting is an engine of its own, which answers the same prompts greedily:
-questions, code to be edited, sentences to be copied. In each round all engines take their
-turns, one after the other, so that a slow spell of the machine falls on all. What is
-measured is decoding, from the first token of all answers on.
+questions, code to be edited, sentences to be copied. In each round all engines decode the same
+prompts in turns of half a second, one after the other, so that a slow spell of the machine
+falls on all. What is measured is decoding, from the first token of all answers on.
 
 `off_again` is the same as `off`, and shows what is chance; `idle` has a drafter that never
 finds anything, and shows what it costs to have one.
@@ -127,17 +127,35 @@ def measure(
     unasked = iter(prompts)
     for batch in load.batches:
         samples: dict[str, list[dict[str, Any]]] = {way: [] for way in engines}
-        for number in range(load.rounds + 1):
+        for number in range(-load.warm_up, load.rounds):
             chosen = list(itertools.islice(unasked, batch))
             assert len(chosen) == batch, f"{task} has {len(prompts)} prompts; ask fewer rounds"
             ways = list(engines)
-            for way in ways[number % len(ways) :] + ways[: number % len(ways)]:
-                engines[way].say({"prompts": chosen, "num_tokens": load.tokens})
-                samples[way].append(engines[way].hear())
-            print(f"{task} {batch} round {number}/{load.rounds}", file=sys.stderr)
-        # The first round warms all up.
+            order = ways[number % len(ways) :] + ways[: number % len(ways)]
+            asked = {"prompts": chosen, "num_tokens": load.tokens, "turn_s": load.turn_s}
+            for way, sample in in_turns({way: engines[way] for way in order}, asked).items():
+                samples[way].append(sample)
+            print(f"{task} {batch} round {number + 1}/{load.rounds}", file=sys.stderr)
+        first = load.warm_up
         for way in engines:
-            yield _row(task, batch, way, samples[OFF][1:], samples[way][1:])
+            yield _row(task, batch, way, samples[OFF][first:], samples[way][first:])
+
+
+def in_turns(
+    engines: Mapping[str, JsonChild], asked: Mapping[str, Any]
+) -> dict[str, dict[str, Any]]:
+    """Each engine's answer to the same; those that pause go on when all others had a turn."""
+    answers = {}
+    line, left = asked, list(engines)
+    while left:
+        for way in list(left):
+            engines[way].say(line)
+            heard = engines[way].hear()
+            if "paused" not in heard:
+                answers[way] = heard
+                left.remove(way)
+        line = {}
+    return answers
 
 
 def _row(
@@ -225,7 +243,9 @@ def main() -> None:
     parser.add_argument("--draft", type=Path, help="folder of the draft model")
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 4, 16, 32])
     parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--warm-up", type=int, default=1, help="rounds before them (default 1)")
     parser.add_argument("--tokens", type=int, default=128, help="of each answer, at most")
+    parser.add_argument("--turn-s", type=float, default=0.5, help="seconds (default 0.5)")
     parser.add_argument("--json", type=Path, help="also write the rows to this file")
     given = parser.parse_args()
     model = Path(resolve_model(given.model, STATE_DIR).path)

@@ -4,9 +4,15 @@ The first line is JSON: vLLM's `arguments`. For each further line, `prompts` (to
 `num_tokens`, it writes one of JSON: `answers` (token ids), `seconds` from the first step after
 the prompts to the last, `num_steps` among them, and what has become of drafts meanwhile:
 `num_drafts`, `num_draft_tokens`, `num_accepted` and `accepted_at`, by position.
+
+Where `turn_s` is asked for, it decodes for so many seconds at a time: a turn that is over
+before all is said is answered by `{"paused": true}`, and the next one begins with a line of
+`{}`.
 """
 
+import math
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from tests.bench.line_engine import serve
@@ -40,7 +46,7 @@ def counts(llm: Any) -> dict[str, Any]:
     return found
 
 
-def answer(llm: Any, ask: dict[str, Any]) -> dict[str, Any]:
+def answer(llm: Any, ask: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """What one line asks for."""
     from vllm import SamplingParams  # noqa: PLC0415 - takes seconds
 
@@ -53,26 +59,30 @@ def answer(llm: Any, ask: dict[str, Any]) -> dict[str, Any]:
         detokenize=False,
     )
     before = counts(llm)
-    said: dict[int, list[int]] = {}
     for number, token_ids in enumerate(ask["prompts"]):
         engine.add_request(str(number), {"prompt_token_ids": token_ids}, sampling)
-    begun_s, num_steps, num_first = None, 0, 0
-    while engine.has_unfinished_requests():
-        for output in engine.step():
-            number = int(output.request_id.partition("-")[0])
-            said[number] = list(output.outputs[0].token_ids)
-        num_steps += begun_s is not None
-        if begun_s is None and len(said) == len(ask["prompts"]):
-            begun_s, num_first = time.perf_counter(), sum(map(len, said.values()))
-    assert begun_s is not None
-    seconds = time.perf_counter() - begun_s
+    said: dict[int, list[int]] = {}
+    while len(said) < len(ask["prompts"]):
+        step(engine, said)
+    num_first = sum(map(len, said.values()))
+    seconds, num_steps = 0.0, 0
+    while True:
+        begun_s = time.perf_counter()
+        end_s = begun_s + ask.get("turn_s", math.inf)
+        while engine.has_unfinished_requests() and time.perf_counter() < end_s:
+            step(engine, said)
+            num_steps += 1
+        seconds += time.perf_counter() - begun_s
+        if not engine.has_unfinished_requests():
+            break
+        yield {"paused": True}
     after = counts(llm)
     positions = zip(
         after["accepted_at"],
         before["accepted_at"] or [0] * len(after["accepted_at"]),
         strict=True,
     )
-    return {
+    yield {
         "answers": [said[number] for number in sorted(said)],
         "num_tokens": sum(map(len, said.values())) - num_first,
         "seconds": seconds,
@@ -80,6 +90,13 @@ def answer(llm: Any, ask: dict[str, Any]) -> dict[str, Any]:
         "accepted_at": [new - old for new, old in positions],
         **{name: after[name] - before[name] for name in _COUNTS.values()},
     }
+
+
+def step(engine: Any, said: dict[int, list[int]]) -> None:
+    """One of the engine's; notes what each answer says since."""
+    for output in engine.step():
+        number = int(output.request_id.partition("-")[0])
+        said[number] = list(output.outputs[0].token_ids)
 
 
 if __name__ == "__main__":

@@ -110,7 +110,7 @@ def test_the_acceptance_is_a_table_for_people_and_json_for_scripts(
         "IN A ROW",
         "SAYABLE",
     ]
-    assert [row[0] for row in rows[1:]] == ["prompts"]
+    assert [row[0] for row in rows[1:]] == ["prompts", "prompts, beginnings"]
     assert "training the draft" in made.stderr
     again = json.loads(distill(tiny, tmp_path / "two", *asked, "--json").stdout)
     assert again == json.loads((tmp_path / "two" / "distill.json").read_text())

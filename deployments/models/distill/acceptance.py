@@ -14,21 +14,27 @@ from deployments.models.distill.speaker import Speaker
 from deployments.models.distill.vocabulary import Integers
 
 NUM_PROPOSED = 8
+NUM_BEGINNING_TOKENS = 64
 _MAX_PLACES = 384
 _BATCH = 64
 
 
 def measure_acceptance(
-    draft: Any, answers: Sequence[Answer], ids: Integers, seed: int
+    draft: Any,
+    answers: Sequence[Answer],
+    ids: Integers,
+    seed: int,
+    num_tokens: int | None = None,
 ) -> Acceptance:
-    """Of eight tokens proposed in up to 384 places of these answers.
+    """Of eight tokens proposed in up to 384 places of these answers, of all their tokens or
+    of the first so many.
 
     The target's answers must be its most probable tokens, as must be what the draft says.
     """
     places = [
         (number, place)
         for number, answer in enumerate(answers)
-        for place in range(len(answer.said) - NUM_PROPOSED + 1)
+        for place in range(len(answer.said[:num_tokens]) - NUM_PROPOSED + 1)
     ]
     random.Random(seed).shuffle(places)
     places = places[:_MAX_PLACES]

@@ -13,7 +13,7 @@ from typing import Any
 from transformers import AutoTokenizer
 
 from deployments.models.atomic import write_json
-from deployments.models.distill.acceptance import measure_acceptance
+from deployments.models.distill.acceptance import NUM_BEGINNING_TOKENS, measure_acceptance
 from deployments.models.distill.answering import Answering
 from deployments.models.distill.answers import Answer, AnsweredBatch, AnswerFiles
 from deployments.models.distill.asking import Encoded, encode, plan_batches
@@ -130,15 +130,26 @@ class Distillation:
             answering_s=round(sum(batch.duration_s for batch in batches), 1),
             training_s=round(training.elapsed_s, 1),
             coverage={task: coverage(a, trained.ids) for task, a in held_out.items()},
-            acceptance={task: self._accept(trained, a) for task, a in held_out.items()},
+            acceptance=self._accept(trained, held_out),
+            beginnings=self._accept(trained, held_out, NUM_BEGINNING_TOKENS),
         )
         write_draft(trained.draft, trained.ids, self._source, target)
         write_json(target / REPORT_NAME, asdict(report))
         return report
 
-    def _accept(self, trained: Trained, answers: Sequence[Answer]) -> Acceptance:
-        self._progress.report("measuring the acceptance", None)
-        return measure_acceptance(trained.draft, answers, trained.ids, self._settings.seed)
+    def _accept(
+        self,
+        trained: Trained,
+        held_out: Mapping[str, Sequence[Answer]],
+        num_tokens: int | None = None,
+    ) -> dict[str, Acceptance]:
+        """By task, in so many first tokens of each answer; None is all."""
+        found = {}
+        for task, answers in held_out.items():
+            self._progress.report(f"measuring the acceptance: {task}", None)
+            draft, seed = trained.draft, self._settings.seed
+            found[task] = measure_acceptance(draft, answers, trained.ids, seed, num_tokens)
+        return found
 
     def _encoded(self, prompts: Prompts) -> tuple[list[Encoded], list[Encoded]]:
         """Those to train on and those held out, that leave room for an answer."""

@@ -27,7 +27,9 @@ class DistillReport:
 
     `source` is the name of the target's directory. `answers_sha256` is of all that
     the target said. `losses` are means of equal parts of the training. `coverage` is the
-    part of held-out tokens that the draft can say, by task.
+    part of held-out tokens that the draft can say, by task; `acceptance` is of places
+    anywhere in held-out answers, `beginnings` of those among their first tokens, before a
+    small target begins to repeat itself.
     """
 
     source: str
@@ -46,3 +48,4 @@ class DistillReport:
     training_s: float
     coverage: Mapping[str, float]
     acceptance: Mapping[str, Acceptance]
+    beginnings: Mapping[str, Acceptance]

@@ -9,7 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.speculation.judge import MAX_INTERVAL, SPELL_STEPS, TRIAL_STEPS, Judge
+from router.speculation.judge import (
+    HOPELESS_STEPS,
+    MAX_INTERVAL,
+    SPELL_STEPS,
+    TRIAL_STEPS,
+    Judge,
+)
 
 SETTLING = (1, 1, 4)
 
@@ -113,6 +119,32 @@ def test_it_notices_at_once_that_the_best_way_has_become_worse(seed: int) -> Non
     engine.run([100, 80, 20], 3 * (SPELL_STEPS + 4))
     after = engine.run([100, 80, 20], 500)
     assert Counter(after)[0] > 350
+
+
+def test_a_trial_that_is_hopeless_ends_at_once() -> None:
+    engine = Engine(Judge(SETTLING))
+    ways = engine.run([40, 80, 100], 3 * TRIAL_STEPS + sum(SETTLING), num_sequences=8)
+    first = [2] * (TRIAL_STEPS + 4) + [1] * (TRIAL_STEPS + 1) + [0] * (HOPELESS_STEPS + 1)
+    assert ways == first + [2] * (TRIAL_STEPS - HOPELESS_STEPS)
+    assert engine.judge.rates(8)[0] == pytest.approx(40)
+
+
+def test_of_one_sequence_a_trial_says_nothing_before_its_end() -> None:
+    engine = Engine(Judge(SETTLING))
+    engine.run([40, 80, 100], 2 * TRIAL_STEPS + 5)
+    assert engine.run([40, 80, 100], TRIAL_STEPS + 1) == [0] * (TRIAL_STEPS + 1)
+
+
+def test_the_best_way_goes_on_to_the_end_of_its_spell_however_bad_it_has_become() -> None:
+    judge = Judge((0, 0))
+    for way in (1, 0):
+        for _ in range(TRIAL_STEPS):
+            assert judge.way(1) == way
+            judge.observe(1, way, 1, 0.01)
+    for _ in range(SPELL_STEPS):
+        assert judge.way(1) == 1
+        judge.observe(1, 1, 1, 1.0)
+    assert judge.way(1) == 0
 
 
 def test_steps_in_which_a_way_settles_do_not_count() -> None:

@@ -160,6 +160,7 @@ def test_training_lowers_the_loss_and_raises_the_acceptance(
     before, after = (report.acceptance["chat"] for report in (untrained, trained))
     assert after.num_places == before.num_places > 0
     assert after.rates[0] > 0.9 > before.rates[0]
+    assert trained.beginnings == trained.acceptance  # of answers shorter than a beginning
 
 
 class Interrupting(RecordingProgress):
