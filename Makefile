@@ -15,14 +15,15 @@ INSTALL := infra/install
 ROOMS := cache coterie deployments experts infra router
 # Files that import vLLM and torch are passed over: each worker would load them for nothing.
 # More workers than two cores, as the tests wait half of the time.
-UNIT_TESTS := -m "not cluster and not model and not gpu" -n 3 --dist worksteal \
+UNIT_TESTS := -m "not cluster and not model and not gpu and not slow" -n 3 --dist worksteal \
 	--ignore=tests/cluster --ignore=tests/deployments/engine/on_vllm \
 	--ignore=tests/deployments/experts/on_vllm --ignore=tests/deployments/drafts/on_vllm
 # Whole files, as their engines are; in the order that `tests/conftest.py` gives them.
-MODEL_TESTS := -m "model and not cluster and not gpu and not alone" -n 2 --core-each \
+MODEL_TESTS := -m "model and not cluster and not gpu and not alone and not slow" -n 2 --core-each \
 	--dist loadfile --no-loadscope-reorder
 # One after the other: two clusters at a time take longer, as both have more to do than cores.
-CLUSTER_TESTS := -m "cluster or gpu or alone"
+CLUSTER_TESTS := -m "(cluster or gpu or alone) and not slow"
+SLOW_TESTS := -m slow
 PROTOS := coterie/v1/inference.proto deployments/kserve/grpc_service.proto
 
 SHELL := bash
@@ -70,9 +71,13 @@ units: setup
 	$(BIN)/pytest $(UNIT_TESTS)
 
 .PHONY: test
-test: check ## Everything: `check`, real models, real clusters, a GPU where there is one
+test: check ## What CI runs: `check`, real models, real clusters, a GPU where there is one
 	$(BIN)/pytest $(MODEL_TESTS) --durations=10
 	$(BIN)/pytest $(CLUSTER_TESTS) --durations=20
+
+.PHONY: test-slow
+test-slow: setup ## Tests that take longer than they are worth in CI: before a release, or every night
+	$(BIN)/pytest $(SLOW_TESTS) --durations=20
 
 .PHONY: crds
 crds: ## Fetch the definitions that manifests are held to, into build/crds

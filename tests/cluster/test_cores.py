@@ -8,7 +8,7 @@ import pytest
 from tests.builders.cluster import RunningCluster
 from tests.builders.engine_processes import engine_core_of
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(600)]
 
 NAMES = ("first", "second")
 SECTION = {

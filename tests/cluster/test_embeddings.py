@@ -13,7 +13,7 @@ from transformers import AutoModel, AutoTokenizer
 from deployments.models.resolve import resolve_model
 from tests.builders.cluster import STATE_DIR, RunningCluster
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(600)]
 
 MODEL = "smollm2-135m-instruct"
 COMMON = {

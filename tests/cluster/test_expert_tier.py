@@ -158,6 +158,7 @@ def test_a_host_that_is_killed_costs_no_request_and_is_replaced(
     assert after["num_copies"] == [[2] * 4] * 3
 
 
+@pytest.mark.slow
 def test_hosts_come_with_the_load_and_go_without_it_and_no_token_is_another(
     cluster: RunningCluster, model: Path
 ) -> None:

@@ -231,6 +231,7 @@ def explained(cluster: RunningCluster, request_id: str) -> dict[str, Any]:
     return {key: call[key] for key in ("replica_id", "num_expected_cached_tokens")}
 
 
+@pytest.mark.slow
 async def test_after_a_restart_of_all_but_the_indexs_server_only_living_caches_count(
     cluster: RunningCluster,
 ) -> None:
@@ -313,6 +314,7 @@ async def test_a_stuck_engine_core_is_noticed_and_nothing_of_it_stays(
     until(lambda: is_whole(cluster), 120)
 
 
+@pytest.mark.slow
 async def test_no_stream_is_lost_while_the_engines_are_replaced_by_a_new_configuration(
     cluster: RunningCluster, section: dict[str, Any]
 ) -> None:

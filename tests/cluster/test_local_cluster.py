@@ -59,6 +59,7 @@ def _command_line(process: psutil.Process) -> str:
         return ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_cleaned", [True, False])
 def test_a_cluster_without_serve_or_without_its_temporary_files_can_still_be_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_cleaned: bool

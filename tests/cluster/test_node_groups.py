@@ -15,7 +15,7 @@ from tests.builders.cluster import STATE_DIR, RunningCluster
 from tests.builders.ray_nodes import RayNodes
 from tests.builders.streams import CountedStreams
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(600)]
 
 NAME = "nodes"
 ENGINE = "engine-small"

@@ -325,6 +325,7 @@ def test_health_tells_of_the_gateway_its_services_and_its_models(
 
 
 # The last test: it takes the engine down and waits for another.
+@pytest.mark.slow
 def test_when_the_engine_core_dies_its_requests_fail_and_another_replica_serves(
     cluster: RunningCluster, client: Client
 ) -> None:

@@ -14,7 +14,7 @@ from tests.builders.expert_tier import HostInThread, LocalTier, local_tier
 from tests.builders.moe_checkpoints import TINY_MODELS, TinyModel
 from tests.deployments.experts.on_vllm.greedy_program import NUM_PROMPTS
 
-pytestmark = [pytest.mark.model, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.model, pytest.mark.slow, pytest.mark.timeout(400)]
 
 FUSED = ("Qwen2Moe", "Olmoe")
 """Saved with all experts in one tensor; vLLM reads that of some architectures only."""

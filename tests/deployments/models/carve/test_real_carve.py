@@ -17,7 +17,7 @@ from deployments.models.resolve import resolve_model
 from infra.progress import SILENT
 from tests.builders.cluster import STATE_DIR
 
-pytestmark = [pytest.mark.model, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.model, pytest.mark.slow, pytest.mark.timeout(1800)]
 
 NUM_CALIBRATION_TOKENS, NUM_HELD_OUT_TOKENS, LENGTH = 1024, 512, 256
 
