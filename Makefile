@@ -79,6 +79,16 @@ test: check ## What CI runs: `check`, real models, real clusters, a GPU where th
 test-slow: setup ## Tests that take longer than they are worth in CI: before a release, or every night
 	$(BIN)/pytest $(SLOW_TESTS) --durations=20
 
+.PHONY: fuzz
+fuzz: setup ## Send 100,000 garbled inputs to every door and reader; about 15 minutes
+	@mkdir -p build
+	$(BIN)/python -m tests.fuzz --json build/fuzz.json
+
+.PHONY: chaos
+chaos: setup ## Let every kind of process fail under load, and report what is lost; about 15 minutes
+	@mkdir -p build
+	$(BIN)/python -m tests.chaos --json build/chaos.json
+
 .PHONY: crds
 crds: ## Fetch the definitions that manifests are held to, into build/crds
 	@infra/kubernetes/fetch-crds.sh build/crds

@@ -113,3 +113,16 @@ def test_every_make_target_in_a_document_exists() -> None:
         if "=" not in word and not word.startswith("-") and word not in targets
     ]
     assert unknown == []
+
+
+def test_every_test_that_a_document_names_exists() -> None:
+    named = re.compile(r"`(tests/[\w/]+\.py)(?:::(\w+))?`")
+    found = [match for path in DOCUMENTS for match in named.finditer(path.read_text())]
+    assert found
+    missing = [
+        match[0]
+        for match in found
+        if not (file := REPOSITORY / match[1]).exists()
+        or (match[2] and not re.search(rf"def {match[2]}\b", file.read_text()))
+    ]
+    assert missing == []

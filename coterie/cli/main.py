@@ -16,6 +16,7 @@ SECTIONS = {
         "status": LazyCommand(
             "coterie.cli.status:status_command", "Show what runs, and how it is."
         ),
+        "top": LazyCommand("coterie.cli.top:top_command", "Show what it does, live."),
         "explain": LazyCommand(
             "coterie.cli.explain:explain_command", "Show why a request went where it did."
         ),

@@ -10,7 +10,8 @@ def engine_environment(state_dir: Path, startup_timeout_s: float = 600.0) -> Map
     """Variables for the replica's process, set before anything is imported.
 
     Compile caches go to the state directory, so that a second start finds
-    them; nothing is reported to anyone. An engine core that is not ready after
+    them; nothing is reported to anyone, and nothing that opens an engine to others is on,
+    whatever this process was started with. An engine core that is not ready after
     `startup_timeout_s` is given up.
     """
     cache = state_dir / "engine"
@@ -21,6 +22,9 @@ def engine_environment(state_dir: Path, startup_timeout_s: float = 600.0) -> Map
         "VLLM_NO_USAGE_STATS": "1",
         "DO_NOT_TRACK": "1",
         "TOKENIZERS_PARALLELISM": "false",
+        "VLLM_SERVER_DEV_MODE": "0",
+        "VLLM_ALLOW_INSECURE_SERIALIZATION": "0",
+        "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "0",
     }
 
 

@@ -12,6 +12,15 @@ from router.types import DraftCounts, KvRoom
 _MEMORY_STEPS = 64
 
 
+class TokenCounts(msgspec.Struct):
+    """Tokens since the start; those of prompts that came from the prefix cache count as
+    both."""
+
+    prompt: int = 0
+    cached: int = 0
+    output: int = 0
+
+
 class RankLoad(msgspec.Struct):
     """Of one data-parallel rank, as of its last step.
 
@@ -23,6 +32,7 @@ class RankLoad(msgspec.Struct):
     num_waiting: int = 0
     kv_usage: float = 0.0
     drafts: DraftCounts = DraftCounts()
+    tokens: TokenCounts = msgspec.field(default_factory=TokenCounts)
     tokens_per_step: float = 1.0
     """That a sequence gets, on the average of about the latest `_MEMORY_STEPS` steps."""
     step_s: float = 0.0
@@ -71,6 +81,16 @@ class EngineLoad:
         return sum(rank.tokens_per_step for rank in ranks) / len(ranks) if ranks else 1.0
 
     @property
+    def tokens(self) -> TokenCounts:
+        """Of all ranks."""
+        ranks = [rank.tokens for rank in self._ranks.values()]
+        return TokenCounts(
+            sum(rank.prompt for rank in ranks),
+            sum(rank.cached for rank in ranks),
+            sum(rank.output for rank in ranks),
+        )
+
+    @property
     def tpot_s(self) -> float:
         """From token to token of a sequence, the mean of all ranks; 0 where not known."""
         ranks = self._ranks.values()
@@ -102,6 +122,10 @@ class LoadLogger(StatLoggerBase):  # type: ignore[misc]  # vLLM is untyped here
         """Called by vLLM after each step."""
         if iteration_stats is not None:
             self._load.saw_gaps(iteration_stats.inter_token_latencies_iter)
+            prompts = iteration_stats.prompt_token_stats
+            self._load.tokens.prompt += prompts.total
+            self._load.tokens.cached += prompts.cached_tokens
+            self._load.tokens.output += iteration_stats.num_generation_tokens
         if scheduler_stats is not None:
             self._load.num_running = scheduler_stats.num_running_reqs
             self._load.num_waiting = scheduler_stats.num_waiting_reqs

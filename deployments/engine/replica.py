@@ -56,6 +56,9 @@ class EngineStatus(msgspec.Struct, frozen=True):
     num_open_calls: int
     num_kv_blocks: int
     num_used_kv_blocks: int
+    num_tokens: dict[str, int]
+    """`TokenCounts` of the engine."""
+    tpot_s: float
     num_tasks: int
     startup_s: dict[str, float]
     prefix_index: dict[str, int]
@@ -207,6 +210,8 @@ class EngineReplica:
             num_open_calls=self._server.num_open_calls,
             num_kv_blocks=num_blocks,
             num_used_kv_blocks=round(self._engine.load.kv_usage * num_blocks),
+            num_tokens=msgspec.structs.asdict(self._engine.load.tokens),
+            tpot_s=round(self._engine.load.tpot_s, 4),
             num_tasks=len(asyncio.all_tasks()),
             startup_s=self._startup_s,
             prefix_index=self._index_counts(),

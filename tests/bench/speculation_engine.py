@@ -34,6 +34,21 @@ _COUNTS = {
 _POSITIONS = "vllm:spec_decode_num_accepted_tokens_per_pos"
 
 
+class RunningClock:
+    """In place of `time` where the proposer times steps: stands still while the engine is
+    paused, or it would learn of steps that take seconds."""
+
+    def __init__(self) -> None:
+        self.paused_s = 0.0
+
+    def perf_counter(self) -> float:
+        """Seconds that the engine has run."""
+        return time.perf_counter() - self.paused_s
+
+
+_clock = RunningClock()
+
+
 def counts(llm: Any) -> dict[str, Any]:
     """What vLLM has counted of drafts, from its start on."""
     found: dict[str, Any] = dict.fromkeys(_COUNTS.values(), 0)
@@ -50,6 +65,10 @@ def answer(llm: Any, ask: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """What one line asks for."""
     from vllm import SamplingParams  # noqa: PLC0415 - takes seconds
 
+    from deployments.drafts.in_engine import proposer  # noqa: PLC0415 - imports vLLM
+
+    module: Any = proposer
+    module.time = _clock
     engine = llm.llm_engine
     sampling = SamplingParams(
         temperature=ask.get("temperature", 0.0),
@@ -75,7 +94,9 @@ def answer(llm: Any, ask: dict[str, Any]) -> Iterator[dict[str, Any]]:
         seconds += time.perf_counter() - begun_s
         if not engine.has_unfinished_requests():
             break
+        paused_s = time.perf_counter()
         yield {"paused": True}
+        _clock.paused_s += time.perf_counter() - paused_s
     after = counts(llm)
     positions = zip(
         after["accepted_at"],

@@ -264,6 +264,11 @@ def test_the_command_line_speaks_to_the_cluster(cluster: RunningCluster) -> None
         "gateway": 1,
         f"engine-{MODEL}": 1,
     }
+    top = ("top", "-f", str(cluster.file), "--every", "0.5", "--once", "--json")
+    (model,) = json.loads(cluster.coterie(*top))["models"]
+    (engine,) = model["engines"]
+    assert (model["name"], model["num_held"], engine["num_open"]) == (MODEL, 0, 0)
+    assert engine["tpot_s"] > 0
 
 
 def test_a_triton_client_gets_the_text_that_ours_gets(

@@ -64,6 +64,8 @@ class _RawBatch(msgspec.Struct, frozen=True, array_like=True):
 _batch_decoder = msgspec.msgpack.Decoder(_Batch)
 _raw_batch_decoder = msgspec.msgpack.Decoder(_RawBatch)
 _event_decoder = msgspec.msgpack.Decoder(Event)
+# Text that is no UTF-8 is none of msgspec's own errors.
+_GARBLED = (msgspec.DecodeError, UnicodeDecodeError)
 
 
 def decode_batch(payload: bytes) -> tuple[list[Event], list[str]]:
@@ -73,20 +75,20 @@ def decode_batch(payload: bytes) -> tuple[list[Event], list[str]]:
     """
     try:
         return _batch_decoder.decode(payload).events, []
-    except msgspec.DecodeError:
+    except _GARBLED:
         return _decode_one_by_one(payload)
 
 
 def _decode_one_by_one(payload: bytes) -> tuple[list[Event], list[str]]:
     try:
         raw_events = _raw_batch_decoder.decode(payload).events
-    except msgspec.DecodeError as error:
+    except _GARBLED as error:
         return [], [str(error)]
     events: list[Event] = []
     complaints = []
     for raw in raw_events:
         try:
             events.append(_event_decoder.decode(raw))
-        except msgspec.DecodeError as error:
+        except _GARBLED as error:
             complaints.append(str(error))
     return events, complaints

@@ -27,6 +27,7 @@ from deployments.types import ModelCard
 OTHER_TENANTS = "other"
 OPEN = "coterie_open_requests"
 READY = "coterie_ready_engine_replicas"
+SLEEPS = "coterie_scales_to_zero"
 HELD = "coterie_held_requests"
 LOST = "coterie_usage_records_lost_total"
 
@@ -174,7 +175,9 @@ class GatewayMetrics:
 
     def add_states(self, cards: Callable[[], Iterable[ModelCard]], held: Held | None) -> None:
         """Gauges of what is at the moment of a scrape."""
-        self._described |= {READY: ("model",)} | ({HELD: ("model",)} if held else {})
+        self._described |= {READY: ("model",), SLEEPS: ("model",)}
+        if held:
+            self._described[HELD] = ("model",)
         self.registry.register(_States(cards, held))
 
     def add_routing(self, logs: DecisionLogs) -> None:
@@ -280,10 +283,15 @@ class _States(Collector):
             "Engine replicas that this gateway has a link to",
             labels=("model",),
         )
+        sleeps = GaugeMetricFamily(
+            SLEEPS, "1 where there may be no engine until a request comes", labels=("model",)
+        )
         for card in self._cards():
             if card.base_model is None:
                 ready.add_metric((card.name,), card.num_ready_replicas)
+                sleeps.add_metric((card.name,), card.scales_to_zero)
         yield ready
+        yield sleeps
         if self._held is not None:
             held = GaugeMetricFamily(
                 HELD, "Requests that wait for admission", labels=("model",)

@@ -67,3 +67,11 @@ def test_junk_among_events_costs_nothing_but_itself(junk: object, place: int) ->
         msgspec.msgpack.encode([0.5, [*good[:place], junk, *good[place:]], 0])
     )
     assert (len(events), len(complaints)) == (2, 1)
+
+
+def test_text_that_is_none_makes_no_sense_and_stops_nobody() -> None:
+    good = batch([stored([1, 2]), CLEARED])
+    garbled = good.replace(b"AllBlocksCleared", b"AllBlocksClear\xa4t")
+    events, complaints = decode_batch(garbled)
+    assert (len(events), len(complaints)) == (1, 1)
+    assert decode_batch(b"\xd9\x02\xa4\xff")[0] == []

@@ -10,7 +10,7 @@ from typing import cast
 import pytest
 
 from deployments.engine.link_server import LinkServer
-from deployments.gateway.served_model import ServedModel
+from deployments.gateway.served_model import ServedModel, replica_wait_s
 from deployments.gateway.tokenizer import Tokenizer
 from deployments.settings import ModelSection
 from deployments.types import Call, Delta, Sampling
@@ -208,3 +208,38 @@ async def test_a_call_that_has_begun_is_not_tried_a_second_time() -> None:
         with pytest.raises(EngineError):
             await call
         assert not engines[1 - begun].open_request_ids
+
+
+async def test_where_a_request_brings_an_engine_it_waits_for_as_long_as_that_may_start() -> (
+    None
+):
+    server = LinkServer(FakeEngine(), TOKEN)
+    port = await server.start("127.0.0.1")
+    told = SimpleNamespace(vocab_size=100, has_chat_template=False, has_tool_template=False)
+    tokenizer = cast(Tokenizer, told)
+    section = ModelSection(name="m", model="some/model", min_replicas=0, max_model_len=100)
+    model = ServedModel(section, tokenizer, TOKEN, RouterSection(replica_wait_s=0.01))
+    assert (model.has_replicas, model.max_model_len, model.vocab_size) == (False, 100, 100)
+    (card,) = model.cards()
+    assert (card.num_ready_replicas, card.can_answer) == (0, True)
+    asked = asyncio.create_task(tokens_of(model, "r"))
+    await asyncio.sleep(0.2)
+    assert not asked.done()
+    replica = {"address": f"127.0.0.1:{port}", "max_model_len": 100, "vocab_size": 100}
+    seen = []
+    for replicas in ({"replica-0": replica}, {}):
+        model.set_replicas(replicas)
+        seen.append(model.has_replicas)
+        if replicas:
+            assert await asked == [0, 1]
+    assert seen == [True, False]
+    await model.close()
+    await server.stop()
+
+
+def test_how_long_a_request_waits_for_an_engine_follows_from_how_one_comes() -> None:
+    router = RouterSection(replica_wait_s=7)
+    fields = {"name": "m", "model": "some/model", "startup_timeout_s": 90, "max_model_len": 8}
+    assert replica_wait_s(ModelSection.model_validate(fields), router) == 7
+    asleep = ModelSection.model_validate(fields | {"min_replicas": 0})
+    assert replica_wait_s(asleep, router) == 90

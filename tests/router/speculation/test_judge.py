@@ -147,6 +147,25 @@ def test_the_best_way_goes_on_to_the_end_of_its_spell_however_bad_it_has_become(
     assert judge.way(1) == 0
 
 
+def test_a_size_that_is_new_begins_with_what_is_known_of_the_next_one() -> None:
+    engine = Engine(Judge(SETTLING))
+    engine.run([100, 60, 20], 2000, num_sequences=16)
+    fewer = engine.run([100, 60, 20], 4 * SPELL_STEPS, num_sequences=15)
+    assert Counter(fewer)[0] == len(fewer)
+    engine.run([100, 60, 120], 60 * SPELL_STEPS, num_sequences=15)
+    later = engine.run([100, 60, 120], 4 * SPELL_STEPS, num_sequences=15)
+    assert Counter(later)[2] > 0.8 * len(later)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_machine_that_becomes_slower_changes_no_best_way(seed: int) -> None:
+    engine = Engine(Judge(SETTLING), noise=0.1, seed=seed)
+    engine.run([100, 80, 90], 3000)
+    engine.run([50, 40, 45], 3 * SPELL_STEPS)
+    after = engine.run([50, 40, 45], 1000)
+    assert Counter(after)[0] > 0.85 * 1000
+
+
 def test_steps_in_which_a_way_settles_do_not_count() -> None:
     judge = Judge((0, 3))
     for _ in range(3):
