@@ -70,6 +70,10 @@ class RunningCluster:
         self.file.write_text(yaml.safe_dump(self._config))
         self.up = json.loads(self.coterie("up", "-f", str(self.file), "--json"))
 
+    def section(self, name: str) -> Any:
+        """Of its configuration, as it is now."""
+        return self._config[name]
+
     def status(self) -> dict[str, dict[str, Any]]:
         """What `coterie status --json` says, by deployment; see `status_program`."""
         return {state["name"]: state for state in self._ask("")}

@@ -326,24 +326,24 @@ async def test_no_stream_is_lost_while_the_engines_are_replaced_by_a_new_configu
 
 
 async def test_engines_stay_where_the_router_alone_is_configured_anew(
-    cluster: RunningCluster, section: dict[str, Any]
+    cluster: RunningCluster,
 ) -> None:
     def pids() -> list[set[int]]:
         names = "gateway", f"engine-{MODEL}"
         return [{each.pid for each in replicas(cluster, name)} for name in names]
 
     gateways, engines = pids()
-    changed = {"models": [section | {"max_num_seqs": 32}], "router": {"max_resumes": 1}}
-    await asyncio.to_thread(cluster.change, **changed)
+    await asyncio.to_thread(cluster.change, router={"max_resumes": 1})
     found = pids()
     assert not found[0] & gateways
     assert found[1] == engines
 
 
 async def test_an_engine_replica_that_is_taken_away_ends_its_streams_first(
-    cluster: RunningCluster, section: dict[str, Any]
+    cluster: RunningCluster,
 ) -> None:
-    smaller = section | {"max_num_seqs": 32, "num_replicas": 1}
+    [section] = cluster.section("models")
+    smaller = section | {"num_replicas": 1}
 
     def is_told() -> bool:
         return bool(cluster.status()[f"engine-{MODEL}"]["num_wanted"] == 1)

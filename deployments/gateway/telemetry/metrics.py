@@ -289,7 +289,7 @@ class _States(Collector):
         for card in self._cards():
             if card.base_model is None:
                 ready.add_metric((card.name,), card.num_ready_replicas)
-                sleeps.add_metric((card.name,), card.scales_to_zero)
+                sleeps.add_metric((card.name,), float(card.scales_to_zero))
         yield ready
         yield sleeps
         if self._held is not None:

@@ -38,6 +38,19 @@ def test_each_kind_has_pods_of_its_own() -> None:
     }
 
 
+def test_pods_of_engines_follow_the_limits_of_their_replicas_down_to_none() -> None:
+    limits = {"min_replicas": 0, "max_replicas": 5, "max_model_len": 512}
+    models = [SMALL["models"][0] | limits]
+    gateway = SMALL["gateway"] | {"num_replicas": 2, "max_replicas": 4}
+    groups = {"engine-small": {"replicas_per_pod": 2}}
+    sections = {"models": models, "gateway": gateway, "kubernetes": {"groups": groups}}
+    gateways, engines = rendering(SMALL | sections).groups
+    assert (gateways.min_pods, gateways.max_pods) == (2, 4)
+    assert (engines.min_pods, engines.max_pods) == (0, 3)
+    group = worker(SMALL | sections, "engine-small")
+    assert (group["minReplicas"], group["replicas"], group["maxReplicas"]) == (0, 0, 3)
+
+
 def test_a_pipeline_stage_is_a_pod() -> None:
     [_, stages, whole, drafts] = rendering(example()).groups
     assert (stages.min_pods, stages.need.num_gpus) == (2, 8)

@@ -142,6 +142,8 @@ async def test_both_formats_are_answered_and_read_by_prometheus_own_parsers() ->
 async def started_page(folder: Path, name: str) -> MetricsPage:
     metrics = GatewayMetrics(10)
     metrics.count_answer("unauthenticated", "http")
+    cards = [model_card("awake"), model_card("asleep", scales_to_zero=True)]
+    metrics.add_states(lambda: cards, lambda: {"awake": 2})
     page = MetricsPage(metrics.registry, folder, name)
     await page.start()
     return page
