@@ -78,7 +78,6 @@ class Screen:
     def __init__(self, console: Console, *, as_json: bool, is_live: bool) -> None:
         self._console = console
         self._as_json = as_json
-        is_shown_live = is_live and console.is_terminal and not as_json
         self._live = Live(
             console=console,
             screen=True,
@@ -86,7 +85,7 @@ class Screen:
             redirect_stdout=False,
             redirect_stderr=False,
         )
-        self._is_live = is_shown_live
+        self._is_live = is_live and console.is_terminal and not as_json
 
     def __enter__(self) -> "Screen":
         if self._is_live:

@@ -122,13 +122,13 @@ def device_of(model: ModelSection) -> Device:
 def _gateways(
     gateway: GatewaySection, models: list[ModelSection], kubernetes: KubernetesSection
 ) -> PodGroup:
-    section = kubernetes.groups.get(GATEWAY, GroupSection())
+    section = _section(kubernetes, GATEWAY)
     directors = [director_deployment(m.name) for m in models if m.has_expert_tier]
     own = dict.fromkeys(directors, section.replicas_per_pod)
     return _group(
         "gateway",
         GATEWAY,
-        section,
+        kubernetes,
         Need(max(2.0, gateway.num_cpus), 4),
         Range(gateway.fewest, gateway.most),
         drain_s=gateway.drain_timeout_s,
@@ -138,19 +138,19 @@ def _gateways(
 
 def _engines(model: ModelSection, kubernetes: KubernetesSection) -> PodGroup:
     name = engine_deployment(model.name)
-    section = kubernetes.groups.get(name, GroupSection())
+    section = _section(kubernetes, name)
     counts = Range(model.fewest, model.most)
     if device_of(model) == "cpu":
         cpus = (model.num_cpus_per_rank or 4.0) * model.num_ranks
         need = Need(cpus, 16 * model.num_ranks)
-        return _group("engine", name, section, need, counts, drain_s=model.drain_timeout_s)
+        return _group("engine", name, kubernetes, need, counts, drain_s=model.drain_timeout_s)
     num_gpus, num_stages = model.tensor_parallel_size, model.pipeline_parallel_size
     cpus_per_rank = max(_GPU_CPUS, model.num_cpus_per_rank or 1.0)
     # The replica's own actor is on one of its stages' pods, and takes a CPU there.
     cpus = cpus_per_rank * num_gpus + (num_stages > 1)
     need = Need(cpus, _GPU_MEMORY_GI * num_gpus, num_gpus)
     if num_stages == 1:
-        return _group("engine", name, section, need, counts, drain_s=model.drain_timeout_s)
+        return _group("engine", name, kubernetes, need, counts, drain_s=model.drain_timeout_s)
     if section.replicas_per_pod > 1:
         raise ConfigError(
             f"kubernetes.groups.{name}: replicas_per_pod is {section.replicas_per_pod}, and "
@@ -160,7 +160,7 @@ def _engines(model: ModelSection, kubernetes: KubernetesSection) -> PodGroup:
     return _group(
         "engine",
         name,
-        section,
+        kubernetes,
         need,
         stages,
         drain_s=model.drain_timeout_s,
@@ -175,7 +175,7 @@ def _tiers(model: ModelSection, kubernetes: KubernetesSection) -> Iterator[PodGr
         yield _group(
             "experts",
             name,
-            kubernetes.groups.get(name, GroupSection()),
+            kubernetes,
             Need(4.0, 16, int(experts.host_device == "cuda")),
             Range(experts.fewest, experts.most),
             drain_s=model.drain_timeout_s,
@@ -185,11 +185,15 @@ def _tiers(model: ModelSection, kubernetes: KubernetesSection) -> Iterator[PodGr
         yield _group(
             "drafts",
             name,
-            kubernetes.groups.get(name, GroupSection()),
+            kubernetes,
             Need(2.0, 8, int(draft.device == "cuda")),
             Range(draft.fewest, draft.most),
             drain_s=0.0,
         )
+
+
+def _section(kubernetes: KubernetesSection, deployment: str) -> GroupSection:
+    return kubernetes.groups.get(deployment, GroupSection())
 
 
 class Range(NamedTuple):
@@ -202,13 +206,14 @@ class Range(NamedTuple):
 def _group(
     kind: Kind,
     deployment: str,
-    section: GroupSection,
+    kubernetes: KubernetesSection,
     need: Need,
     counts: Range,
     *,
     drain_s: float,
     more: Mapping[str, int] | None = None,
 ) -> PodGroup:
+    section = _section(kubernetes, deployment)
     per_pod = section.replicas_per_pod
     fewest = math.ceil(counts.fewest / per_pod)
     most = math.ceil(counts.most / per_pod)
