@@ -1,4 +1,4 @@
-"""A request of the blocking client on its way, sent again where it has not begun."""
+"""A request of the blocking client on its way, sent again where that may be."""
 
 import threading
 from collections.abc import Callable
@@ -7,7 +7,8 @@ from typing import Any, Generic, TypeVar, cast
 import grpc
 
 from coterie.connection import Connection
-from coterie.errors import FailedCall
+from coterie.errors import FailedCall, UnavailableError
+from coterie.repetition import Repetition
 from coterie.retry import Attempts
 
 M = TypeVar("M")
@@ -30,6 +31,7 @@ class BlockingCall(Generic[M]):
         next_of: Callable[[Any], M],
         connection: Connection,
         tries: Attempts,
+        repetition: Repetition,
     ) -> None:
         self._is_cancelled = threading.Event()
         self._call: Any = None
@@ -37,7 +39,7 @@ class BlockingCall(Generic[M]):
         self._next_of = next_of
         self._connection = connection
         self._tries = tries
-        self._has_begun = False
+        self._repetition = repetition
 
     @property
     def is_cancelled(self) -> bool:
@@ -59,9 +61,14 @@ class BlockingCall(Generic[M]):
             except (grpc.RpcError, grpc.FutureCancelledError) as failed:
                 self._wait_to_retry(failed)
                 self.begin()
-            else:
-                self._has_begun = True
-                return message
+                continue
+            try:
+                rest: M | None = self._repetition.rest_of(message)
+            except UnavailableError:
+                self._call.cancel()
+                raise
+            if rest is not None:
+                return rest
 
     def cancel(self) -> None:
         """End the request, from any thread; after its end this does nothing."""
@@ -73,9 +80,10 @@ class BlockingCall(Generic[M]):
         """Raises the failure's error where the request is not to be sent again."""
         if not self.is_cancelled:
             error = self._connection.error(cast(FailedCall, failed), self._tries.timeout_s)
-            delay_s = None if self._has_begun else self._tries.next_delay_s(error)
+            delay_s = self._tries.next_delay_s(error, self._repetition)
             if delay_s is None:
                 raise error from failed
+            self._repetition.begin_again(error)
             self._is_cancelled.wait(delay_s)
         if self.is_cancelled:
             raise Cancelled from failed

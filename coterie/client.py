@@ -16,6 +16,7 @@ from coterie.connection import (
     connection_to,
     stub_on,
 )
+from coterie.repetition import Repetition
 from coterie.requests import Inputs, Messages, Prompt
 from coterie.retry import DEFAULT_MAX_RETRIES
 from coterie.sampling import Sampling, SamplingKeywords, sampling_with
@@ -38,7 +39,9 @@ class Client:
 
     A request that has not begun, as the cluster has no room for it or is not
     reached, is sent again up to `max_retries` times, after the time that the
-    cluster asks for and within `timeout_s`; see `coterie.retry`.
+    cluster asks for and within `timeout_s`. So is one whose connection was lost,
+    if its answer is the same each time (`temperature=0`, or a `seed`): a stream
+    goes on behind what it has given; see `coterie.retry`.
     """
 
     def __init__(
@@ -229,7 +232,8 @@ class Client:
             return method(request, timeout=left_s, metadata=metadata)
 
         tries = self._connection.attempts(timeout_s)
-        return BlockingCall(open_call, next_of, self._connection, tries)
+        repetition = Repetition(request)
+        return BlockingCall(open_call, next_of, self._connection, tries, repetition)
 
 
 def _result(call: Any) -> Any:

@@ -18,6 +18,7 @@ from coterie.connection import (
     stub_on,
 )
 from coterie.errors import FailedCall
+from coterie.repetition import Repetition
 from coterie.requests import Inputs, Messages, Prompt
 from coterie.retry import DEFAULT_MAX_RETRIES
 from coterie.sampling import Sampling, SamplingKeywords, sampling_with
@@ -39,7 +40,9 @@ class AsyncClient:
 
     A request that has not begun, as the cluster has no room for it or is not
     reached, is sent again up to `max_retries` times, after the time that the
-    cluster asks for and within `timeout_s`; see `coterie.retry`.
+    cluster asks for and within `timeout_s`. So is one whose connection was lost,
+    if its answer is the same each time (`temperature=0`, or a `seed`): a stream
+    goes on behind what it has given; see `coterie.retry`.
     """
 
     def __init__(
@@ -221,12 +224,14 @@ class AsyncClient:
         def open_call(left_s: float | None) -> Any:
             return method(request, timeout=left_s, metadata=metadata)
 
-        return AsyncStream(open_call, self._connection, self._connection.attempts(timeout_s))
+        tries = self._connection.attempts(timeout_s)
+        return AsyncStream(open_call, self._connection, tries, Repetition(request))
 
     async def _call(
         self, method: Callable[..., Any], request: Any, timeout_s: float | None
     ) -> Any:
         tries, metadata = self._connection.attempts(timeout_s), self._connection.metadata
+        repetition = Repetition(request)
         while True:
             try:
                 with self._connection.beginning():
@@ -234,7 +239,7 @@ class AsyncClient:
                 return await call
             except grpc.RpcError as failed:
                 error = self._connection.error(cast(FailedCall, failed), timeout_s)
-                delay_s = tries.next_delay_s(error)
+                delay_s = tries.next_delay_s(error, repetition)
                 if delay_s is None:
                     raise error from failed
             await asyncio.sleep(delay_s)

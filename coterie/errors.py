@@ -66,6 +66,8 @@ class UnavailableError(CoterieError):
     """No cluster answers at the address, or the connection to it broke."""
 
     kind = "unavailable"
+    was_connected = False
+    """The connection was lost; the request may have been at work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +118,8 @@ def error_of(call: FailedCall, site: CallSite) -> CoterieError:
     error.retry_after_s = told.retry_after_s
     if told.retry_after_s is None and _is_absent(code, details):
         error.retry_after_s = 0.0  # gRPC connects anew by itself
+    elif isinstance(error, UnavailableError):
+        error.was_connected = code is not grpc.StatusCode.UNIMPLEMENTED
     return error
 
 

@@ -1,9 +1,9 @@
 """When a request that failed is sent again by itself.
 
-Only one that has not begun: the cluster had no room or no replica for it and said
-when to come back, or no gateway was reached. An `EngineError` is left to the caller:
-the request was at work, and may be what ended the engine. So is a connection that was
-lost: what became of the request is not known.
+One that has not begun: the cluster had no room or no replica for it and said when to come
+back, or no gateway was reached. And one whose connection was lost, as its gateway has ended,
+if another answer would be the same (see `repetition`). An `EngineError` is left to the caller:
+the request was at work, and may be what ended the engine.
 """
 
 import random
@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 
 from coterie.errors import CapacityError, CoterieError, InvalidArgumentError, UnavailableError
+from coterie.repetition import Repetition
 
 DEFAULT_MAX_RETRIES = 2
 FIRST_DELAY_S = 0.25
@@ -43,9 +44,11 @@ class Attempts:
         """Time that the next try may take; None where there is no limit."""
         return None if self._end_s is None else self._end_s - self._now()
 
-    def next_delay_s(self, error: CoterieError) -> float | None:
+    def next_delay_s(self, error: CoterieError, repetition: Repetition) -> float | None:
         """How long to wait before the next try; None where there is none."""
-        if not _has_not_begun(error) or self._num_retries >= self._max_retries:
+        may_begin = _has_not_begun(error) and not repetition.has_begun
+        may_repeat = repetition.is_possible and (_has_not_begun(error) or _was_lost(error))
+        if not (may_begin or may_repeat) or self._num_retries >= self._max_retries:
             return None
         backoff_s: float = FIRST_DELAY_S * 2**self._num_retries
         delay_s = max(backoff_s, error.retry_after_s or 0) * (1 + JITTER * self._chance())
@@ -62,6 +65,10 @@ def check_max_retries(max_retries: int) -> None:
         raise InvalidArgumentError(
             f"max_retries is {max_retries}; it must be 0 (never) or more", param="max_retries"
         )
+
+
+def _was_lost(error: CoterieError) -> bool:
+    return isinstance(error, UnavailableError) and error.was_connected
 
 
 def _has_not_begun(error: CoterieError) -> bool:

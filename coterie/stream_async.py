@@ -10,7 +10,8 @@ import grpc
 
 from coterie import responses
 from coterie.connection import Connection
-from coterie.errors import FailedCall
+from coterie.errors import FailedCall, UnavailableError
+from coterie.repetition import Repetition
 from coterie.retry import Attempts
 from coterie.types import Chunk, Usage
 
@@ -24,14 +25,18 @@ class AsyncStream:
     """
 
     def __init__(
-        self, open_call: Callable[[float | None], Any], connection: Connection, tries: Attempts
+        self,
+        open_call: Callable[[float | None], Any],
+        connection: Connection,
+        tries: Attempts,
+        repetition: Repetition,
     ) -> None:
         self._is_cancelled = asyncio.Event()
         self._call: Any = None
         self._open_call = open_call
         self._connection = connection
         self._tries = tries
-        self._has_begun = False
+        self._repetition = repetition
         self.usage: Usage | None = None
         self._begin()
 
@@ -68,16 +73,24 @@ class AsyncStream:
             except grpc.RpcError as error:
                 await self._wait_to_retry(error)
                 self._begin()
-            else:
-                self._has_begun = True
+                continue
+            if message is grpc.aio.EOF:
                 return message
+            try:
+                rest = self._repetition.rest_of(message)
+            except UnavailableError:
+                self._call.cancel()
+                raise
+            if rest is not None:
+                return rest
 
     async def _wait_to_retry(self, failed: grpc.RpcError) -> None:
         """Raises the failure's error where the request is not to be sent again."""
         error = self._connection.error(cast(FailedCall, failed), self._tries.timeout_s)
-        delay_s = None if self._has_begun else self._tries.next_delay_s(error)
+        delay_s = self._tries.next_delay_s(error, self._repetition)
         if delay_s is None:
             raise error from failed
+        self._repetition.begin_again(error)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(delay_s):
                 await self._is_cancelled.wait()

@@ -1,20 +1,21 @@
-"""Requests that have not begun are sent again; those that have are not."""
+"""Which requests are sent again, and when."""
 
-import contextlib
-import socket
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Any
 
 import grpc
 import pytest
 
 from coterie import AsyncClient, Client, errors
 from coterie.cli.console import hint_of
+from coterie.repetition import Repetition
 from coterie.retry import FIRST_DELAY_S, JITTER, MAX_DELAY_S, Attempts
 from coterie.status_details import StatusDetails, read_details
+from coterie.v1 import inference_pb2 as pb
 from tests.builders.fake_inference import REPLY, FakeInference, serving
+from tests.builders.relay import Relay
 
 FULL = errors.CapacityError("full", retry_after_s=0.05)
 AWAY = errors.NoReplicaError("away", retry_after_s=0.05)
@@ -30,6 +31,11 @@ class Clock:
         return self.now_s
 
 
+def chosen_anew() -> Repetition:
+    """Of a request whose answer is another each time."""
+    return Repetition(pb.GenerateRequest())
+
+
 def attempts(
     max_retries: int = 2, timeout_s: float | None = None, chance: float = 0
 ) -> Attempts:
@@ -42,13 +48,13 @@ def unreached() -> errors.UnavailableError:
 
 def test_the_cluster_decides_how_long_to_wait_and_chance_adds_to_it() -> None:
     error = errors.CapacityError("full", retry_after_s=3)
-    assert attempts().next_delay_s(error) == 3
-    assert attempts(chance=1).next_delay_s(error) == 3 * (1 + JITTER)
+    assert attempts().next_delay_s(error, chosen_anew()) == 3
+    assert attempts(chance=1).next_delay_s(error, chosen_anew()) == 3 * (1 + JITTER)
 
 
 def test_without_a_hint_the_delay_doubles_until_the_retries_are_used_up() -> None:
     tries = attempts(max_retries=3)
-    found = [tries.next_delay_s(unreached()) for _ in range(4)]
+    found = [tries.next_delay_s(unreached(), chosen_anew()) for _ in range(4)]
     assert found == [FIRST_DELAY_S, 2 * FIRST_DELAY_S, 4 * FIRST_DELAY_S, None]
 
 
@@ -67,19 +73,19 @@ def test_without_a_hint_the_delay_doubles_until_the_retries_are_used_up() -> Non
 )
 def test_what_has_begun_or_would_fail_again_is_not_sent_again(error: Exception) -> None:
     assert isinstance(error, errors.CoterieError)
-    assert attempts().next_delay_s(error) is None
+    assert attempts().next_delay_s(error, chosen_anew()) is None
 
 
 def test_a_full_cluster_that_gives_no_hint_is_left_alone() -> None:
     error: errors.CoterieError = errors.CapacityError("full")
     error.retry_after_s = None
-    assert attempts().next_delay_s(error) is None
+    assert attempts().next_delay_s(error, chosen_anew()) is None
 
 
 def test_no_wait_reaches_beyond_the_deadline() -> None:
-    assert attempts(timeout_s=0.2).next_delay_s(unreached()) is None
+    assert attempts(timeout_s=0.2).next_delay_s(unreached(), chosen_anew()) is None
     tries = attempts(timeout_s=0.6)
-    assert tries.next_delay_s(unreached()) == FIRST_DELAY_S
+    assert tries.next_delay_s(unreached(), chosen_anew()) == FIRST_DELAY_S
     assert tries.left_s == pytest.approx(0.6)
 
 
@@ -93,51 +99,6 @@ class Failing(FakeInference):
     def _enter(self, request: Any, context: grpc.ServicerContext) -> None:
         self.failure = self.failures.pop(0) if self.failures else None
         super()._enter(request, context)
-
-
-class Relay:
-    """A way to a server that can be cut in the middle of a call; then it opens again."""
-
-    def __init__(self, address: str) -> None:
-        host, _, port = address.rpartition(":")
-        self._target = (host, int(port))
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
-        self._ends: list[socket.socket] = []
-
-    def cut_when(self, is_time: Callable[[], object]) -> None:
-        while not is_time():
-            time.sleep(0.01)
-        self._cut()
-
-    def _cut(self) -> None:
-        for end in self._ends:
-            with contextlib.suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
-
-    def __enter__(self) -> Self:
-        threading.Thread(target=self._accept, daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        self._cut()
-
-    def _accept(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                near, _ = self._listener.accept()
-                far = socket.create_connection(self._target)
-                self._ends += [near, far]
-                for pair in ((near, far), (far, near)):
-                    threading.Thread(target=_carry, args=pair, daemon=True).start()
-
-
-def _carry(source: socket.socket, target: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        while data := source.recv(65536):
-            target.sendall(data)
 
 
 def streamed(client: Client) -> str:
