@@ -85,7 +85,7 @@ fuzz: setup ## Send 100,000 garbled inputs to every door and reader; about 15 mi
 	$(BIN)/python -m tests.fuzz --json build/fuzz.json
 
 .PHONY: chaos
-chaos: setup ## Let every kind of process fail under load, and report what is lost; about 15 minutes
+chaos: setup ## Let every kind of process fail under load, and report what is lost; about 40 minutes
 	@mkdir -p build
 	$(BIN)/python -m tests.chaos --json build/chaos.json
 
@@ -103,8 +103,17 @@ proto: setup ## Make the gRPC stubs from the .proto files
 	$(BIN)/python -m grpc_tools.protoc --proto_path=. \
 		--python_out=. --pyi_out=. --grpc_python_out=. $(PROTOS)
 
+# What builds images: docker, podman, buildah.
+BUILDER ?= docker
+BASE_IMAGE ?= rayproject/ray:2.60.0-py311-$(if $(filter gpu,$(DEVICE)),cu130,cpu)
+
+.PHONY: image
+image: ## Build the image for Kubernetes, DEVICE=cpu or gpu
+	$(BUILDER) build -f infra/image/Dockerfile --build-arg DEVICE=$(DEVICE) \
+		--build-arg BASE_IMAGE=$(BASE_IMAGE) -t coterie:$(DEVICE) .
+
 .PHONY: lock
-lock: ## Write infra/install/constraints.txt from a fresh installation
+lock: ## Write all pinned versions from a fresh installation
 	@$(INSTALL)/lock.sh build/lock '$(PYTHON)'
 
 .PHONY: clean

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 import psutil
+from vllm import SamplingParams
 from vllm.config.kv_events import KVEventsConfig
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.inputs.engine import tokens_input
@@ -25,6 +26,7 @@ from deployments.engine.kv_events.layout import group_layout
 from deployments.engine.kv_events.pump import KvEventPump
 from deployments.engine.load import EngineLoad, LoadLogger
 from deployments.engine.seam import SeamProcessor, params_of
+from deployments.engine.step_tracing import note_trace
 from deployments.types import Call, Delta, FinishReason, TokenLogprob, TokenLogprobs
 from infra.errors import CoterieError, EngineError, NoReplicaError
 
@@ -138,7 +140,7 @@ class Engine:
             with self._ranks.reserve(call) as ranked:
                 async for output in self._llm.generate(
                     tokens_input(call.read_token_ids, cache_salt=call.cache_salt),
-                    params_of(call, self._defaults),
+                    self._params(call),
                     call.request_id,
                     **self._options(call),
                     data_parallel_rank=ranked.dp_rank,
@@ -151,6 +153,11 @@ class Engine:
             raise
         except Exception as error:
             raise translated(error, has_output=has_output) from error
+
+    def _params(self, call: Call) -> SamplingParams:
+        params = params_of(call, self._defaults)
+        note_trace(params, call.trace)
+        return params
 
     def _options(self, call: Call) -> dict[str, Any]:
         return {

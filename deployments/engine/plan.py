@@ -26,6 +26,7 @@ from deployments.settings import ModelSection
 Device = Literal["cpu", "cuda"]
 CPU_KV_CACHE_BYTES = 1024**3
 STAGE_WORKER = "deployments.engine.stage_worker.StageWorker"
+TRACED_WORKER = "deployments.engine.traced_worker.TracedWorker"
 CORE_EXECUTOR = "deployments.engine.core_executor.CoreExecutor"
 KV_EVENT_BATCHES_KEPT = 4096
 _EMBEDDING_ARGS = {"runner": "pooling", "convert": "embed"}
@@ -74,7 +75,12 @@ def plan_placement(section: ModelSection, device: Device) -> Placement:
 
 
 def plan_engine_args(
-    section: ModelSection, device: Device, model_path: str, executor: str
+    section: ModelSection,
+    device: Device,
+    model_path: str,
+    executor: str,
+    *,
+    is_traced: bool = False,
 ) -> dict[str, Any]:
     """Keyword arguments for vLLM's `AsyncEngineArgs`."""
     args: dict[str, Any] = {
@@ -105,6 +111,9 @@ def plan_engine_args(
         args["kv_cache_memory_bytes"] = section.kv_cache_memory_bytes or CPU_KV_CACHE_BYTES
         if section.pipeline_parallel_size > 1:
             args["worker_cls"] = STAGE_WORKER
+    if is_traced:
+        # On CPUs it is a `StageWorker` too.
+        args["worker_cls"] = TRACED_WORKER
     return {k: v for k, v in args.items() if v is not None} | section.engine_args
 
 

@@ -31,13 +31,14 @@ from deployments.engine.plan import (
     with_arguments,
 )
 from deployments.engine.scratch import Scratch
+from deployments.engine.step_tracing import step_environment
 from deployments.experts.engine_tier import EngineTier, plan_tier_args
 from deployments.prefix_store import PrefixStore
 from deployments.replica_logging import ServeLog
 from deployments.settings import ModelSection
 from infra.errors import EngineError
 from infra.telemetry.settings import TelemetrySection
-from infra.telemetry.tracing import Tracing
+from infra.telemetry.tracing import Tracing, is_traced
 from router.scaling.engine_demand import EngineSignals
 
 log = logging.getLogger("ray.serve")
@@ -90,6 +91,9 @@ class EngineReplica:
         self._startup_s: dict[str, float] = {}
         self._store = PrefixStore.from_arguments(index)
         self._scratch = Scratch.claim()
+        # The gateway decides what is sampled.
+        self._telemetry = TelemetrySection(**tracing, trace_sampling_ratio=1.0)
+        os.environ.update(step_environment(tracing))
         if expert_hosts is not None:
             tier = EngineTier(self._scratch.path, link["token"], expert_hosts)
             os.environ.update(tier.environment)
@@ -105,11 +109,7 @@ class EngineReplica:
         self._kv_events = await self._engine.follow_kv_events(self._section.model)
         self._feed = self._start_feed()
         host = ray.util.get_node_ip_address()
-        self._tracing = Tracing.start(
-            # The gateway has decided what is sampled.
-            TelemetrySection(**tracing, trace_sampling_ratio=1.0),
-            "engine",
-        )
+        self._tracing = Tracing.start(self._telemetry, "engine")
         self._server = LinkServer(self._traced_engine(host), link["token"], self._stats)
         self._address = f"{host}:{await self._server.start(host)}"
         self._startup_s["total"] = time.monotonic() - started
@@ -147,7 +147,13 @@ class EngineReplica:
         os.environ.update({**environment, **self._scratch.environment})
         tempfile.tempdir = None  # so that the new TMPDIR counts in this process too
         path = self._timed("model_files", lambda: _model_path(section.model, state_dir))
-        args = plan_engine_args(section, device, path, self._machine["executor"])
+        args = plan_engine_args(
+            section,
+            device,
+            path,
+            self._machine["executor"],
+            is_traced=is_traced(self._telemetry),
+        )
         args = with_arguments(args, plan_tier_args(section, path, device))
         args = with_arguments(args, speculation_arguments(section.speculation))
         if self._store is not None:

@@ -8,7 +8,7 @@ OTEL_RESOURCE_ATTRIBUTES, OTEL_BSP_*, OTEL_SDK_DISABLED.
 """
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -73,21 +73,30 @@ class Tracing:
         carrier: Carrier | None = None,
         parent: "Span | None" = None,
         started_ns: int | None = None,
+        linked: Sequence[Carrier] = (),
     ) -> "Span":
         """A new span below `parent`, or below what the carrier names.
 
         It records nothing unless it is sampled; ask `is_recording`. `started_ns` is
-        in nanoseconds since the epoch, None for now.
+        in nanoseconds since the epoch, None for now. `linked` name spans of other traces
+        that it has to do with.
         """
         from opentelemetry.context import Context  # noqa: PLC0415
-        from opentelemetry.trace import set_span_in_context  # noqa: PLC0415
+        from opentelemetry.trace import Link, get_current_span, set_span_in_context  # noqa: PLC0415
 
         context = Context()
         if parent is not None:
             context = set_span_in_context(parent, context)
         elif carrier is not None:
             context = self._propagator.extract(carrier, context)
-        span: Span = self._tracer.start_span(name, context, kind, start_time=started_ns)
+        others = [self._propagator.extract(other, Context()) for other in linked]
+        span: Span = self._tracer.start_span(
+            name,
+            context,
+            kind,
+            links=[Link(get_current_span(other).get_span_context()) for other in others],
+            start_time=started_ns,
+        )
         return span
 
     def carrier_of(self, span: "Span", received: Mapping[str, str] | None) -> Carrier:
@@ -118,20 +127,27 @@ def as_current(tracing: Tracing, span: "Span") -> Iterator[None]:
         _current.reset(token)
 
 
-@contextmanager
-def child_span(name: str) -> Iterator[None]:
-    """A span around the block where the task's request is traced; else nothing."""
+def begin_child(name: str) -> "Span | None":
+    """A span below the current one, which its caller ends; None where nothing is traced."""
     current = _current.get()
     if current is None:
-        yield
-        return
+        return None
     from opentelemetry.trace import SpanKind  # noqa: PLC0415
 
     tracing, parent = current
-    span = tracing.span(name, SpanKind.INTERNAL, parent=parent)
+    return tracing.span(name, SpanKind.INTERNAL, parent=parent)
+
+
+@contextmanager
+def child_span(name: str) -> "Iterator[Span | None]":
+    """A span around the block where the task's request is traced; else nothing."""
+    current, span = _current.get(), begin_child(name)
+    if current is None or span is None:
+        yield None
+        return
     try:
-        with as_current(tracing, span):
-            yield
+        with as_current(current[0], span):
+            yield span
     finally:
         span.end()
 

@@ -29,6 +29,8 @@ class ReceivedSpan(NamedTuple):
     attributes: dict[str, Any]
     events: tuple[str, ...]
     status: int
+    links: tuple[tuple[str, str], ...]
+    """Trace and span of each."""
 
 
 class OtlpReceiver(trace_service_pb2_grpc.TraceServiceServicer):
@@ -114,6 +116,7 @@ def _received(service: str, span: Span) -> ReceivedSpan:
         attributes=_attributes(span.attributes),
         events=tuple(event.name for event in span.events),
         status=span.status.code,
+        links=tuple((link.trace_id.hex(), link.span_id.hex()) for link in span.links),
     )
 
 

@@ -2,25 +2,27 @@
 
     python -m tests.chaos --json build/chaos.json
 
-A real cluster by `coterie up`: two gateways, two engines of a small real model, the metadata
-server, Ray and Serve. Clients stream greedy answers without a pause, and compare each with
-what was said in peace. In turn each process is killed, stopped (it hangs, and goes on), left
-hanging, or slowed. After each the cluster is waited for until it is whole again.
+Real clusters by `coterie up`, of small real models: `dense` (two gateways, two engines, the
+metadata server, Serve's controller), `tiers` (tensor-parallel ranks, expert hosts and their
+director, drafts), `nodes` (nodes of one engine each). Clients stream greedy answers without a
+pause, and compare each with what was said in peace. In turn each process is killed, stopped (it
+answers nothing for 5 s, as behind a network that is cut), left so for a minute, or slowed.
+After each the cluster is waited for until it is whole again.
 
     lost      requests that ended with an error at their client
     wrong     answers with another token
     pause     the longest time that any client waited for its next token, or its first
-    whole     seconds until all replicas and links were there again
+    whole     seconds until all replicas, links, indexes and copies of experts were there again
 """
 
 import argparse
 import asyncio
 import json
-import os
 import sys
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import AsyncIterator
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,20 +30,21 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.builders.cluster import RunningCluster
-from tests.builders.small_llama import write_small_llama
-from tests.chaos.events import Event, dense_events, strike
+from tests.chaos.events import Event, strike
 from tests.chaos.load import SteadyLoad
+from tests.chaos.stages import Stage, stages
 
-MODEL = "small"
-ENGINE = f"engine-{MODEL}"
 _WHOLE_LIMIT_S = 240.0
 _PEACE_S = 3.0
+_NOTICED_S = 6.0
+"""Who has just died may not be missed before."""
 
 
 @dataclass(frozen=True)
 class Report:
     """Of one event."""
 
+    stage: str
     event: str
     num_requests: int
     num_lost: int
@@ -52,33 +55,24 @@ class Report:
     """None: not within four minutes."""
 
 
-def sections(model: str, cores: list[list[int]]) -> dict[str, Any]:
-    """Of a cluster that has two of everything that may fail alone."""
-    engine = {
-        "name": MODEL,
-        "model": model,
-        "num_replicas": 2,
-        # In bfloat16 a near tie falls differently in another batch, with or without a kill.
-        "dtype": "float32",
-        "enforce_eager": True,
-        "max_model_len": 1024,
-        "kv_cache_memory_bytes": 64 * 1024**2,
-        "cpu_cores_per_rank": cores,
-        "health_timeout_s": 10,
-        "drain_timeout_s": 30,
-    }
-    return {"gateway": {"num_replicas": 2, "drain_timeout_s": 30}, "models": [engine]}
-
-
 def is_whole(cluster: RunningCluster) -> bool:
-    """All replicas run, and every gateway has links to all engines."""
+    """All replicas run and answer, gateways have links to all engines and follow their
+    index, and each expert has its copies."""
     states = cluster.status()
-    links = [
-        count
-        for detail in states["gateway"]["details"]
-        for count in detail["num_ready_replicas"].values()
-    ]
-    return links == [2, 2] and states[ENGINE]["num_running"] == 2
+    gateways = states["gateway"]["details"]
+    for name, state in states.items():
+        if not len(state["details"]) == state["num_running"] == state["num_wanted"]:
+            return False
+        kind, _, model = name.partition("-")
+        if kind == "director" and state["details"][0]["experts"]["state"] != "settled":
+            return False
+        if kind == "engine" and not all(
+            gateway["num_ready_replicas"][model] == state["num_wanted"]
+            and gateway["prefix_index"][model]["state"] == "current"
+            for gateway in gateways
+        ):
+            return False
+    return True
 
 
 async def wait_whole(cluster: RunningCluster, since_s: float) -> float | None:
@@ -90,19 +84,21 @@ async def wait_whole(cluster: RunningCluster, since_s: float) -> float | None:
     return None
 
 
-async def befall(cluster: RunningCluster, load: SteadyLoad, event: Event) -> Report:
+async def befall(
+    cluster: RunningCluster, load: SteadyLoad, stage: Stage, event: Event
+) -> Report:
     """Let it happen, and see what becomes of it."""
-    victim = await asyncio.to_thread(event.victim, cluster)
+    victims = await asyncio.to_thread(event.victims, cluster)
     await asyncio.sleep(_PEACE_S)
     since_s = time.monotonic()
-    for pause_s in strike(event, victim):
+    for pause_s in strike(event, victims):
         await asyncio.sleep(pause_s)
-    # Who has just died may not be missed yet.
-    await asyncio.sleep(2 * _PEACE_S)
+    await asyncio.sleep(_NOTICED_S)
     whole_after_s = await wait_whole(cluster, since_s)
     await load.settle(since_s)
     found = load.verdict(since_s)
     return Report(
+        stage=stage.name,
         event=event.name,
         num_requests=found.num_requests,
         num_lost=sum(found.lost.values()),
@@ -113,27 +109,37 @@ async def befall(cluster: RunningCluster, load: SteadyLoad, event: Event) -> Rep
     )
 
 
-async def run(cluster: RunningCluster, events: list[Event], given: Any) -> list[Report]:
-    """All of them, in turn."""
-    reports = []
-    address = cluster.address
-    async with SteadyLoad(address, [MODEL], given.clients, given.tokens) as load:
-        for number, event in enumerate(events, start=1):
-            print(f"{number}/{len(events)}: {event.name}", file=sys.stderr, flush=True)
-            reports.append(await befall(cluster, load, event))
-            print(json.dumps(asdict(reports[-1])), flush=True)
-            if given.json:
-                rows = [asdict(report) for report in reports]
-                given.json.write_text(json.dumps(rows, indent=1) + "\n")
+async def run(cluster: RunningCluster, stage: Stage, given: Any) -> AsyncIterator[Report]:
+    """All of the stage's events, in turn."""
+    async with SteadyLoad(cluster.address, stage.models, given.clients, given.tokens) as load:
+        for number, event in enumerate(stage.events, start=1):
+            of = f"{stage.name} {number}/{len(stage.events)}"
+            print(f"{of}: {event.name}", file=sys.stderr, flush=True)
+            yield await befall(cluster, load, stage, event)
+
+
+async def run_all(chosen: list[Stage], given: Any) -> list[Report]:
+    """Prints each report as it comes, and keeps them in the file as well."""
+    reports: list[Report] = []
+    for stage in chosen:
+        with tempfile.TemporaryDirectory() as folder, stage.cluster(Path(folder)) as cluster:
+            async for report in run(cluster, stage, given):
+                reports.append(report)
+                print(json.dumps(asdict(report)), flush=True)
+                if given.json:
+                    rows = [asdict(each) for each in reports]
+                    given.json.write_text(json.dumps(rows, indent=1) + "\n")
     return reports
 
 
 def table(reports: list[Report]) -> Table:
     """For people."""
-    found = Table("EVENT", "REQUESTS", "LOST", "WRONG", "PAUSE", "WHOLE AFTER", box=None)
+    columns = "STAGE", "EVENT", "REQUESTS", "LOST", "WRONG", "PAUSE", "WHOLE AFTER"
+    found = Table(*columns, box=None)
     for report in reports:
         whole = report.whole_after_s
         found.add_row(
+            report.stage,
             report.event,
             str(report.num_requests),
             str(report.num_lost),
@@ -146,26 +152,23 @@ def table(reports: list[Report]) -> Table:
 
 def main() -> int:
     """Print a line of JSON for each event, and a table; 1 where anything was lost or wrong."""
-    events = dense_events(ENGINE)
+    found = stages()
+    names = [event.name for stage in found for event in stage.events]
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--clients", type=int, default=6, help="at once (default 6)")
     parser.add_argument("--tokens", type=int, default=200, help="of each answer (default 200)")
-    parser.add_argument(
-        "--only", nargs="+", metavar="EVENT", choices=[event.name for event in events]
-    )
+    parser.add_argument("--stage", nargs="+", choices=[stage.name for stage in found])
+    parser.add_argument("--only", nargs="+", metavar="EVENT", choices=names)
     parser.add_argument("--json", type=Path, help="also write the reports to this file")
     given = parser.parse_args()
-    chosen = [event for event in events if not given.only or event.name in given.only]
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
-        model = str(write_small_llama(folder / "small-llama.gguf"))
-        # One core for both, and the rest for gateways and for replicas that start.
-        with RunningCluster(
-            folder, "chaos", **sections(model, [[max(os.sched_getaffinity(0))]])
-        ) as cluster:
-            reports = asyncio.run(run(cluster, chosen, given))
+    chosen = [
+        replace(stage, events=[e for e in stage.events if e.name in (given.only or names)])
+        for stage in found
+        if stage.name in (given.stage or [stage.name])
+    ]
+    reports = asyncio.run(run_all([stage for stage in chosen if stage.events], given))
     Console(stderr=True).print(table(reports))
     return int(any(r.num_lost or r.num_wrong or r.whole_after_s is None for r in reports))
 

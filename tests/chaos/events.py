@@ -1,7 +1,8 @@
 """What befalls a cluster: to whom, how, and for how long."""
 
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import psutil
@@ -9,19 +10,22 @@ import psutil
 from tests.builders.cluster import RunningCluster
 from tests.builders.engine_processes import engine_core_of, spawned_by
 
-Victim = Callable[[RunningCluster], psutil.Process]
+Victims = Callable[[RunningCluster], list[psutil.Process]]
+
+STOP_S, SLOW_S, HANG_S = 5.0, 6.0, 60.0
+_BURST_S = 0.25
 
 
 @dataclass(frozen=True)
 class Event:
-    """One failure of one process."""
+    """One failure of one process, or of all of a node."""
 
     kind: str
     how: str
-    """`kill`: it is gone at once. `stop`: it hangs, for `for_s`. `slow`: it hangs half of the
-    time, for `for_s`."""
-    victim: Victim
-    for_s: float = 0.0
+    """`kill`: it is gone at once. `stop`, `hang`: it answers nothing for a while, short enough
+    to be overlooked or not, and goes on; its connections stay. `slow`: it does so half of
+    the time."""
+    victims: Victims
 
     @property
     def name(self) -> str:
@@ -29,66 +33,54 @@ class Event:
         return f"{self.kind}, {self.how}"
 
 
-def strike(event: Event, process: psutil.Process) -> Iterator[float]:
+def strike(event: Event, processes: Sequence[psutil.Process]) -> Iterator[float]:
     """Do it; gives how long to wait before it goes on."""
     if event.how == "kill":
-        process.kill()
+        send(processes, signal.SIGKILL)
         return
-    burst_s = 0.25 if event.how == "slow" else event.for_s
-    passed_s = 0.0
-    try:
-        while passed_s < event.for_s:
-            process.send_signal(signal.SIGSTOP)
+    whole_s = {"stop": STOP_S, "hang": HANG_S, "slow": SLOW_S}[event.how]
+    burst_s = _BURST_S if event.how == "slow" else whole_s
+    for _ in range(round(whole_s / burst_s)):
+        send(processes, signal.SIGSTOP)
+        yield burst_s
+        send(processes, signal.SIGCONT)
+        if event.how == "slow":
             yield burst_s
-            process.send_signal(signal.SIGCONT)
-            passed_s += burst_s
-            if event.how == "slow":
-                yield burst_s
-                passed_s += burst_s
-    except psutil.NoSuchProcess:
-        return  # somebody has noticed, and ended it
 
 
-def replica_of(deployment: str) -> Victim:
+def send(processes: Sequence[psutil.Process], number: signal.Signals) -> None:
+    """To those that are still there: somebody may have noticed, and ended them."""
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.send_signal(number)
+
+
+def several(hows: Mapping[str, Sequence[str]], victims: Mapping[str, Victims]) -> list[Event]:
+    """Each kind of victim in each of its ways."""
+    return [Event(kind, how, victims[kind]) for kind in victims for how in hows[kind]]
+
+
+def replica_of(deployment: str) -> Victims:
     """The first replica of a Serve deployment."""
-    return lambda cluster: psutil.Process(cluster.status()[deployment]["details"][0]["pid"])
+    return lambda cluster: [psutil.Process(cluster.status()[deployment]["details"][0]["pid"])]
 
 
-def core_of(deployment: str) -> Victim:
+def core_of(deployment: str) -> Victims:
     """The engine core of its first replica."""
-    return lambda cluster: engine_core_of(replica_of(deployment)(cluster).pid)
+    return lambda cluster: [engine_core_of(replica_of(deployment)(cluster)[0].pid)]
 
 
-def rank_of(deployment: str) -> Victim:
+def rank_of(deployment: str) -> Victims:
     """The last tensor-parallel worker of its first replica."""
-    return lambda cluster: spawned_by(core_of(deployment)(cluster))[-1]
+    return lambda cluster: spawned_by(core_of(deployment)(cluster)[0])[-1:]
 
 
-def metadata_server(cluster: RunningCluster) -> psutil.Process:
+def metadata_server(cluster: RunningCluster) -> list[psutil.Process]:
     """Of the prefix index."""
-    return next(p for p in cluster.processes() if p.name() == "valkey-server")
+    return [next(p for p in cluster.processes() if p.name() == "valkey-server")]
 
 
-def controller(cluster: RunningCluster) -> psutil.Process:
+def controller(cluster: RunningCluster) -> list[psutil.Process]:
     """Serve's."""
-    return next(
-        p for p in cluster.processes() if p.cmdline() and "ServeController" in p.cmdline()[0]
-    )
-
-
-def dense_events(engine: str) -> list[Event]:
-    """For gateways, engines and what they lean on."""
-    victims: dict[str, Victim] = {
-        "gateway": replica_of("gateway"),
-        "engine replica": replica_of(engine),
-        "engine core": core_of(engine),
-        "metadata server": metadata_server,
-        "serve controller": controller,
-    }
-    found = [Event(kind, "kill", victim) for kind, victim in victims.items()]
-    for kind in ("gateway", "engine core", "metadata server", "serve controller"):
-        found.append(Event(kind, "stop", victims[kind], for_s=5.0))
-    found.append(Event("engine core", "hang", victims["engine core"], for_s=60.0))
-    for kind in ("gateway", "engine core"):
-        found.append(Event(kind, "slow", victims[kind], for_s=6.0))
-    return found
+    found = (p for p in cluster.processes() if "ServeController" in (p.cmdline() or [""])[0])
+    return [next(found)]

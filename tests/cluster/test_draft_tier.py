@@ -10,6 +10,8 @@ import pytest
 
 from coterie import Client
 from tests.builders.cluster import RunningCluster
+from tests.builders.otlp_receiver import OtlpReceiver, receiving
+from tests.builders.traced_request import ask_traced, parts_of_steps
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
@@ -26,8 +28,16 @@ NUM_TOKENS = 200
 
 
 @pytest.fixture(scope="module")
+def traces() -> Iterator[tuple[OtlpReceiver, str]]:
+    with receiving() as receiver_and_endpoint:
+        yield receiver_and_endpoint
+
+
+@pytest.fixture(scope="module")
 def cluster(
-    small_llama: str, tmp_path_factory: pytest.TempPathFactory
+    small_llama: str,
+    tmp_path_factory: pytest.TempPathFactory,
+    traces: tuple[OtlpReceiver, str],
 ) -> Iterator[RunningCluster]:
     """The model drafts for itself, so that all drafts are right."""
     speculation = {
@@ -41,7 +51,8 @@ def cluster(
         {"name": "drafted", "model": small_llama, "speculation": speculation} | COMMON,
     ]
     folder = tmp_path_factory.mktemp("drafts")
-    with RunningCluster(folder, "drafts", models=models) as running:
+    telemetry = {"otlp_endpoint": traces[1], "trace_sampling_ratio": 0.0}
+    with RunningCluster(folder, "drafts", models=models, telemetry=telemetry) as running:
         yield running
 
 
@@ -84,6 +95,16 @@ def test_a_draft_model_gives_the_same_greedy_text_in_fewer_steps(
     found = drafts(cluster)
     assert found["num_accepted"] > 0.9 * found["num_tokens"] > 0
     assert found["num_accepted"] > 0.5 * len(PROMPTS) * NUM_TOKENS
+
+
+def test_a_traced_request_shows_steps_and_what_was_drafted_in_them(
+    cluster: RunningCluster, traces: tuple[OtlpReceiver, str]
+) -> None:
+    receiver, _ = traces
+    ask_traced(cluster.http_url, "drafted", max_tokens=200)
+    drafted = parts_of_steps(receiver, "drafted", "draft")
+    assert all(span.attributes["coterie.draft.sequences"] <= 1 for span in drafted)
+    assert max(span.attributes["coterie.draft.tokens"] for span in drafted) <= 4
 
 
 def test_status_shows_what_became_of_drafts_and_the_replica_that_made_them(

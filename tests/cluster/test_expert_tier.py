@@ -1,11 +1,9 @@
 """A mixture-of-experts model whose experts are on hosts of their own, by `coterie up`."""
 
-import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -13,9 +11,10 @@ import psutil
 import pytest
 
 from coterie import Client
-from deployments.models.resolve import resolve_model
-from tests.builders.cluster import STATE_DIR, RunningCluster
-from tests.builders.moe_checkpoints import TINY_MODELS
+from tests.builders.cluster import RunningCluster
+from tests.builders.otlp_receiver import OtlpReceiver, receiving
+from tests.builders.small_moe import write_small_moe
+from tests.builders.traced_request import ask_traced, parts_of_steps
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
@@ -43,16 +42,6 @@ EXPERTS = {
 PROMPTS = ("The capital of France is", "Water boils at", "def add(a, b):", "Roses are red,")
 
 
-def write_model(folder: Path) -> Path:
-    """Random weights of four experts in three layers, and a real tokenizer."""
-    [mixtral] = [model for model in TINY_MODELS if model.name == "Mixtral"]
-    replace(mixtral, settings=mixtral.settings | {"vocab_size": 49152}).write(folder)
-    tokenizer = Path(resolve_model("smollm2-135m-instruct", STATE_DIR).path)
-    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
-        shutil.copy(tokenizer / name, folder)
-    return folder
-
-
 def models(path: Path, experts: dict[str, Any]) -> list[dict[str, Any]]:
     return [
         {"name": "whole", "model": str(path)} | COMMON,
@@ -62,13 +51,25 @@ def models(path: Path, experts: dict[str, Any]) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_model(tmp_path_factory.mktemp("model"))
+    return write_small_moe(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture(scope="module")
-def cluster(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningCluster]:
+def traces() -> Iterator[tuple[OtlpReceiver, str]]:
+    with receiving() as receiver_and_endpoint:
+        yield receiver_and_endpoint
+
+
+@pytest.fixture(scope="module")
+def cluster(
+    model: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    traces: tuple[OtlpReceiver, str],
+) -> Iterator[RunningCluster]:
     folder = tmp_path_factory.mktemp("tier")
-    with RunningCluster(folder, "tier", models=models(model, EXPERTS)) as running:
+    sections = models(model, EXPERTS)
+    telemetry = {"otlp_endpoint": traces[1], "trace_sampling_ratio": 0.0}
+    with RunningCluster(folder, "tier", models=sections, telemetry=telemetry) as running:
         yield running
 
 
@@ -138,6 +139,20 @@ def test_expert_hosts_give_the_same_greedy_text_as_the_engine(cluster: RunningCl
         assert tokens(client, "tiered") == tokens(client, "whole")
     after = wait(cluster, lambda tier: any(h["num_requests"] for h in tier["hosts"]))
     assert after["is_covering"]
+
+
+def test_a_traced_request_shows_steps_and_the_dispatch_of_their_layers(
+    cluster: RunningCluster, traces: tuple[OtlpReceiver, str]
+) -> None:
+    receiver, _ = traces
+    ask_traced(cluster.http_url, "tiered", max_tokens=24)
+    dispatched = parts_of_steps(receiver, "tiered", "dispatch")
+    first = {s.attributes["coterie.dispatch.layer"]: s for s in dispatched[:3]}
+    assert sorted(first) == [0, 1, 2]
+    for span in dispatched:
+        num_tokens = span.attributes["coterie.dispatch.tokens"]
+        assert span.attributes["coterie.dispatch.num_pairs"] == 2 * num_tokens
+        assert span.attributes["coterie.dispatch.compute_s"] > 0
 
 
 def test_a_host_that_is_killed_costs_no_request_and_is_replaced(

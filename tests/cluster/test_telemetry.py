@@ -13,6 +13,7 @@ from coterie import Client
 from infra.telemetry.usage_record import decode_record
 from tests.builders.cluster import STATE_DIR, RunningCluster
 from tests.builders.otlp_receiver import OtlpReceiver, receiving
+from tests.builders.traced_request import CLIENT_SPAN, TRACE_ID, ask_traced
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
@@ -24,8 +25,6 @@ SECTION = {
     "max_model_len": 512,
     "kv_cache_memory_bytes": 128 * 1024**2,
 }
-TRACE_ID = "4bf92f3577b34da6a3ce929d0e0e4736"
-TRACEPARENT = f"00-{TRACE_ID}-00f067aa0ba902b7-01"
 
 
 class Told(NamedTuple):
@@ -58,7 +57,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
             telemetry=telemetry,
             gateway={"num_replicas": 2},
         ) as cluster:
-            answer, traceresponse = _ask_traced(cluster.http_url)
+            answer, traceresponse = ask_traced(cluster.http_url, MODEL, max_tokens=6)
             for _ in range(3):
                 with Client(cluster.address) as client:
                     client.generate_unary("Once upon", max_tokens=4)
@@ -67,21 +66,6 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
         assert len(gateways) == 2
         lines = [line for log in gateways for line in log.splitlines()]
         yield Told(receiver, answer, traceresponse, page, folder / "usage", lines, engine_log)
-
-
-def _ask_traced(http_url: str) -> tuple[dict[str, Any], str]:
-    answer = httpx2.post(
-        f"{http_url}/v1/chat/completions",
-        json={
-            "model": MODEL,
-            "messages": [{"role": "user", "content": "Hi"}],
-            "max_tokens": 6,
-        },
-        headers={"traceparent": TRACEPARENT, "x-request-id": "traced"},
-        timeout=60,
-    )
-    assert answer.status_code == 200, answer.text
-    return answer.json(), answer.headers["traceresponse"]
 
 
 def _logs(deployment: str) -> list[str]:
@@ -96,7 +80,7 @@ def test_one_trace_joins_gateway_and_engine_and_no_other_request_is_traced(told:
     gateway = told.receiver.named(f"chat {MODEL}")
     engine = told.receiver.named(f"text_completion {MODEL}")
     assert {span.trace_id for span in spans} == {TRACE_ID}
-    assert (gateway.parent_id, engine.parent_id) == ("00f067aa0ba902b7", gateway.span_id)
+    assert (gateway.parent_id, engine.parent_id) == (CLIENT_SPAN, gateway.span_id)
     assert {span.service for span in spans} == {"coterie-gateway", "coterie-engine"}
     assert told.traceresponse == f"00-{TRACE_ID}-{gateway.span_id}-01"
     usage = told.answer["usage"]

@@ -31,6 +31,7 @@ from tests.fuzz.doors import (
     run_grpc,
     run_http,
 )
+from tests.fuzz.openapi import run_openapi
 from tests.fuzz.readers import Findings, readers, run, summary
 
 _MAX_GROWTH_BYTES = 64 * 1024**2
@@ -42,6 +43,7 @@ DOORS: dict[str, Run] = {
     "grpc": lambda at, n, dice: run_grpc("grpc", native_methods(), at, n, dice),
     "kserve": lambda at, n, dice: run_grpc("kserve", kserve_methods(), at, n, dice),
     "http": run_http,
+    "openapi": run_openapi,
 }
 
 

@@ -8,7 +8,7 @@ steps, so whatever it takes is taken from the engine.
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,11 +16,16 @@ from numpy.typing import NDArray
 from deployments.drafts.in_engine import cpu_sampling
 from deployments.drafts.in_engine.tier_source import open_source
 from deployments.drafts.speculation_config import section_of
+from infra.telemetry.tracing import child_span
 from router.speculation.drafter import Drafter
 from router.speculation.prompt_lookup import PromptLookup
 from router.speculation.settings import SpeculationSection
 from router.speculation.speculator import Row, Speculator
 from router.speculation.suffix_counts import SuffixCounts
+
+if TYPE_CHECKING:
+    # The SDK is loaded only where something is traced.
+    from opentelemetry.trace import Span
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +77,10 @@ class Proposer:
             ]
             is_whole = len(rows) == len(drafts)
             seconds = start_s - self._ended_s if self._ended_s and is_whole else None
-            found = self._speculator.propose(rows, seconds, self._proposed_s)
+            with child_span("draft") as span:
+                found = self._speculator.propose(rows, seconds, self._proposed_s)
+                if span is not None:
+                    _tell(span, found)
             for row, draft in zip(rows, found, strict=True):
                 drafts[row.row] = list(draft)
         except Exception:  # an engine lives without drafts
@@ -86,3 +94,12 @@ class Proposer:
     def _row(self, number: int, num_new: int, tokens: NDArray[np.int32]) -> Row:
         # The last token of all is the engine's own.
         return Row(number, tokens, num_new, max(self._max_model_len - len(tokens) - 1, 0))
+
+
+def _tell(span: "Span", drafts: Sequence[Sequence[int]]) -> None:
+    span.set_attributes(
+        {
+            "coterie.draft.sequences": sum(map(bool, drafts)),
+            "coterie.draft.tokens": sum(map(len, drafts)),
+        }
+    )

@@ -15,6 +15,7 @@ from deployments.experts.in_engine.client.board import Board, KnownTier
 from deployments.experts.in_engine.client.client import TierClient
 from deployments.experts.in_engine.client.follower import Follower, run_follower
 from deployments.experts.in_engine.client.lines import Lines
+from deployments.experts.in_engine.dispatch_span import DispatchSpan
 from deployments.experts.in_engine.local_experts import LocalExperts
 from deployments.experts.in_engine.tier import Ticket
 from deployments.experts.kernel_combine import combined
@@ -56,11 +57,13 @@ class HostedTier:
         self._close = close
         self._weights: NDArray[np.float32] | None = None
         self._pairs = np.empty(0, np.int32)
+        self._span: DispatchSpan | None = None
 
     def begin(
         self, layer: int, rows: torch.Tensor, weights: torch.Tensor, experts: torch.Tensor
     ) -> Ticket:
         """See `Tier`."""
+        self._span = DispatchSpan.begin(layer, len(rows), self.client.stats)
         self._weights = as_numpy(_here(weights, torch.float32))
         ids = as_numpy(_here(experts, torch.int32))
         self.client.begin(self._to_moe_layer[layer], as_numpy(_here(rows, rows.dtype)), ids)
@@ -77,6 +80,8 @@ class HostedTier:
         write_rounded(combined(results, weights, pairs), out, self._rounding)
         self.client.stats.combine_s += time.monotonic() - start_s
         self._weights = None
+        if self._span is not None:
+            self._span.end(self.client.stats)
 
     def close(self) -> None:
         """End all links and the thread that follows the hosts."""

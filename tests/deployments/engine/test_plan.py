@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from deployments.engine.plan import (
     CORE_EXECUTOR,
     STAGE_WORKER,
+    TRACED_WORKER,
     plan_engine_args,
     plan_kv_events,
     plan_placement,
@@ -77,6 +78,15 @@ def test_later_stages_of_a_cpu_pipeline_make_their_own_buffers() -> None:
     assert plan_engine_args(staged, "cpu", "p", "mp")["worker_cls"] == STAGE_WORKER
     assert "worker_cls" not in plan_engine_args(staged, "cuda", "p", "ray")
     assert "worker_cls" not in plan_engine_args(section(), "cpu", "p", "mp")
+
+
+def test_the_ranks_of_a_traced_engine_trace_unless_the_user_has_others() -> None:
+    traced = plan_engine_args(section(), "cuda", "p", "mp", is_traced=True)
+    assert traced["worker_cls"] == TRACED_WORKER
+    own = section(engine_args={"worker_cls": "mine.Worker"})
+    assert (
+        plan_engine_args(own, "cpu", "p", "mp", is_traced=True)["worker_cls"] == "mine.Worker"
+    )
 
 
 def test_an_embedding_model_gets_vllms_pooling_runner() -> None:

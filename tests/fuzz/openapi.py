@@ -1,0 +1,103 @@
+"""The HTTP door held to its own OpenAPI document, by schemathesis.
+
+It makes up requests that fit the document, and as many that do not, and looks whether each
+answer is one that the document names: its status, its type, its form.
+"""
+
+import asyncio
+import random
+import time
+from typing import Any
+
+import hypothesis
+import requests
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings
+from schemathesis import Case, GenerationMode
+from schemathesis.checks import not_a_server_error
+from schemathesis.core.failures import Failure, FailureGroup
+from schemathesis.core.result import Ok
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from tests.fuzz.doors import TEXT, VECTORS, Doors
+from tests.fuzz.readers import Findings
+
+_CHECKS: list[Any] = [
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_schema_conformance,
+]
+_LIMIT_S = 20.0
+_STRANGE_MODELS = 0.1
+
+
+async def run_openapi(at: Doors, num_inputs: int, dice: random.Random) -> Findings:
+    """So many requests over all operations of the document, one at a time."""
+    return await asyncio.to_thread(_run, f"http://{at.http_address}", num_inputs, dice)
+
+
+def _run(url: str, num_inputs: int, dice: random.Random) -> Findings:
+    found, began_s = Findings("openapi"), time.perf_counter()
+    schema = schemathesis.openapi.from_url(f"{url}/openapi.json")
+    operations = [each.ok() for each in schema.get_all_operations() if isinstance(each, Ok)]
+    modes = list(GenerationMode)
+    each = max(1, num_inputs // (len(operations) * len(modes)))
+    with requests.Session() as session:
+        for operation in operations:
+            for mode in modes:
+                _try(operation.as_strategy(mode), each, found, session, dice)
+    found.seconds = time.perf_counter() - began_s
+    return found
+
+
+def _try(
+    cases: Any, num_inputs: int, found: Findings, session: requests.Session, dice: random.Random
+) -> None:
+    """Cases of one operation. What a check says is noted, and not made any smaller."""
+
+    @hypothesis.seed(dice.getrandbits(64))
+    @settings(
+        max_examples=num_inputs,
+        deadline=None,
+        database=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(case=cases)
+    def one(case: Case[Any]) -> None:
+        found.num_inputs += 1
+        _name_a_model(case, dice)
+        started_s = time.perf_counter()
+        try:
+            response = case.call(session=session, timeout=_LIMIT_S)
+            found.slowest_s = max(found.slowest_s, time.perf_counter() - started_s)
+            case.validate_response(response, checks=_CHECKS)
+        except (Failure, FailureGroup, requests.RequestException) as error:
+            found.note_failure(f"failure {case.method} {case.path} {error!r}", _data(case))
+        else:
+            found.outcomes[str(response.status_code)] += 1
+
+    try:
+        one()
+    except hypothesis.errors.Unsatisfiable:
+        return  # an operation without a body has nothing that does not fit
+
+
+def _name_a_model(case: Case[Any], dice: random.Random) -> None:
+    """One that there is, mostly: else little gets beyond the look for it."""
+    if dice.random() < _STRANGE_MODELS:
+        return
+    name = VECTORS if case.path.endswith("embeddings") else TEXT
+    if isinstance(case.body, dict) and "model" in case.body:
+        case.body["model"] = name
+    if case.path_parameters and "model" in case.path_parameters:
+        case.path_parameters["model"] = name
+
+
+def _data(case: Case[Any]) -> bytes:
+    return repr((case.path_parameters, case.query, case.body)).encode()[:2000]
