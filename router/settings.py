@@ -102,7 +102,7 @@ class AdmissionSection(Section):
     away at once, with a hint when to come again."""
 
     max_queue_s: Annotated[float, Field(gt=0)] = 30.0
-    """Longest time that a request waits before it is turned away."""
+    """Longest time that a request waits beside ready replicas before it is turned away."""
 
     hold_for_kv_room: bool = True
     """Let a request wait, for at most `max_queue_s`, while no engine replica's KV cache

@@ -95,9 +95,9 @@ class AdmissionGate:
     async def admitted(self, demand: Demand, timeout_s: float) -> AsyncIterator[Admitted]:
         """Wait until the request may begin; it is over when the block is left.
 
-        Raises CapacityError where it is turned away, at once or after
-        `max_queue_s`; NoReplicaError where no replica comes; DeadlineError where
-        it has not begun within `timeout_s`.
+        Raises CapacityError where it is turned away, at once or after `max_queue_s`
+        beside replicas that are ready; NoReplicaError where no replica comes; DeadlineError
+        where it has not begun within `timeout_s`.
         """
         ticket, admitted = self._admission.offer(demand, self._clock())
         self._wake(admitted)
@@ -114,15 +114,19 @@ class AdmissionGate:
         assert all(e.is_set() for ticket, e in self._waiting.items() if ticket.is_admitted)
 
     async def _wait(self, ticket: Ticket, timeout_s: float) -> None:
-        since_s = self._clock()
+        began_s = since_s = self._clock()
+        has_places = self._has_places(ticket)
         event = self._waiting[ticket] = asyncio.Event()
         try:
             while not ticket.is_admitted:
-                # The limit changes with the first replica that comes, and the last that goes.
-                limit_s = min(self._limit_s(ticket), timeout_s)
-                left_s = since_s + limit_s - self._clock()
+                if has_places is not self._has_places(ticket):
+                    # To wait for a replica is not to wait for one's turn.
+                    has_places, since_s = not has_places, self._clock()
+                limit_s = self._limit_s(ticket)
+                left_s = min(since_s + limit_s, began_s + timeout_s) - self._clock()
                 if left_s <= 0:
-                    raise self._turned_away(ticket, limit_s, timeout_s)
+                    is_late = self._clock() >= began_s + timeout_s
+                    raise self._turned_away(ticket, limit_s, timeout_s if is_late else None)
                 event.clear()
                 with suppress(TimeoutError):
                     async with asyncio.timeout(left_s):
@@ -130,20 +134,26 @@ class AdmissionGate:
         finally:
             del self._waiting[ticket]
 
+    def _has_places(self, ticket: Ticket) -> bool:
+        return self._admission.has_places(ticket.demand.model)
+
     def _limit_s(self, ticket: Ticket) -> float:
-        if self._admission.has_places(ticket.demand.model):
+        if self._has_places(ticket):
             return self._section.max_queue_s
         return self._replica_wait_s(ticket.demand.model)
 
-    def _turned_away(self, ticket: Ticket, waited_s: float, timeout_s: float) -> CoterieError:
-        model = ticket.demand.model
-        if waited_s >= timeout_s:
+    def _turned_away(
+        self, ticket: Ticket, limit_s: float, timeout_s: float | None
+    ) -> CoterieError:
+        """`timeout_s` is given where that has passed."""
+        if timeout_s is not None:
             return DeadlineError(f"not begun within {timeout_s:g} s: too many requests wait")
-        if not self._admission.has_places(model):
+        if not self._has_places(ticket):
+            model = ticket.demand.model
             return NoReplicaError(f"no engine replica of {model} is ready; try again")
         return CapacityError(
-            f"not begun within {waited_s:g} s: too many requests wait; try again later",
-            retry_after_s=waited_s,
+            f"not begun within {limit_s:g} s: too many requests wait; try again later",
+            retry_after_s=limit_s,
         )
 
     def _wake(self, tickets: Iterable[Ticket]) -> None:

@@ -138,6 +138,44 @@ async def test_when_the_last_replica_goes_the_wait_becomes_short() -> None:
     await runner.end("a")
 
 
+async def test_waiting_for_a_replica_takes_nothing_of_the_time_in_its_queue() -> None:
+    runner = Runner(gate(0, replica_wait_s=30, max_queue_s=0.2))
+    await runner.start("a")
+    await runner.start("b")
+    await asyncio.sleep(0.3)
+    runner.gate.set_places("m", 1)
+    await runner.settle()
+    assert runner.begun == ["a"]
+    await asyncio.sleep(0.1)
+    await runner.end("a")
+    assert runner.begun == ["a", "b"]
+    await runner.end("b")
+
+
+async def test_when_the_last_replica_goes_the_wait_for_another_begins() -> None:
+    runner = Runner(gate(1, replica_wait_s=0.3, max_queue_s=30))
+    await runner.start("a")
+    await runner.start("b")
+    await asyncio.sleep(0.4)
+    runner.gate.set_places("m", 0)
+    await asyncio.sleep(0.1)
+    runner.gate.set_places("m", 1)
+    await runner.end("a")
+    assert runner.begun == ["a", "b"]
+    await runner.end("b")
+
+
+async def test_a_deadline_counts_from_the_beginning_whatever_was_waited_for() -> None:
+    runner = Runner(gate(0, replica_wait_s=30, max_queue_s=30))
+    await runner.start("a")
+    await runner.start("b", timeout_s=0.3)
+    await asyncio.sleep(0.1)
+    runner.gate.set_places("m", 1)
+    with pytest.raises(DeadlineError):
+        await runner.tasks["b"]
+    await runner.end("a")
+
+
 async def test_what_waits_begins_when_its_tenant_owes_nothing_more() -> None:
     section = TenantSection(name="a", tokens_per_minute=6000, max_concurrent_requests=1)
     g = gate(4, section)
