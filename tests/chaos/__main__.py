@@ -3,10 +3,10 @@
     python -m tests.chaos --json build/chaos.json
 
 Real clusters by `coterie up`, of small real models: `dense` (two gateways, two engines, the
-metadata server, Serve's controller), `tiers` (tensor-parallel ranks, expert hosts and their
-director, drafts), `nodes` (nodes of one engine each). Clients stream greedy answers without a
-pause, and compare each with what was said in peace. In turn each process is killed, stopped (it
-answers nothing for 5 s, as behind a network that is cut), left so for a minute, or slowed.
+metadata server, Serve's controller), `parallel` (tensor-parallel ranks), `experts` (hosts and
+their director), `drafts`, `nodes` (of one engine each). Clients stream greedy answers without
+a pause, and compare each with what was said in peace. In turn each process is killed, stopped
+(it answers nothing for 5 s, as behind a network that is cut), left so for a minute, or slowed.
 After each the cluster is waited for until it is whole again.
 
     lost      requests that ended with an error at their client
@@ -67,8 +67,8 @@ def is_whole(cluster: RunningCluster) -> bool:
         if kind == "director" and state["details"][0]["experts"]["state"] != "settled":
             return False
         if kind == "engine" and not all(
-            gateway["num_ready_replicas"][model] == state["num_wanted"]
-            and gateway["prefix_index"][model]["state"] == "current"
+            gateway["num_ready_replicas"].get(model) == state["num_wanted"]
+            and gateway["prefix_index"].get(model, {}).get("state") == "current"
             for gateway in gateways
         ):
             return False

@@ -51,7 +51,7 @@ class Stage:
 
 def stages() -> list[Stage]:
     """All of them."""
-    return [_dense(), _tiers(), _nodes()]
+    return [_dense(), _parallel(), _experts(), _drafts(), _nodes()]
 
 
 def _dense() -> Stage:
@@ -80,58 +80,79 @@ def _dense() -> Stage:
             # One core for both, and the rest for gateways and for replicas that start.
             "cpu_cores_per_rank": [[max(os.sched_getaffinity(0))]],
         }
-        with RunningCluster(folder, "chaos", gateway=_GATEWAY, models=[engine]) as running:
+        with _running(folder, "chaos", engine) as running:
             yield running
 
     return Stage("dense", ("small",), several(hows, victims), cluster)
 
 
-def _tiers() -> Stage:
-    """Tensor-parallel ranks, expert hosts with two copies of each expert, drafts."""
-    victims: dict[str, Victims] = {
-        "tensor-parallel rank": rank_of("engine-parallel"),
-        "expert host": replica_of("experts-tiered"),
-        "expert director": replica_of("director-tiered"),
-        "draft replica": replica_of("drafts-drafted"),
-    }
-    hows = {
-        "tensor-parallel rank": ("kill", "stop", "hang"),
-        "expert host": ("kill", "stop", "slow", "hang"),
-        "expert director": ("kill", "stop"),
-        "draft replica": ("kill", "stop", "slow"),
-    }
+def _parallel() -> Stage:
+    """Two engines of two tensor-parallel ranks."""
+    hows = {"tensor-parallel rank": ("kill", "stop", "hang")}
 
     @contextmanager
     def cluster(folder: Path) -> Iterator[RunningCluster]:
-        llama, moe = _small_llama(folder), str(write_small_moe(folder / "small-moe"))
         cores = sorted(os.sched_getaffinity(0))
-        parallel = {
+        engine = _ENGINE | {
             "name": "parallel",
-            "model": llama,
+            "model": _small_llama(folder),
             "num_replicas": 2,
             "tensor_parallel_size": 2,
             "cpu_cores_per_rank": [[cores[0]], [cores[-1]]],
         }
+        with _running(folder, "chaosranks", engine) as running:
+            yield running
+
+    victims = {"tensor-parallel rank": rank_of("engine-parallel")}
+    return Stage("parallel", ("parallel",), several(hows, victims), cluster)
+
+
+def _experts() -> Stage:
+    """Two expert hosts with a copy of each expert, and their director."""
+    victims = {
+        "expert host": replica_of("experts-tiered"),
+        "expert director": replica_of("director-tiered"),
+    }
+    hows = {
+        "expert host": ("kill", "stop", "slow", "hang"),
+        "expert director": ("kill", "stop"),
+    }
+
+    @contextmanager
+    def cluster(folder: Path) -> Iterator[RunningCluster]:
         experts = {
             "placement": "service",
             "num_hosts": 2,
             "slots_per_host": 4,
             "rebalance": {"min_copies": 2, "min_interval_s": 5.0},
         }
-        tiered = {"name": "tiered", "model": moe, "max_model_len": 512, "experts": experts}
+        moe = str(write_small_moe(folder / "small-moe"))
+        model = {"name": "tiered", "model": moe, "max_model_len": 512, "experts": experts}
+        with _running(folder, "chaosexperts", _ENGINE | model) as running:
+            yield running
+
+    return Stage("experts", ("tiered",), several(hows, victims), cluster)
+
+
+def _drafts() -> Stage:
+    """A draft replica, which foresees all that its engine says."""
+    hows = {"draft replica": ("kill", "stop", "slow")}
+
+    @contextmanager
+    def cluster(folder: Path) -> Iterator[RunningCluster]:
+        llama = _small_llama(folder)
         speculation = {
             "drafters": ["draft_model"],
             "draft": {"model": llama, "ahead_tokens": 4, "precision": "full"},
             "max_tokens": 4,
             "length": "fixed",
         }
-        drafted = {"name": "drafted", "model": llama, "speculation": speculation}
-        models = [_ENGINE | each for each in (parallel, tiered, drafted)]
-        with RunningCluster(folder, "chaostiers", gateway=_GATEWAY, models=models) as running:
+        model = {"name": "drafted", "model": llama, "speculation": speculation}
+        with _running(folder, "chaosdrafts", _ENGINE | model) as running:
             yield running
 
-    names = ("parallel", "tiered", "drafted")
-    return Stage("tiers", names, several(hows, victims), cluster)
+    victims = {"draft replica": replica_of("drafts-drafted")}
+    return Stage("drafts", ("drafted",), several(hows, victims), cluster)
 
 
 def _nodes() -> Stage:
@@ -171,6 +192,12 @@ def _node_of_first_engine(cluster: RunningCluster) -> psutil.Process:
 
 def _members(leader: psutil.Process) -> list[psutil.Process]:
     return [leader, *leader.children(recursive=True)]
+
+
+def _running(
+    folder: Path, name: str, model: dict[str, Any]
+) -> AbstractContextManager[RunningCluster]:
+    return RunningCluster(folder, name, gateway=_GATEWAY, models=[model])
 
 
 def _small_llama(folder: Path) -> str:
