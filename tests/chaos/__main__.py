@@ -26,6 +26,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 from rich.console import Console
 from rich.table import Table
 
@@ -37,7 +38,7 @@ from tests.chaos.stages import Stage, stages
 _WHOLE_LIMIT_S = 240.0
 _PEACE_S = 3.0
 _NOTICED_S = 6.0
-"""Who has just died may not be missed before."""
+"""That an index is behind, or a host away, is not seen at once."""
 
 
 @dataclass(frozen=True)
@@ -55,10 +56,25 @@ class Report:
     """None: not within four minutes."""
 
 
-def is_whole(cluster: RunningCluster) -> bool:
-    """All replicas run and answer, gateways have links to all engines and follow their
-    index, and each expert has its copies."""
+def struck(cluster: RunningCluster, victims: list[psutil.Process]) -> set[int]:
+    """The process ids of the replicas that a failure of these takes along."""
+    pids = {each.pid for each in victims}
+    found = set()
+    for state in cluster.status().values():
+        for replica in state["details"]:
+            process = psutil.Process(replica["pid"])
+            family = [process, *process.parents(), *process.children(recursive=True)]
+            if pids & {each.pid for each in family}:
+                found.add(process.pid)
+    return found
+
+
+def is_whole(cluster: RunningCluster, gone: set[int]) -> bool:
+    """All replicas run and answer, and none of those that must be gone; gateways have links
+    to all engines and follow their index, and each expert has its copies."""
     states = cluster.status()
+    if gone & {each["pid"] for state in states.values() for each in state["details"]}:
+        return False
     gateways = states["gateway"]["details"]
     for name, state in states.items():
         if not len(state["details"]) == state["num_running"] == state["num_wanted"]:
@@ -75,10 +91,10 @@ def is_whole(cluster: RunningCluster) -> bool:
     return True
 
 
-async def wait_whole(cluster: RunningCluster, since_s: float) -> float | None:
+async def wait_whole(cluster: RunningCluster, since_s: float, gone: set[int]) -> float | None:
     """Seconds since then; None where it took too long."""
     while time.monotonic() < since_s + _WHOLE_LIMIT_S:
-        if await asyncio.to_thread(is_whole, cluster):
+        if await asyncio.to_thread(is_whole, cluster, gone):
             return time.monotonic() - since_s
         await asyncio.sleep(0.5)
     return None
@@ -89,12 +105,15 @@ async def befall(
 ) -> Report:
     """Let it happen, and see what becomes of it."""
     victims = await asyncio.to_thread(event.victims, cluster)
+    gone = set()
+    if event.how == "kill":
+        gone = await asyncio.to_thread(struck, cluster, victims)
     await asyncio.sleep(_PEACE_S)
     since_s = time.monotonic()
     for pause_s in strike(event, victims):
         await asyncio.sleep(pause_s)
     await asyncio.sleep(_NOTICED_S)
-    whole_after_s = await wait_whole(cluster, since_s)
+    whole_after_s = await wait_whole(cluster, since_s, gone)
     await load.settle(since_s)
     found = load.verdict(since_s)
     return Report(
