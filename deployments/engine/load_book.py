@@ -13,7 +13,7 @@ import msgspec
 
 from deployments.types import Call
 from router.charge import Charge, LoadSum
-from router.scaling.prefill_speed import PrefillSpeed
+from router.scaling.prompt_flow import PromptFlow
 from router.types import DraftCounts, KvRoom, Load, LoadReport
 
 MIN_REPORT_S = 0.03
@@ -48,7 +48,7 @@ class LoadBook:
         self._parts: dict[Callable[[LoadReport], None], LoadSum] = {}
         self._open: dict[Charge, LoadSum] = {}
         self._adapters: set[str] = set()
-        self._prefill = PrefillSpeed()
+        self._prompts = PromptFlow()
         self._timer: asyncio.TimerHandle | None = None
         self._is_due = False
         self._reported_s = 0.0
@@ -61,7 +61,18 @@ class LoadBook:
     @property
     def prefill_tokens_per_s(self) -> float:
         """Prompt tokens that the engine computes while some wait; 0 where not known."""
-        return self._prefill.tokens_per_s
+        return self._prompts.tokens_per_s
+
+    @property
+    def asked_tokens_per_s(self) -> float:
+        """Prompt tokens that have come of late."""
+        return self._prompts.asked_per_s(asyncio.get_running_loop().time())
+
+    @property
+    def waiting_tokens(self) -> int:
+        """Prompt tokens behind the first prompt that has no token yet."""
+        queued = (charge.load.queued_prefill_tokens for charge in self._open)
+        return self.load.queued_prefill_tokens - next((n for n in queued if n), 0)
 
     def join(self, send: Callable[[LoadReport], None]) -> LoadSum:
         """A gateway's link stands: `send` gets a report at once, and further ones from
@@ -85,6 +96,7 @@ class LoadBook:
         load = Load(num_prefill_tokens, num_sequences, len(call.read_token_ids))
         charge = Charge((self._total, part), load)
         self._open[charge] = part
+        self._prompts.ask(asyncio.get_running_loop().time(), num_prefill_tokens)
         if call.adapter is not None:
             self._adapters.add(call.adapter)
         self.note_change()
@@ -94,13 +106,13 @@ class LoadBook:
         """The call is over, however it ended."""
         num_dropped = charge.load.queued_prefill_tokens
         charge.end()
-        self._note_prefill(num_dropped)
+        self._note_prompts(num_dropped)
         del self._open[charge]
         self.note_change()
 
     def note_change(self) -> None:
         """Something is worth a report, as soon as the rate allows."""
-        self._note_prefill()
+        self._note_prompts()
         if self._timer is None or self._is_due:
             return
         self._is_due = True
@@ -115,10 +127,10 @@ class LoadBook:
         assert self._total.load == _sum(self._open)
         assert not self._parts or self._timer is not None
 
-    def _note_prefill(self, num_dropped: int = 0) -> None:
+    def _note_prompts(self, num_dropped: int = 0) -> None:
         queued = self._total.queued_prefill_tokens
-        if queued != self._prefill.queued:
-            self._prefill.note(asyncio.get_running_loop().time(), queued, num_dropped)
+        if queued != self._prompts.queued:
+            self._prompts.note(asyncio.get_running_loop().time(), queued, num_dropped)
 
     def _call_in(self, delay_s: float) -> asyncio.TimerHandle:
         return asyncio.get_running_loop().call_later(delay_s, self._send_all)

@@ -184,7 +184,8 @@ class EngineReplica:
         book, is_idle = self._server.load, not self._server.num_open_calls
         signals = EngineSignals(
             num_sequences=book.load.num_sequences,
-            queued_tokens=book.load.queued_prefill_tokens,
+            asked_tokens_per_s=book.asked_tokens_per_s,
+            waiting_tokens=book.waiting_tokens,
             # Calls that were aborted leave the cache without a step that would tell.
             kv_usage=0.0 if is_idle else self._engine.load.kv_usage,
             prefill_tokens_per_s=book.prefill_tokens_per_s,

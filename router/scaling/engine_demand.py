@@ -3,9 +3,16 @@
 *Demand* is how many replicas' worth of work there is, a number with a fraction: the largest of
 
     sequences   (under way + held) / (max_num_seqs * target_occupancy)
-    prompts     queued prompt tokens / (tokens a second and replica * target_wait_s)
+    prompts     prompt tokens asked a second / (speed of a replica * target_prefill_share)
+    waits       prompt tokens behind others / (speed of a replica * target_wait_s)
     memory      replicas * mean KV usage / target_kv_usage
     pace        replicas * mean TPOT / target_tpot_s
+
+*Prompts* and *waits* are two views of one thing. What is asked tells of an overload at once,
+when its queue has only begun to grow. The queue tells of prompts that get into each other's way
+though there seems to be enough; it counts as far as it has lasted for as long as a replica
+takes to start, since a shorter one is gone before another replica serves. The prompt that
+is computed waits for nobody: where prompts are long, it alone is more than the target.
 
 *Look-ahead*: a replica takes `start_s` from when it is wanted until it serves. Demand that
 grows is extended along its trend for so long, but to no more than twice what it is.
@@ -38,8 +45,10 @@ class EngineSignals(NamedTuple):
 
     num_sequences: float
     """Under way and waiting in it."""
-    queued_tokens: float
-    """Prompt tokens that it has yet to compute."""
+    asked_tokens_per_s: float
+    """Prompt tokens that have come of late, without those that were cached."""
+    waiting_tokens: float
+    """Prompt tokens behind the prompt that it computes."""
     kv_usage: float
     """Share of its KV cache that sequences hold, in [0, 1]."""
     prefill_tokens_per_s: float
@@ -62,23 +71,59 @@ class Fleet(NamedTuple):
 
 
 def demand(fleet: Fleet, max_num_seqs: int, targets: EngineScalingSection) -> float:
-    """In replicas."""
+    """In replicas; without that of waits."""
     replicas = fleet.replicas
     num_sequences = fleet.num_held + sum(each.num_sequences for each in replicas)
     found = [
         num_sequences / (max_num_seqs * targets.target_occupancy),
         sum(each.kv_usage for each in replicas) / targets.target_kv_usage,
     ]
-    speeds = [r.prefill_tokens_per_s for r in replicas if r.prefill_tokens_per_s > 0]
-    if speeds:
-        speed = sum(speeds) / len(speeds)
-        queued = sum(each.queued_tokens for each in replicas)
-        found.append(queued / (speed * targets.target_wait_s))
+    if speed := _prefill_speed(replicas):
+        asked = sum(each.asked_tokens_per_s for each in replicas)
+        found.append(asked / (speed * targets.target_prefill_share))
     if targets.target_tpot_s is not None:
         # What an idle one has taken at last says nothing of now.
         busy = [each for each in replicas if each.num_sequences > 0]
         found.append(sum(each.tpot_s for each in busy) / targets.target_tpot_s)
     return max(found)
+
+
+def waits_demand(fleet: Fleet, targets: EngineScalingSection) -> float:
+    """In replicas."""
+    waiting = sum(each.waiting_tokens for each in fleet.replicas)
+    speed = _prefill_speed(fleet.replicas)
+    return waiting / (speed * targets.target_wait_s) if speed else 0.0
+
+
+def _prefill_speed(replicas: Sequence[EngineSignals]) -> float:
+    """The mean of those that know theirs; 0 where none does."""
+    speeds = [r.prefill_tokens_per_s for r in replicas if r.prefill_tokens_per_s > 0]
+    return sum(speeds) / len(speeds) if speeds else 0.0
+
+
+class Lasting:
+    """What a number has not been below for some time."""
+
+    def __init__(self) -> None:
+        self._lowest: deque[tuple[float, float]] = deque()
+        """Points after which none was as low: the first is the lowest of all."""
+        self._since_s: float | None = None
+
+    def note(self, now_s: float, value: float, window_s: float) -> float:
+        """It is this now. The least of the window; 0 until it has been watched for so long."""
+        if self._since_s is None:
+            self._since_s = now_s
+        while self._lowest and self._lowest[-1][1] >= value:
+            self._lowest.pop()
+        self._lowest.append((now_s, value))
+        while self._lowest[0][0] < now_s - window_s:
+            self._lowest.popleft()
+        return self._lowest[0][1] if now_s - self._since_s >= window_s else 0.0
+
+    def check_invariants(self) -> None:
+        """Later points are higher."""
+        values = [value for _, value in self._lowest]
+        assert values == sorted(set(values))
 
 
 class Trend:
@@ -120,10 +165,13 @@ class EngineScaler:
         self._max_num_seqs = max_num_seqs
         self._targets = targets
         self._trend = Trend()
+        self._waits = Lasting()
 
     def wanted(self, now_s: float, fleet: Fleet) -> int:
         """0 where there is nothing to do."""
         found = demand(fleet, self._max_num_seqs, self._targets)
+        waits = waits_demand(fleet, self._targets)
+        found = max(found, self._waits.note(now_s, waits, fleet.start_s))
         self._trend.note(now_s, found)
         if found == 0:
             return 0
@@ -139,5 +187,6 @@ class EngineScaler:
         return min(fleet.num_replicas, with_slack)
 
     def check_invariants(self) -> None:
-        """See `Trend`."""
+        """See `Trend` and `Lasting`."""
         self._trend.check_invariants()
+        self._waits.check_invariants()

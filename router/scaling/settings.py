@@ -20,9 +20,13 @@ class EngineScalingSection(Section):
     """Sequences under way and waiting, as a share of the `max_num_seqs` of all replicas,
     that is aimed at."""
 
+    target_prefill_share: Share = 0.7
+    """Share of the time that engines may take to compute prompts. What is left is the room
+    in which prompts that come together do not wait."""
+
     target_wait_s: PositiveSeconds = 1.0
-    """How long the prompts that wait may take to be computed: about what requests wait
-    for their first token."""
+    """How long prompts may wait for others: about what requests wait for their first token,
+    beyond what their own prompts take."""
 
     target_kv_usage: Share = 0.75
     """Share of the KV caches in use that is aimed at. Beyond it sequences are

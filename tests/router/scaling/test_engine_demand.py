@@ -12,20 +12,26 @@ from router.scaling.engine_demand import (
     EngineScaler,
     EngineSignals,
     Fleet,
+    Lasting,
     Trend,
     demand,
+    waits_demand,
 )
 from router.scaling.settings import EngineScalingSection
 
 SEQS = 32
 TARGETS = EngineScalingSection(
-    target_occupancy=0.7, target_wait_s=2.0, target_kv_usage=0.75, look_ahead=False
+    target_occupancy=0.7,
+    target_prefill_share=0.8,
+    target_wait_s=2.0,
+    target_kv_usage=0.75,
+    look_ahead=False,
 )
 AHEAD = TARGETS.model_copy(update={"look_ahead": True})
 
 
 def signals(num_sequences: float = 0, **others: float) -> EngineSignals:
-    return EngineSignals(num_sequences, 0, 0, 0, 0)._replace(**others)
+    return EngineSignals(num_sequences, 0, 0, 0, 0, 0)._replace(**others)
 
 
 def fleet(
@@ -41,20 +47,61 @@ def test_sequences_are_counted_wherever_they_wait() -> None:
     assert demand(fleet(two, num_held=16), SEQS, TARGETS) == pytest.approx(60 / 22.4)
 
 
-def test_prompts_are_to_be_computed_within_the_time() -> None:
+def test_prompts_take_a_share_of_the_time() -> None:
     two = [
-        signals(queued_tokens=9000, prefill_tokens_per_s=2000),
-        signals(queued_tokens=1000, prefill_tokens_per_s=3000),
+        signals(asked_tokens_per_s=900, prefill_tokens_per_s=2000),
+        signals(asked_tokens_per_s=4100, prefill_tokens_per_s=3000),
     ]
-    assert demand(fleet(two), SEQS, TARGETS) == pytest.approx(10_000 / (2500 * 2.0))
+    assert demand(fleet(two), SEQS, TARGETS) == pytest.approx(5000 / (2500 * 0.8))
+
+
+def test_prompts_wait_for_others_no_longer_than_is_aimed_at() -> None:
+    two = [
+        signals(waiting_tokens=9000, prefill_tokens_per_s=2000),
+        signals(waiting_tokens=1000, prefill_tokens_per_s=3000),
+    ]
+    assert waits_demand(fleet(two), TARGETS) == pytest.approx(10_000 / (2500 * 2.0))
 
 
 def test_one_that_has_not_computed_a_prompt_yet_says_nothing_of_speed() -> None:
     two = [
-        signals(queued_tokens=4000, prefill_tokens_per_s=2000),
-        signals(queued_tokens=4000, prefill_tokens_per_s=0),
+        signals(waiting_tokens=4000, prefill_tokens_per_s=2000),
+        signals(waiting_tokens=4000, prefill_tokens_per_s=0),
     ]
-    assert demand(fleet(two), SEQS, TARGETS) == pytest.approx(8000 / (2000 * 2.0))
+    assert waits_demand(fleet(two), TARGETS) == pytest.approx(8000 / (2000 * 2.0))
+    assert waits_demand(fleet([two[1]]), TARGETS) == 0
+
+
+def test_a_queue_counts_once_it_is_as_old_as_a_replica_takes_to_start() -> None:
+    scaler = EngineScaler(SEQS, TARGETS)
+    queue = [signals(1, waiting_tokens=16_000, prefill_tokens_per_s=2000)]
+    found = [scaler.wanted(now_s, fleet(queue)) for now_s in range(0, 60, 10)]
+    assert found == [1, 1, 1, 4, 4, 4]
+
+
+def test_a_queue_that_was_gone_for_a_moment_is_a_new_one() -> None:
+    scaler = EngineScaler(SEQS, TARGETS)
+    for now_s in range(0, 300, 10):
+        waiting = 0 if now_s % 30 == 0 else 16_000
+        queue = [signals(1, waiting_tokens=waiting, prefill_tokens_per_s=2000)]
+        assert scaler.wanted(now_s, fleet(queue)) == 1
+
+
+@given(
+    st.lists(st.tuples(st.floats(0, 5), st.floats(0, 9)), min_size=1, max_size=40),
+    st.floats(0, 12),
+)
+def test_what_lasts_is_the_least_of_the_window(
+    steps: list[tuple[float, float]], window_s: float
+) -> None:
+    lasting, now_s, points = Lasting(), 0.0, []
+    for passed_s, value in steps:
+        now_s += passed_s
+        points.append((now_s, value))
+        found = lasting.note(now_s, value, window_s)
+        lasting.check_invariants()
+        least = min(each for at_s, each in points if at_s >= now_s - window_s)
+        assert found == (least if now_s - points[0][0] >= window_s else 0)
 
 
 def test_full_caches_want_another_replica() -> None:
@@ -117,7 +164,8 @@ loads = st.lists(
     st.builds(
         EngineSignals,
         num_sequences=st.floats(0, 200),
-        queued_tokens=st.floats(0, 1e6),
+        asked_tokens_per_s=st.floats(0, 1e4),
+        waiting_tokens=st.floats(0, 1e6),
         kv_usage=st.floats(0, 1),
         prefill_tokens_per_s=st.sampled_from([0.0, 500.0, 2000.0]),
         tpot_s=st.floats(0, 1),
