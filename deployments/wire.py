@@ -3,7 +3,7 @@
 Each pair shares one long-lived connection, the *link* (see `peer`). The
 gateway numbers its calls on the link with `seq`; up go submissions and aborts, and how
 many sequences wait. Down come *frames*: everything one engine step produced for this
-gateway; and now and then a *report* of the engine replica's load
+gateway; and, at least each `MAX_REPORT_S`, a *report* of the engine replica's load
 (`router.types.LoadReport`). A frame is an array and a report a map, by which they are told
 apart.
 """
@@ -12,6 +12,9 @@ import msgspec
 
 from deployments.types import Call, Delta, Embedding
 from router.types import LoadReport
+
+MAX_REPORT_S = 1.0
+"""An engine replica of which less is heard stands still."""
 
 
 class Submit(msgspec.Struct, frozen=True, array_like=True, tag=1):

@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterable
 import msgspec
 
 from deployments.types import Call
+from deployments.wire import MAX_REPORT_S
 from router.charge import Charge, LoadSum
 from router.scaling.prompt_flow import PromptFlow
 from router.types import DraftCounts, KvRoom, Load, LoadReport
 
 MIN_REPORT_S = 0.03
-MAX_REPORT_S = 1.0
 
 
 class EngineStats(msgspec.Struct, frozen=True):

@@ -2,7 +2,8 @@
 
 See `deployments.engine.link_server` for the other end. A link that breaks
 fails its open calls with `ReplicaLostError`; it is tried again for as long as the
-replica is listed.
+replica is listed. So does one from which nothing comes, since a replica reports its load every
+second: its process, or its machine, stands still, while the kernel answers for it.
 """
 
 import asyncio
@@ -15,6 +16,7 @@ from deployments.peer import PeerConnection
 from deployments.replica_lost import ReplicaLostError
 from deployments.types import Call, Delta
 from deployments.wire import (
+    MAX_REPORT_S,
     Abort,
     Entry,
     Failure,
@@ -35,6 +37,9 @@ from router.types import LoadReport
 log = logging.getLogger(__name__)
 
 _RECONNECT_S = 0.5
+_MAX_SILENT_REPORTS = 15
+"""That do not come, one after the other. Counted in turns of our own event loop: where that
+stood still itself, one turn was missed, however long it was."""
 
 OnBegun = Callable[[bool], None]
 """Told whether an engine has the call."""
@@ -87,6 +92,8 @@ class Link:
         self._connection: PeerConnection | None = None
         self._has_ended = asyncio.Event()
         self._is_idle: asyncio.Event | None = None
+        self._num_silent = 0
+        self._listening: asyncio.TimerHandle | None = None
         self._task = asyncio.create_task(self._stay_connected())
 
     @property
@@ -208,10 +215,13 @@ class Link:
         """The engine replica has proven itself: calls may be opened."""
         self._told_held = 0
         self._is_up.set()
+        self._num_silent = 0
+        self._listen()
         self._on_change()
 
     def received(self, data: bytes) -> None:
         """Hand a frame's entries to their calls, or a report on."""
+        self._num_silent = 0
         message = decode_downlink(data)
         if isinstance(message, LoadReport):
             self._on_report(message)
@@ -224,10 +234,23 @@ class Link:
 
     def ended(self) -> None:
         """The engine replica is gone, or refused this gateway."""
+        if self._listening is not None:
+            self._listening.cancel()
+            self._listening = None
         self._has_ended.set()
         self._is_up.clear()
         self._fail_all("the engine replica died or cannot be reached")
         self._on_change()
+
+    def _listen(self) -> None:
+        if self._num_silent > _MAX_SILENT_REPORTS:
+            log.warning("nothing comes from %s any more: ending the link", self.address)
+            if self._connection is not None:
+                self._connection.abort()
+            return
+        self._num_silent += 1
+        loop = asyncio.get_running_loop()
+        self._listening = loop.call_later(MAX_REPORT_S, self._listen)
 
     def _fail_all(self, why: str) -> None:
         inboxes, self._inboxes = self._inboxes, {}

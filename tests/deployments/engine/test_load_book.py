@@ -2,6 +2,7 @@
 
 import asyncio
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -66,16 +67,14 @@ async def test_many_changes_make_few_reports_and_the_last_one_is_told() -> None:
     assert reports[-1].total == charge.load
 
 
-async def test_without_news_it_is_told_from_time_to_time() -> None:
+async def test_without_news_it_is_told_from_time_to_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(load_book, "MAX_REPORT_S", 0.02)
     book = LoadBook(no_stats)
     reports: list[LoadReport] = []
-    before = load_book.MAX_REPORT_S
-    load_book.MAX_REPORT_S = 0.02
-    try:
-        book.join(reports.append)
-        await until(reports, 4)
-    finally:
-        load_book.MAX_REPORT_S = before
+    book.join(reports.append)
+    await until(reports, 4)
     assert reports == [LoadReport()] * len(reports)
 
 

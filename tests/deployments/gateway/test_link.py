@@ -1,13 +1,17 @@
 """Both ends of a link, over a real connection, with an engine that only counts."""
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 
 import pytest
 
+from deployments.engine import load_book
 from deployments.engine.link_server import LinkServer
+from deployments.gateway import link as link_module
 from deployments.gateway.link import Link
+from deployments.replica_lost import ReplicaLostError
 from deployments.types import Call, Delta, Sampling
 from deployments.wire import decode_downlink
 from infra.errors import (
@@ -122,6 +126,35 @@ async def test_when_the_engine_replica_goes_its_calls_fail_and_the_link_is_down(
         await until(lambda: not link.is_up)
         with pytest.raises(NoReplicaError):
             await anext(link.run(call(), 5))
+
+
+async def test_when_nothing_comes_from_the_engine_replica_its_calls_fail(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(load_book, "MAX_REPORT_S", 60)
+    monkeypatch.setattr(link_module, "MAX_REPORT_S", 0.02)
+    engine = FakeEngine(is_free_running=False)
+    async with linked(engine) as (_, link):
+        with pytest.raises(ReplicaLostError, match="try again"):
+            await anext(link.run(call(), 5))
+        assert not link.is_up
+        await until(lambda: not engine.open_request_ids)
+        # It is tried again.
+        await until(lambda: link.is_up)
+
+
+async def test_a_gateway_that_stood_still_itself_keeps_its_links(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(load_book, "MAX_REPORT_S", 0.01)
+    monkeypatch.setattr(link_module, "MAX_REPORT_S", 0.02)
+    async with linked(FakeEngine(is_free_running=False)) as (_, link):
+        waiting = asyncio.ensure_future(anext(link.run(call(), 30)))
+        time.sleep(1.0)  # noqa: ASYNC251 - the loop is to stand still
+        await asyncio.sleep(0.5)
+        assert link.is_up and not waiting.done()
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
 
 
 async def test_when_the_gateway_goes_the_engine_frees_its_calls() -> None:
