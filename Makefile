@@ -34,7 +34,7 @@ SHELL := bash
 help: ## Say what each target does
 	@printf 'Coterie serves large language models on a Ray cluster.\n\n'
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1|\2/p' Makefile | \
-		while IFS='|' read -r target text; do printf '%-16s %s\n' "$$target" "$$text"; done
+		while IFS='|' read -r target text; do printf '%-18s %s\n' "$$target" "$$text"; done
 	@printf '\nSettings: VENV=%s PYTHON=%s DEVICE=%s CRDS=%s\n' '$(VENV)' '$(PYTHON)' '$(DEVICE)' '$(CRDS)'
 
 .PHONY: setup
@@ -79,8 +79,29 @@ test: check ## What CI runs: `check`, real models, real clusters, a GPU where th
 test-slow: setup ## Tests that take longer than they are worth in CI: before a release, or every night
 	$(BIN)/pytest $(SLOW_TESTS) --durations=20
 
+# What says whether it can be operated; the figures are in README.md.
+.PHONY: manifests
+manifests: setup ## Hold manifests to all that will read them, and let slips be found
+	$(BIN)/pytest tests/deployments/kubernetes
+
+TRACE ?=
+.PHONY: autoscaling
+autoscaling: setup ## Let engines and nodes come and go, and compare policies on a TRACE; about 5 minutes
+	@mkdir -p build
+	$(BIN)/python -m tests.bench.autoscaling --json build/autoscaling.json --plot build/autoscaling.png
+	$(if $(TRACE),$(BIN)/python -m tests.bench.scaling_policies '$(TRACE)' --json build/scaling_policies.json)
+
+.PHONY: telemetry
+telemetry: setup ## Traces, metrics, alerts and dashboards with real receivers; what they cost
+	$(BIN)/pytest tests/infra/observability tests/infra/telemetry tests/cluster/test_telemetry.py
+	$(BIN)/python -m tests.bench.telemetry_cost
+
+.PHONY: image-steps
+image-steps: setup ## Execute the image's steps without a daemon (buildah, debootstrap); about 6 minutes
+	$(BIN)/pytest tests/infra/image
+
 .PHONY: fuzz
-fuzz: setup ## Send 100,000 garbled inputs to every door and reader; about 15 minutes
+fuzz: setup ## Send 100,000 garbled inputs to every door and reader; about 40 minutes
 	@mkdir -p build
 	$(BIN)/python -m tests.fuzz --json build/fuzz.json
 

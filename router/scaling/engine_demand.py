@@ -36,7 +36,9 @@ from router.scaling.settings import EngineScalingSection
 KEEP_SHARE = 0.9
 _MAX_GROWTH = 2.0
 _TREND_S = 60.0
-"""Over how long a trend is looked for."""
+"""Over how long a trend is looked for, at least."""
+_TREND_STARTS = 2.0
+"""In starts of a replica: who looks far ahead on what was short, extends chance."""
 _FEWEST_POINTS = 4
 
 
@@ -129,14 +131,15 @@ class Lasting:
 class Trend:
     """Where a number is going, by a straight line through its latest points."""
 
-    def __init__(self, window_s: float = _TREND_S) -> None:
-        self._window_s = window_s
+    def __init__(self) -> None:
+        self._window_s = 0.0
         self._points: deque[tuple[float, float]] = deque()
 
-    def note(self, now_s: float, value: float) -> None:
-        """It is this now."""
+    def note(self, now_s: float, value: float, window_s: float) -> None:
+        """It is this now; what is older than the window is forgotten."""
+        self._window_s = window_s
         self._points.append((now_s, value))
-        while self._points[0][0] < now_s - self._window_s:
+        while self._points[0][0] < now_s - window_s:
             self._points.popleft()
 
     def growth_per_s(self) -> float:
@@ -172,7 +175,7 @@ class EngineScaler:
         found = demand(fleet, self._max_num_seqs, self._targets)
         waits = waits_demand(fleet, self._targets)
         found = max(found, self._waits.note(now_s, waits, fleet.start_s))
-        self._trend.note(now_s, found)
+        self._trend.note(now_s, found, max(_TREND_S, _TREND_STARTS * fleet.start_s))
         if found == 0:
             return 0
         expected = found

@@ -64,7 +64,7 @@ def _dense() -> Stage:
         "serve controller": controller,
     }
     hows = {
-        "gateway": ("kill", "stop", "slow"),
+        "gateway": ("kill", "stop", "slow", "hang"),
         "engine replica": ("kill",),
         "engine core": ("kill", "stop", "slow", "hang"),
         "metadata server": ("kill", "stop"),
@@ -98,6 +98,8 @@ def _parallel() -> Stage:
             "model": _small_llama(folder),
             "num_replicas": 2,
             "tensor_parallel_size": 2,
+            # Ranks wait for each other without a rest, here two to a core.
+            "health_timeout_s": 30,
             "cpu_cores_per_rank": [[cores[0]], [cores[-1]]],
         }
         with _running(folder, "chaosranks", engine) as running:

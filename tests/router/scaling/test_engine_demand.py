@@ -144,18 +144,18 @@ def test_a_load_that_grows_is_met_before_it_is_there() -> None:
 
 
 def test_a_trend_needs_some_points() -> None:
-    trend = Trend(window_s=10)
+    trend = Trend()
     for now_s in range(3):
-        trend.note(now_s, now_s)
+        trend.note(now_s, now_s, 10)
         assert trend.growth_per_s() == 0
-    trend.note(3, 3)
+    trend.note(3, 3, 10)
     assert trend.growth_per_s() == pytest.approx(1)
 
 
 def test_what_is_long_ago_is_no_trend() -> None:
-    trend = Trend(window_s=10)
+    trend = Trend()
     for now_s in range(100):
-        trend.note(now_s, min(now_s, 50))
+        trend.note(now_s, min(now_s, 50), 10)
         trend.check_invariants()
     assert trend.growth_per_s() == pytest.approx(0)
 
