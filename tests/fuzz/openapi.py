@@ -5,6 +5,7 @@ answer is one that the document names: its status, its type, its form.
 """
 
 import asyncio
+import math
 import random
 import time
 from typing import Any
@@ -44,17 +45,18 @@ def _run(url: str, num_inputs: int, dice: random.Random) -> Findings:
     found, began_s = Findings("openapi"), time.perf_counter()
     schema = schemathesis.openapi.from_url(f"{url}/openapi.json")
     operations = [each.ok() for each in schema.get_all_operations() if isinstance(each, Ok)]
-    modes = list(GenerationMode)
-    each = max(1, num_inputs // (len(operations) * len(modes)))
-    for operation in operations:
-        for mode in modes:
-            _try(operation.as_strategy(mode), each, found, dice)
+    left = [operation.as_strategy(mode) for operation in operations for mode in GenerationMode]
+    while left and found.num_inputs < num_inputs:
+        each = math.ceil((num_inputs - found.num_inputs) / len(left))
+        left = [cases for cases in left if _try(cases, each, found, dice)]
     found.seconds = time.perf_counter() - began_s
     return found
 
 
-def _try(cases: Any, num_inputs: int, found: Findings, dice: random.Random) -> None:
-    """Cases of one operation. What a check says is noted, and not made any smaller."""
+def _try(cases: Any, num_inputs: int, found: Findings, dice: random.Random) -> bool:
+    """Cases of one operation; whether there were as many. What a check says is noted, and not
+    made any smaller."""
+    before = found.num_inputs
 
     @hypothesis.seed(dice.getrandbits(64))
     @settings(
@@ -81,7 +83,8 @@ def _try(cases: Any, num_inputs: int, found: Findings, dice: random.Random) -> N
     try:
         one()
     except hypothesis.errors.Unsatisfiable:
-        return  # an operation without a body has nothing that does not fit
+        return False  # an operation without a body has nothing that does not fit
+    return found.num_inputs >= before + num_inputs
 
 
 def _make_likelier(case: Case[Any], dice: random.Random) -> None:

@@ -21,6 +21,13 @@ from deployments.gateway.openai.responses_request import ResponsesRequest
 
 _REF = "#/components/schemas/{name}"
 _JSON, _EVENTS = "application/json", "text/event-stream"
+_EVENT = {
+    "description": "One of the stream. `data` is JSON, or `[DONE]` at the end.",
+    "type": "object",
+    "properties": {"data": {"type": "string"}, "event": {"type": "string"}},
+    "required": ["data"],
+}
+"""Before OpenAPI 3.2 the schema of a stream is that of each event."""
 _ERRORS = {
     400: "The request is wrong; the message names the field.",
     401: "No API key, or none that is valid.",
@@ -80,7 +87,7 @@ def _post(path: Posted) -> dict[str, Any]:
     answer = {"type": "object"} if path.answer is None else _ref(path.answer)
     content: dict[str, Any] = {_JSON: {"schema": answer}}
     if path.is_streamed:
-        content[_EVENTS] = {"schema": {"type": "string"}}
+        content[_EVENTS] = {"schema": _EVENT}
     return {
         "summary": path.summary,
         "requestBody": {
