@@ -17,11 +17,17 @@ class Relay:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
         self._ends: list[socket.socket] = []
+        self._flows: list[threading.Event] = []
 
     def cut_when(self, is_time: Callable[[], object]) -> None:
-        while not is_time():
-            time.sleep(0.01)
+        _wait(is_time)
         self._cut()
+
+    def hang_when(self, is_time: Callable[[], object]) -> None:
+        """Connections that there are stay, and nothing comes through any more."""
+        _wait(is_time)
+        for flow in self._flows:
+            flow.clear()
 
     def _cut(self) -> None:
         for end in self._ends:
@@ -36,6 +42,8 @@ class Relay:
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         self._cut()
+        for flow in self._flows:
+            flow.set()
 
     def _accept(self) -> None:
         with contextlib.suppress(OSError):
@@ -43,11 +51,20 @@ class Relay:
                 near, _ = self._listener.accept()
                 far = socket.create_connection(self._target)
                 self._ends += [near, far]
-                for pair in ((near, far), (far, near)):
-                    threading.Thread(target=_carry, args=pair, daemon=True).start()
+                flow = threading.Event()
+                flow.set()
+                self._flows.append(flow)
+                for ends in ((near, far, flow), (far, near, flow)):
+                    threading.Thread(target=_carry, args=ends, daemon=True).start()
 
 
-def _carry(source: socket.socket, target: socket.socket) -> None:
+def _wait(is_time: Callable[[], object]) -> None:
+    while not is_time():
+        time.sleep(0.01)
+
+
+def _carry(source: socket.socket, target: socket.socket, flow: threading.Event) -> None:
     with contextlib.suppress(OSError):
         while data := source.recv(65536):
+            flow.wait()
             target.sendall(data)

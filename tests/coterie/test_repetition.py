@@ -1,6 +1,7 @@
 """Requests whose connection was lost go on where they were, if their answer is the same."""
 
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -122,8 +123,10 @@ class Holding(FakeInference):
         self.hold_after, self.reply = None, self.reply_after
 
 
-def cut_once(relay: Relay, fake: Holding, heard: list[Chunk]) -> threading.Thread:
-    """Once a client has heard what there is to hear."""
+def once_heard(
+    strike: Callable[[Callable[[], object]], None], fake: Holding, heard: list[Chunk]
+) -> threading.Thread:
+    """Cut or stop a relay once a client has heard what there is to hear."""
 
     def has_heard() -> bool:
         if len(heard) < 5:
@@ -131,7 +134,7 @@ def cut_once(relay: Relay, fake: Holding, heard: list[Chunk]) -> threading.Threa
         fake.go_on()
         return True
 
-    thread = threading.Thread(target=relay.cut_when, args=(has_heard,))
+    thread = threading.Thread(target=strike, args=(has_heard,))
     thread.start()
     return thread
 
@@ -139,7 +142,7 @@ def cut_once(relay: Relay, fake: Holding, heard: list[Chunk]) -> threading.Threa
 def test_a_stream_goes_on_where_its_connection_was_lost() -> None:
     fake, heard = Holding(), list[Chunk]()
     with serving(fake) as address, Relay(address) as relay, Client(relay.address) as client:
-        cut = cut_once(relay, fake, heard)
+        cut = once_heard(relay.cut_when, fake, heard)
         for chunk in client.generate("abc", temperature=0):
             heard.append(chunk)
         cut.join()
@@ -153,10 +156,24 @@ async def test_a_stream_of_the_asyncio_client_does_the_same() -> None:
     fake, heard = Holding(), list[Chunk]()
     with serving(fake) as address, Relay(address) as relay:
         async with AsyncClient(relay.address) as client:
-            cut = cut_once(relay, fake, heard)
+            cut = once_heard(relay.cut_when, fake, heard)
             async for chunk in client.chat("abc", seed=7):
                 heard.append(chunk)
         cut.join()
+    assert "".join(chunk.text for chunk in heard) == REPLY
+    assert len(fake.requests) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_a_stream_goes_on_where_its_connection_says_nothing_any_more() -> None:
+    """It is noticed within half a minute."""
+    fake, heard = Holding(), list[Chunk]()
+    with serving(fake) as address, Relay(address) as relay, Client(relay.address) as client:
+        hang = once_heard(relay.hang_when, fake, heard)
+        for chunk in client.generate("abc", temperature=0, timeout_s=100):
+            heard.append(chunk)
+        hang.join()
     assert "".join(chunk.text for chunk in heard) == REPLY
     assert len(fake.requests) == 2
 
@@ -165,7 +182,7 @@ async def test_a_stream_that_would_go_on_otherwise_ends_with_an_error() -> None:
     fake, heard = Holding(reply_after="something else altogether"), list[Chunk]()
     with serving(fake) as address, Relay(address) as relay:
         async with AsyncClient(relay.address) as client:
-            cut = cut_once(relay, fake, heard)
+            cut = once_heard(relay.cut_when, fake, heard)
             with pytest.raises(errors.UnavailableError, match="another one"):
                 async for chunk in client.generate("abc", temperature=0):
                     heard.append(chunk)
@@ -181,7 +198,7 @@ def test_no_more_often_than_a_request_may_be_sent_again() -> None:
         Relay(address) as relay,
         Client(relay.address, max_retries=0) as client,
     ):
-        cut = cut_once(relay, fake, heard)
+        cut = once_heard(relay.cut_when, fake, heard)
         with pytest.raises(errors.UnavailableError, match="ended before the answer"):
             for chunk in client.generate("abc", temperature=0):
                 heard.append(chunk)
