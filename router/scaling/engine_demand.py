@@ -176,7 +176,8 @@ class EngineScaler:
         waits = waits_demand(fleet, self._targets)
         found = max(found, self._waits.note(now_s, waits, fleet.start_s))
         self._trend.note(now_s, found, max(_TREND_S, _TREND_STARTS * fleet.start_s))
-        if found == 0:
+        if not fleet.num_held and not any(each.num_sequences for each in fleet.replicas):
+            # What was asked of late says nothing of now.
             return 0
         expected = found
         if self._targets.look_ahead:

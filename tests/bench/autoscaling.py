@@ -7,7 +7,7 @@ well: the nodes are processes that Ray's autoscaler starts and ends. In turn
 
     nobody       the last engine goes, and then its node
     first        a few requests at once, which wait for an engine that waits for a node
-    many         more streams than an engine holds: another engine, and another node
+    many         more streams than an engine holds, until there is another one on another node
     nobody       both go
 
 What is asked of the same prompt is compared with what was said at first.
@@ -16,6 +16,7 @@ What is asked of the same prompt is compared with what was said at first.
 import argparse
 import asyncio
 import json
+import os
 import sys
 import tempfile
 import time
@@ -26,18 +27,18 @@ from typing import Any
 
 from coterie import AsyncClient
 from coterie.benchmark.plot import check_can_plot
+from coterie.errors import CoterieError
 from deployments.settings import ClusterSection
 from tests.builders.autoscaled_nodes import AutoscaledNodes
 from tests.builders.cluster import STATE_DIR, RunningCluster
 from tests.builders.small_llama import write_small_llama
-from tests.builders.streams import CountedStreams
 
 NAME = "scaled"
 ENGINE = "engine-small"
-NUM_FIRST, NUM_MANY, NUM_TOKENS = 3, 32, 1200
+NUM_FIRST, NUM_MANY, NUM_TOKENS = 3, 16, 1200
 _LIMIT_S = 180.0
 _SECTION = ClusterSection(app_name=NAME, state_dir=str(STATE_DIR), num_cpus=1)  # type: ignore[arg-type]
-_MODEL = {
+_MODEL: dict[str, Any] = {
     "name": "small",
     "dtype": "float32",
     "enforce_eager": True,
@@ -47,6 +48,8 @@ _MODEL = {
     "min_replicas": 0,
     "max_replicas": 2,
     "drain_timeout_s": 60,
+    # One core for both, and the rest for those that start, gateways and clients.
+    "cpu_cores_per_rank": [[max(os.sched_getaffinity(0))]],
     "autoscaling": {
         "upscale_delay_s": 0,
         "downscale_delay_s": 5,
@@ -155,17 +158,36 @@ async def _phases(client: AsyncClient, watch: Watch, course: Course) -> None:
     _count(course, await asked, expected)
 
     since_s = watch.phase("many")
-    streams = CountedStreams([client] * NUM_MANY, NUM_TOKENS)
+    is_enough = asyncio.Event()
+    streams = asyncio.gather(*(_stream(client, is_enough) for _ in range(NUM_MANY)))
     course.second_node_after_s = await watch.until(lambda p: p.num_nodes == 3, since_s)
     course.second_engine_after_s = await watch.until(lambda p: p.num_running == 2, since_s)
-    ending = asyncio.ensure_future(streams.ends())
-    await watch.until(lambda _: ending.done(), since_s)
-    _count(course, await ending, NUM_TOKENS)
+    is_enough.set()
+    await watch.until(lambda _: streams.done(), since_s)
+    _count(course, [each for answers in await streams for each in answers], NUM_TOKENS)
 
     since_s = watch.phase("nobody again")
     course.all_gone_after_s = await watch.until(
         lambda p: p.num_running == 0 and p.num_nodes == 1, since_s
     )
+
+
+async def _stream(client: AsyncClient, is_enough: asyncio.Event) -> list[int | Exception]:
+    """One answer after the other: how many tokens each had, or what it raised."""
+    found: list[int | Exception] = []
+    while not is_enough.is_set():
+        num_tokens = 0
+        stream = client.generate(
+            [5, 6, 7], max_tokens=NUM_TOKENS, ignore_eos=True, temperature=0, timeout_s=200
+        )
+        try:
+            async for chunk in stream:
+                num_tokens += len(chunk.token_ids)
+        except CoterieError as error:
+            found.append(error)
+        else:
+            found.append(num_tokens)
+    return found
 
 
 def _count(course: Course, answers: list[Any], expected: object) -> None:
