@@ -53,7 +53,10 @@ def start_worker(
             stdout=out,
             stderr=subprocess.STDOUT,
             env=os.environ | variables | dict(environment or {}),
-            start_new_session=True,
+            # Of its own, so that Ctrl-C is the test's alone; not a session, whose processes
+            # Linux schedules as one (`sched_autogroup`): of two sessions on one core, an engine
+            # that is busy in one has kept one that starts in the other from running at all.
+            process_group=0,
         )
     deadline = time.monotonic() + _START_S
     while "Ray runtime started" not in log.read_text():
