@@ -13,15 +13,14 @@ limits; an engine that is wanted serves `--start` seconds later. One policy afte
 
     python -m tests.bench.scaling_policies TRACE --json build/scaling.json
 
-TRACE is CSV with TIMESTAMP, ContextTokens and GeneratedTokens, or JSON lines with timestamp
-(milliseconds), input_length and output_length. With `--times` each request comes so often,
-within some seconds of when it was recorded; with `--day` the load rises and falls once, between
-a fifth of that and all. A request waits for a place, of which an engine has `max_num_seqs`, and
-goes to the engine with the fewest prompt tokens to compute, then with the fewest sequences.
+TRACE is what `coterie bench --trace` reads (`coterie.benchmark.trace`). With `--times` each
+request comes so often, within some seconds of when it was recorded; with `--day` the load rises
+and falls once, between a fifth of that and all. A request waits for a place, of which an engine
+has `max_num_seqs`, and goes to the engine with the fewest prompt tokens to compute, then with
+the fewest sequences. What is printed are medians of runs whose chance is another.
 """
 
 import argparse
-import csv
 import json
 import math
 import random
@@ -30,12 +29,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import datetime
 from pathlib import Path
+from statistics import median
 from typing import Any
 from unittest.mock import patch
 
-import numpy as np
 from ray.serve.autoscaling_policy import (
     _apply_autoscaling_config,
     replica_queue_length_autoscaling_policy,
@@ -44,6 +42,9 @@ from ray.serve.config import AutoscalingConfig, AutoscalingContext
 from rich.console import Console
 from rich.table import Table
 
+from coterie.benchmark.summary import percentile
+from coterie.benchmark.trace import TraceRequest, read_trace
+from coterie.errors import ConfigError
 from deployments.engine.autoscaling import HELD, START, EngineScalingPolicy
 from router.scaling.engine_demand import EngineSignals
 from router.scaling.settings import EngineScalingSection
@@ -108,7 +109,7 @@ class Fleet:
 
     def __init__(self, pace: Pace, start_s: float, at_first: int) -> None:
         self._pace, self._start_s = pace, start_s
-        self.engines = [SimulatedEngine(pace, 0.0, 0.0) for _ in range(at_first)]
+        self.engines = [SimulatedEngine(pace, ready_s=0.0) for _ in range(at_first)]
         self.num_started = 0
         self.held: deque[Request] = deque()
         """They wait for a place."""
@@ -124,7 +125,7 @@ class Fleet:
     def resize(self, now_s: float, wanted: int) -> None:
         """Start more, or let some go: first those that do not serve yet, then the idlest."""
         for _ in range(wanted - self.num_wanted()):
-            self.engines.append(SimulatedEngine(self._pace, now_s, now_s + self._start_s))
+            self.engines.append(SimulatedEngine(self._pace, now_s + self._start_s))
             self.num_started += 1
         going = sorted(
             (each for each in self.engines if not each.drains),
@@ -142,10 +143,8 @@ class Fleet:
         for engine in self.engines:
             engine.advance(now_s)
 
-    def send(self, now_s: float, request: Request | None = None) -> None:
-        """To the engine with the least to do, of those that have a place."""
-        if request is not None:
-            self.held.append(request)
+    def dispatch(self, now_s: float) -> None:
+        """Those that are held, each to the engine with the least to do that has a place."""
         places = self._pace.max_num_seqs
         while self.held:
             free = [each for each in self.ready(now_s) if each.num_sequences < places]
@@ -180,11 +179,11 @@ class Signals:
 
     def means(self) -> list[EngineSignals]:
         """One of each replica."""
-        return [
-            EngineSignals(*(sum(column) / len(told) for column in zip(*rows, strict=True)))
-            for told in self._told.values()
-            for rows in [[signals for _, signals in told]]
-        ]
+        return [_mean([signals for _, signals in told]) for told in self._told.values()]
+
+
+def _mean(told: Sequence[EngineSignals]) -> EngineSignals:
+    return EngineSignals(*(sum(values) / len(told) for values in zip(*told, strict=True)))
 
 
 def simulate(policy: Policy, requests: Sequence[Request], limits: Limits) -> Result:
@@ -218,13 +217,12 @@ def simulate(policy: Policy, requests: Sequence[Request], limits: Limits) -> Res
             fleet.resize(now_s, min(max(wanted, 1), limits.most))
             if now_s <= ended_s:
                 counts.append(len(fleet.engines))
-    waits = [request.ttft_s - limits.pace.alone_s(request) for request in requests]
-    p50, p95, p99 = np.percentile(waits, [50, 95, 99])
+    waits = sorted(request.ttft_s - limits.pace.alone_s(request) for request in requests)
     return Result(
         policy=policy.name,
-        wait_p50_s=round(float(p50), 3),
-        wait_p95_s=round(float(p95), 3),
-        wait_p99_s=round(float(p99), 3),
+        wait_p50_s=round(percentile(waits, 50), 3),
+        wait_p95_s=round(percentile(waits, 95), 3),
+        wait_p99_s=round(percentile(waits, 99), 3),
         late_share=round(sum(wait > _TARGETS.target_wait_s for wait in waits) / len(waits), 4),
         mean_replicas=round(sum(counts) / len(counts), 2),
         max_replicas=max(counts),
@@ -236,11 +234,12 @@ def _second(fleet: Fleet, pending: deque[Request], now_s: float) -> None:
     for part in range(1, _PARTS + 1):
         until_s = now_s + part / _PARTS
         while pending and pending[0].arrived_s <= until_s:
-            request = pending.popleft()
-            fleet.advance(request.arrived_s)
-            fleet.send(request.arrived_s, request)
+            arrived_s = pending[0].arrived_s
+            fleet.held.append(pending.popleft())
+            fleet.advance(arrived_s)
+            fleet.dispatch(arrived_s)
         fleet.advance(until_s)
-        fleet.send(until_s)
+        fleet.dispatch(until_s)
     fleet.sweep()
 
 
@@ -284,41 +283,17 @@ def compare(requests: Sequence[Request], limits: Limits) -> list[Result]:
         Policy("serve", _serves, serves_requests=sequences),
         Policy("serve_defaults", _serves, 30.0, 600.0, serves_requests=2.0),
     ]
-    found: list[Result] = []
-    for number in range(len(policies) + 1):
-        policy = (
-            policies[number]
-            if number < len(policies)
-            else _fixed(math.ceil(found[0].mean_replicas))
-        )
-        began_s = time.monotonic()
-        found.append(simulate(policy, [replace(r) for r in requests], limits))
-        took_s = time.monotonic() - began_s
-        print(f"{policy.name}: simulated in {took_s:.0f} s", file=sys.stderr, flush=True)
+    found = [_timed(policy, requests, limits) for policy in policies]
+    fixed = _fixed(math.ceil(found[0].mean_replicas))
+    return [*found, _timed(fixed, requests, limits)]
+
+
+def _timed(policy: Policy, requests: Sequence[Request], limits: Limits) -> Result:
+    began_s = time.monotonic()
+    found = simulate(policy, [replace(each) for each in requests], limits)
+    took_s = time.monotonic() - began_s
+    print(f"{policy.name}: simulated in {took_s:.0f} s", file=sys.stderr, flush=True)
     return found
-
-
-def read(path: Path) -> list[Request]:
-    """In the order of their arrival, the first at 0."""
-    with path.open() as file:
-        if path.suffix == ".csv":
-            rows = [
-                (
-                    datetime.fromisoformat(row["TIMESTAMP"][:26]).timestamp(),
-                    int(row["ContextTokens"]),
-                    int(row["GeneratedTokens"]),
-                )
-                for row in csv.DictReader(file)
-            ]
-        else:
-            found = [json.loads(line) for line in file]
-            rows = [
-                (row["timestamp"] / 1000, row["input_length"], row["output_length"])
-                for row in found
-            ]
-    rows.sort()
-    first_s = rows[0][0]
-    return [Request(at - first_s, max(1, i), max(1, o)) for at, i, o in rows]
 
 
 def multiplied(requests: Sequence[Request], times: int, seed: int) -> list[Request]:
@@ -343,6 +318,26 @@ def like_a_day(requests: Sequence[Request], seed: int) -> list[Request]:
     return found
 
 
+def _load(recorded: Sequence[TraceRequest], times: int, day: bool, seed: int) -> list[Request]:
+    requests = [
+        Request(each.at_s, each.num_prompt_tokens, each.num_output_tokens) for each in recorded
+    ]
+    if times > 1:
+        requests = multiplied(requests, times, seed)
+    return like_a_day(requests, seed) if day else requests
+
+
+def _medians(results: Sequence[Result]) -> Result:
+    """Of one policy's runs, each number by itself."""
+    rows = [asdict(each) for each in results]
+    numbers = {
+        name: round(median(row[name] for row in rows), 4)
+        for name in rows[0]
+        if name != "policy"
+    }
+    return Result(policy=rows[0]["policy"], **numbers)
+
+
 def table(results: Sequence[Result]) -> Table:
     """For people."""
     found = Table(
@@ -362,14 +357,15 @@ def table(results: Sequence[Result]) -> Table:
 
 
 def main() -> None:
-    """Print a table, and write all that was found to the file."""
+    """Print a table of medians, and write all that was found to the file."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("trace", type=Path)
     parser.add_argument("--times", type=int, default=1, metavar="N", help="(1)")
     parser.add_argument("--day", action="store_true", help="let the load rise and fall")
-    parser.add_argument("--seed", type=int, default=1, help="of both (1)")
+    parser.add_argument("--seed", type=int, default=1, help="of both, in the first run (1)")
+    parser.add_argument("--runs", type=int, default=5, help="with seeds of their own (5)")
     parser.add_argument("--start", type=float, default=60.0, metavar="SECONDS")
     parser.add_argument("--at-first", type=int, default=4, metavar="N", help="replicas (4)")
     parser.add_argument("--most", type=int, default=16, metavar="N", help="replicas (16)")
@@ -378,28 +374,32 @@ def main() -> None:
     )
     parser.add_argument("--json", type=Path, help="also write the results to this file")
     given = parser.parse_args()
-    requests = read(given.trace)
-    if given.times > 1:
-        requests = multiplied(requests, given.times, given.seed)
-    if given.day:
-        requests = like_a_day(requests, given.seed)
+    try:
+        recorded = read_trace(given.trace)
+    except ConfigError as error:
+        parser.error(str(error))
     limits = Limits(Pace(given.prefill_speed), given.start, given.at_first, given.most)
-    results = compare(requests, limits)
-    Console().print(table(results))
+    runs = [
+        compare(_load(recorded, given.times, given.day, seed), limits)
+        for seed in range(given.seed, given.seed + given.runs)
+    ]
+    medians = [_medians(of_policy) for of_policy in zip(*runs, strict=True)]
+    Console().print(table(medians))
     if given.json:
         settings = {
             "trace": given.trace.name,
-            "num_requests": len(requests),
             "times": given.times,
             "day": given.day,
             "seed": given.seed,
             "limits": asdict(limits) | {"pace": limits.pace._asdict()},
             "targets": _TARGETS.model_dump(mode="json"),
         }
-        rows = [asdict(each) for each in results]
-        given.json.write_text(
-            json.dumps({"settings": settings, "results": rows}, indent=1) + "\n"
-        )
+        found = {
+            "settings": settings,
+            "medians": [asdict(each) for each in medians],
+            "runs": [[asdict(each) for each in results] for results in runs],
+        }
+        given.json.write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

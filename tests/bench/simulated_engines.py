@@ -54,9 +54,9 @@ class Pace(NamedTuple):
 class SimulatedEngine:
     """Given requests and, in the order of time, told how late it is."""
 
-    def __init__(self, pace: Pace, wanted_s: float, ready_s: float) -> None:
+    def __init__(self, pace: Pace, ready_s: float) -> None:
         self.pace = pace
-        self.wanted_s, self.ready_s = wanted_s, ready_s
+        self.ready_s = ready_s
         self.drains = False
         self._waiting: deque[Request] = deque()
         self._left = 0
@@ -157,8 +157,9 @@ class SimulatedEngine:
         self._prompts.note(now_s, self.queued_tokens)
 
     def _free(self, now_s: float, request: Request) -> None:
-        self._held_tokens -= request.prompt_tokens + request.output_tokens
-        self._reserved_tokens -= request.prompt_tokens + request.output_tokens
+        whole = request.prompt_tokens + request.output_tokens
+        self._held_tokens -= whole
+        self._reserved_tokens -= whole
         request.finished_s = now_s
 
     def check_invariants(self) -> None:

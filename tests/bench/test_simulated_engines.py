@@ -13,7 +13,7 @@ PACE = Pace(
 
 
 def engine_with(*requests: Request) -> SimulatedEngine:
-    engine = SimulatedEngine(PACE, 0.0, 0.0)
+    engine = SimulatedEngine(PACE, ready_s=0.0)
     for request in requests:
         engine.advance(request.arrived_s)
         engine.add(request.arrived_s, request)

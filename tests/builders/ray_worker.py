@@ -39,20 +39,31 @@ def start_worker(
         "metrics-export-port": metrics,
         "object-store-memory": object_store_bytes,
     }
-    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block"]
-    command += ["--disable-usage-stats"]
     variables = {
         "RAY_memory_monitor_refresh_ms": "0",
         "RAY_worker_niceness": "0",
         "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": str(drain_s),
     }
+    return start_ray(flags, log, environment=variables | dict(environment or {}))
+
+
+def start_ray(
+    flags: Mapping[str, object],
+    log: Path,
+    *more: str,
+    environment: Mapping[str, str],
+) -> "subprocess.Popen[bytes]":
+    """`ray start --block`, of a worker or (with `--head` among `more`) of a head. Returns when
+    Ray runs there; where it does not, nothing of it is left."""
+    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block"]
+    command += ["--disable-usage-stats", *more]
     with log.open("wb") as out:
-        worker = subprocess.Popen(
+        leader = subprocess.Popen(
             command + [f"--{key}={value}" for key, value in flags.items()],
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=subprocess.STDOUT,
-            env=os.environ | variables | dict(environment or {}),
+            env=os.environ | dict(environment),
             # Of its own, so that Ctrl-C is the test's alone; not a session, whose processes
             # Linux schedules as one (`sched_autogroup`): of two sessions on one core, an engine
             # that is busy in one has kept one that starts in the other from running at all.
@@ -60,9 +71,11 @@ def start_worker(
         )
     deadline = time.monotonic() + _START_S
     while "Ray runtime started" not in log.read_text():
-        assert worker.poll() is None and time.monotonic() < deadline, log.read_text()
+        if leader.poll() is not None or time.monotonic() > deadline:
+            kill_worker(leader.pid)
+            raise AssertionError(log.read_text())
         time.sleep(0.1)
-    return worker
+    return leader
 
 
 def kill_worker(pid: int) -> None:

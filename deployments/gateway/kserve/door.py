@@ -15,10 +15,10 @@ from deployments.gateway.kserve.request import VERSION, check_version, decode_re
 from deployments.gateway.kserve.response import InferResponse, answer
 from deployments.gateway.kserve.tensors import OUTPUT_TYPES, encode_output
 from deployments.gateway.readiness import is_ready
-from deployments.gateway.rpc.answer import CLIENT_TIMEOUT_S, Context, abort, call_options
+from deployments.gateway.rpc.answer import Context, abort, call_options
 from deployments.gateway.rpc.answer import answer as answer_call
-from deployments.gateway.rpc.answer import write as write_message
 from deployments.gateway.rpc.error_details import MAX_MESSAGE_CHARS
+from deployments.gateway.rpc.stream_writer import CLIENT_TIMEOUT_S, StreamWriter
 from deployments.gateway.service import InferenceService
 from deployments.kserve import grpc_service_pb2 as pb
 from deployments.kserve import grpc_service_pb2_grpc as pb_grpc
@@ -94,15 +94,14 @@ class KServeDoor(pb_grpc.GRPCInferenceServiceServicer):
         self, requests: AsyncIterator[pb.ModelInferRequest], context: Context
     ) -> None:
         room = asyncio.Semaphore(MAX_STREAM_REQUESTS)
-        write = asyncio.Lock()
+        writer = StreamWriter(context, self._client_timeout_s)
+        await writer.open()
 
         async def write_all(request: pb.ModelInferRequest) -> None:
             try:
                 async with aclosing(self._responses(request, context)) as responses:
                     async for response in responses:
-                        # gRPC takes one message at a time.
-                        async with write:
-                            await write_message(context, response, self._client_timeout_s)
+                        await writer.write(response)
             finally:
                 room.release()
 

@@ -17,12 +17,11 @@ from deployments.gateway.error_feed import answered
 from deployments.gateway.rpc.error_details import status_message, trailing_metadata
 from deployments.gateway.status import status_of
 from deployments.types import CallOptions, Door
-from infra.errors import CoterieError, DeadlineError
+from infra.errors import CoterieError
 from infra.telemetry.trace_context import TRACE_RESPONSE, carrier_in
 
 REQUEST_ID_KEY = "x-request-id"
 SESSION_KEY = "x-session-id"
-CLIENT_TIMEOUT_S = 60.0
 _ABORT_WITHIN_S = 5.0
 
 log = logging.getLogger(__name__)
@@ -69,17 +68,6 @@ async def answer(context: Context, work: Awaitable[T]) -> T:
         return await work
     except Exception as error:  # the boundary of the process
         await fail(context, error)
-
-
-async def write(context: Context, message: Any, timeout_s: float) -> None:
-    """Send one message of a stream. Raises DeadlineError where the client takes none
-    of what waits for it, though it keeps the stream."""
-    try:
-        async with asyncio.timeout(timeout_s):
-            await context.write(message)
-    except TimeoutError:
-        words = f"the client has taken nothing of its answer for {timeout_s:g} s"
-        raise DeadlineError(words) from None
 
 
 async def fail(context: Context, error: Exception) -> NoReturn:

@@ -5,13 +5,8 @@ from contextlib import aclosing
 from coterie.v1 import inference_pb2 as pb
 from coterie.v1 import inference_pb2_grpc as pb_grpc
 from deployments.gateway.rpc import messages
-from deployments.gateway.rpc.answer import (
-    CLIENT_TIMEOUT_S,
-    Context,
-    answer,
-    call_options,
-    write,
-)
+from deployments.gateway.rpc.answer import Context, answer, call_options
+from deployments.gateway.rpc.stream_writer import CLIENT_TIMEOUT_S, StreamWriter
 from deployments.gateway.service import Generation, InferenceService
 from deployments.gateway.usage import UsageCounter
 from deployments.gateway.whole import whole_outputs
@@ -113,12 +108,13 @@ class GrpcDoor(pb_grpc.InferenceServicer):
         self, context: Context, generation: Generation, num_outputs: int
     ) -> None:
         counter = UsageCounter(generation.num_prompt_tokens, num_outputs)
+        writer = StreamWriter(context, self._client_timeout_s)
         async with aclosing(generation.deltas()) as deltas:
             async for delta in deltas:
                 chunk = messages.to_chunk(delta, counter.add(delta))
                 chunk.request_id = generation.request_id
                 chunk.model = generation.model
-                await write(context, chunk, self._client_timeout_s)
+                await writer.write(chunk)
 
     async def _tokenize(self, request: pb.TokenizeRequest) -> pb.TokenizeResponse:
         token_ids = await self._token_ids(request)

@@ -5,7 +5,7 @@ import contextlib
 import logging
 import socket
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import grpc
 import pytest
@@ -27,6 +27,9 @@ SOON_S = 0.3
 PATIENCE_S = 10.0
 MAX_BYTES = 4096
 MUCH = text_deltas(*["x" * 10_000] * 3000)
+LARGE = "x" * 1_000_000
+TAKES_LITTLE = [("grpc.http2.lookahead_bytes", 1), ("grpc.http2.bdp_probe", 0)]
+STREAM_INFER = "/inference.GRPCInferenceService/ModelStreamInfer"
 TAKES_NOTHING = "the client has taken nothing"
 
 
@@ -197,6 +200,48 @@ async def test_a_stream_that_nobody_reads_ends_over_kserve() -> None:
         with pytest.raises(grpc.aio.AioRpcError, match=TAKES_NOTHING):
             while await call.read():
                 pass
+
+
+async def test_a_stream_whose_first_message_is_not_taken_ends_over_grpc(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    service = FakeService(text_deltas(LARGE, "b"))
+    async with (
+        opened(service, client_timeout_s=SOON_S) as (_, address, _),
+        grpc.aio.insecure_channel(address, options=TAKES_LITTLE) as channel,
+    ):
+        call = inference_pb2_grpc.InferenceStub(channel).Generate(
+            inference_pb2.GenerateRequest(text="a")
+        )
+        await service.wait_aborted(PATIENCE_S)
+        with pytest.raises(grpc.aio.AioRpcError, match=TAKES_NOTHING):
+            async with asyncio.timeout(PATIENCE_S):
+                while await call.read():
+                    pass
+        assert not [r for r in caplog.records if r.levelno >= logging.ERROR]
+
+
+async def test_a_stream_whose_first_message_is_not_taken_ends_over_kserve(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    service = FakeService([*text_deltas(LARGE, "b"), asyncio.Event()])
+    async with (
+        opened(service) as (_, address, _),
+        grpc.aio.insecure_channel(address, options=TAKES_LITTLE) as channel,
+    ):
+        call: Any = channel.stream_stream(STREAM_INFER)()
+        await call.write(infer_request(text_input="a", stream=True).SerializeToString())
+        async with asyncio.timeout(PATIENCE_S):
+            while not service.calls:
+                await asyncio.sleep(0.01)
+        await asyncio.sleep(SOON_S)
+        # The write of the answer is given up for this.
+        await call.write(b"\xff\xff")
+        with pytest.raises(grpc.aio.AioRpcError, match="is no ModelInferRequest"):
+            async with asyncio.timeout(PATIENCE_S):
+                while await call.read():
+                    pass
+        assert not [r for r in caplog.records if r.levelno >= logging.ERROR]
 
 
 async def test_a_stream_that_nobody_reads_ends_over_http() -> None:

@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,12 +13,11 @@ import pytest
 from deployments.kubernetes.settings import KubernetesSection, StoreSection
 from deployments.kubernetes.stores import head_store
 from deployments.local_cluster import free_ports
-from tests.builders.ray_worker import kill_worker
+from tests.builders.ray_worker import kill_worker, start_ray
 from tests.deployments.kubernetes.test_stores import PASSWORD, serving
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(300)]
 
-_START_S = 60.0
 _ENVIRONMENT = {
     "RAY_AUTH_MODE": "disabled",
     "RAY_external_storage_namespace": "of-this-test",
@@ -69,24 +67,13 @@ def head(store_port: int) -> Iterator[str]:
     store = {"RAY_REDIS_ADDRESS": f"redis://127.0.0.1:{store_port}"}
     # The sockets' paths must be short.
     with tempfile.TemporaryDirectory(prefix="coterie-", ignore_cleanup_errors=True) as place:
-        log = Path(place, "head.log")
-        command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"]
-        command += ["--disable-usage-stats", "--no-monitor", f"--temp-dir={place}"]
-        with log.open("wb") as out:
-            leader = subprocess.Popen(
-                command + [f"--{key}={value}" for key, value in flags.items()],
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=subprocess.STDOUT,
-                env=os.environ | _ENVIRONMENT | store,
-                start_new_session=True,
-            )
+        leader = start_ray(
+            flags,
+            Path(place, "head.log"),
+            *("--head", "--no-monitor", f"--temp-dir={place}"),
+            environment=_ENVIRONMENT | store,
+        )
         try:
-            deadline = time.monotonic() + _START_S
-            while "Ray runtime started" not in log.read_text():
-                is_well = leader.poll() is None and time.monotonic() < deadline
-                assert is_well, log.read_text()
-                time.sleep(0.1)
             yield f"127.0.0.1:{gcs}"
         finally:
             kill_worker(leader.pid)
