@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -77,6 +77,27 @@ class RunningCluster:
     def status(self) -> dict[str, dict[str, Any]]:
         """What `coterie status --json` says, by deployment; see `status_program`."""
         return {state["name"]: state for state in self._ask("")}
+
+    def is_whole(self, gone: Set[int] = frozenset()) -> bool:
+        """All replicas run and answer, and none whose process id is of `gone`; gateways have
+        links to all engines and follow their index, and each expert has its copies."""
+        states = self.status()
+        if gone & {each["pid"] for state in states.values() for each in state["details"]}:
+            return False
+        gateways = states["gateway"]["details"]
+        for name, state in states.items():
+            if not len(state["details"]) == state["num_running"] == state["num_wanted"]:
+                return False
+            kind, _, model = name.partition("-")
+            if kind == "director" and state["details"][0]["experts"]["state"] != "settled":
+                return False
+            if kind == "engine" and not all(
+                gateway["num_ready_replicas"].get(model) == state["num_wanted"]
+                and gateway["prefix_index"].get(model, {}).get("state") == "current"
+                for gateway in gateways
+            ):
+                return False
+        return True
 
     def explain(self, request_id: str) -> list[dict[str, Any]]:
         """What `coterie explain --json` says, in the same way."""

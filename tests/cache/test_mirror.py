@@ -5,7 +5,7 @@ import random
 import signal
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from cache.types import Change, Epoch, EpochBit, Holder
 from infra.tasks import end_all
 from tests.builders.fake_index_server import FakeIndexServer
 from tests.builders.metadata_server import Server, running, valkey
+from tests.builders.until import until
 from tests.cache.index_world import ALPHABET, GROUPS, World, hashes_of, some_of
 
 SECTION = CacheSection(lease_s=3.0, timeout_s=1.0)
@@ -159,12 +160,6 @@ async def under_load(world: Living) -> AsyncIterator[None]:
         yield
     finally:
         await end_all([task])
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(40):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 async def test_it_follows_and_says_what_it_has_done(server: Server) -> None:

@@ -69,32 +69,10 @@ def struck(cluster: RunningCluster, victims: list[psutil.Process]) -> set[int]:
     return found
 
 
-def is_whole(cluster: RunningCluster, gone: set[int]) -> bool:
-    """All replicas run and answer, and none of those that must be gone; gateways have links
-    to all engines and follow their index, and each expert has its copies."""
-    states = cluster.status()
-    if gone & {each["pid"] for state in states.values() for each in state["details"]}:
-        return False
-    gateways = states["gateway"]["details"]
-    for name, state in states.items():
-        if not len(state["details"]) == state["num_running"] == state["num_wanted"]:
-            return False
-        kind, _, model = name.partition("-")
-        if kind == "director" and state["details"][0]["experts"]["state"] != "settled":
-            return False
-        if kind == "engine" and not all(
-            gateway["num_ready_replicas"].get(model) == state["num_wanted"]
-            and gateway["prefix_index"].get(model, {}).get("state") == "current"
-            for gateway in gateways
-        ):
-            return False
-    return True
-
-
 async def wait_whole(cluster: RunningCluster, since_s: float, gone: set[int]) -> float | None:
     """Seconds since then; None where it took too long."""
     while time.monotonic() < since_s + _WHOLE_LIMIT_S:
-        if await asyncio.to_thread(is_whole, cluster, gone):
+        if await asyncio.to_thread(cluster.is_whole, gone):
             return time.monotonic() - since_s
         await asyncio.sleep(0.5)
     return None

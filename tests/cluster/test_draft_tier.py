@@ -1,7 +1,7 @@
 """Draft replicas beside an engine, by `coterie up`: the same tokens, whatever befalls them."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -12,6 +12,7 @@ from coterie import Client
 from tests.builders.cluster import RunningCluster
 from tests.builders.otlp_receiver import OtlpReceiver, receiving
 from tests.builders.traced_request import ask_traced, parts_of_steps
+from tests.builders.until import wait_until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
@@ -74,13 +75,6 @@ def replica(cluster: RunningCluster) -> dict[str, Any] | None:
     return details[0] if details else None
 
 
-def until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 120
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.5)
-
-
 @pytest.fixture(scope="module")
 def expected(cluster: RunningCluster) -> list[tuple[int, ...]]:
     with Client(cluster.address) as client:
@@ -132,14 +126,14 @@ def test_a_draft_replica_killed_under_load_costs_no_request_and_drafts_come_back
             after = replica(cluster)
             return after is not None and after["pid"] != before["pid"]
 
-        until(is_replaced)
+        wait_until(is_replaced, 120)
         counted = drafts(cluster)["num_accepted"]
 
         def drafts_come() -> bool:
             assert said(client, "drafted", PROMPTS[0]) == expected[0]
             return drafts(cluster)["num_accepted"] > counted
 
-        until(drafts_come)
+        wait_until(drafts_come, 120)
 
 
 def test_a_draft_replica_that_hangs_costs_no_request(

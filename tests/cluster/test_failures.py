@@ -5,7 +5,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -17,6 +17,7 @@ from tests.bench.event_client import EventClient
 from tests.builders.cluster import RunningCluster
 from tests.builders.engine_processes import engine_core_of, spawned_by
 from tests.builders.streams import CountedStreams, Heard, by_grpc, by_http
+from tests.builders.until import wait_until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
@@ -141,24 +142,6 @@ def num_open_calls(cluster: RunningCluster) -> int:
     return sum(detail["num_open_calls"] for detail in details)
 
 
-def until(condition: Callable[[], bool], timeout_s: float) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, f"not so within {timeout_s} s"
-        time.sleep(0.3)
-
-
-def is_whole(cluster: RunningCluster) -> bool:
-    """All replicas of both deployments run, and every gateway has its links."""
-    states = cluster.status()
-    counts = [
-        count
-        for detail in states["gateway"]["details"]
-        for count in detail["num_ready_replicas"].values()
-    ]
-    return counts == [2, 2] and states[f"engine-{MODEL}"]["num_running"] == 2
-
-
 async def test_gateways_share_their_ports_and_the_load_is_spread(
     cluster: RunningCluster,
 ) -> None:
@@ -187,7 +170,7 @@ async def test_a_prompt_goes_where_its_prefix_lies_by_whichever_gateway(
         for prompt in prompts:
             assert await num_cached(several[0], prompt) == 0
         # The engines' events pass the index's server on their way to the gateways.
-        await asyncio.to_thread(until, lambda: min(num_indexed_blocks(cluster)) >= 9, 30)
+        await asyncio.to_thread(wait_until, lambda: min(num_indexed_blocks(cluster)) >= 9, 30)
         for prompt in prompts:
             assert [await num_cached(client, prompt) for client in several] == [384] * 8
 
@@ -203,8 +186,8 @@ async def test_requests_are_served_without_the_indexs_server_and_it_recovers(
         server.kill()
         assert await streams.ends() == [400] * 8
     # It comes back empty, and the engines tell it all that they have.
-    until(lambda: index_server(cluster).pid != server.pid, 30)
-    until(lambda: min(num_indexed_blocks(cluster)) >= min(before) > 0, 60)
+    wait_until(lambda: index_server(cluster).pid != server.pid, 30)
+    wait_until(lambda: min(num_indexed_blocks(cluster)) >= min(before) > 0, 60)
 
 
 async def test_a_gateway_that_is_killed_takes_only_its_own_streams_along(
@@ -222,7 +205,7 @@ async def test_a_gateway_that_is_killed_takes_only_its_own_streams_along(
     async with clients(cluster, 4) as several:
         assert await serves_all(several)
     assert num_open_calls(cluster) == 0
-    until(lambda: is_whole(cluster), 120)
+    wait_until(cluster.is_whole, 120)
 
 
 def explained(cluster: RunningCluster, request_id: str) -> dict[str, Any]:
@@ -250,7 +233,7 @@ async def test_after_a_restart_of_all_but_the_indexs_server_only_living_caches_c
     engine, survivor = states[f"engine-{MODEL}"]["details"]
     for pid in (engine["pid"], *(each["pid"] for each in states["gateway"]["details"])):
         psutil.Process(pid).send_signal(signal.SIGKILL)
-    until(lambda: is_whole(cluster), 120)
+    wait_until(cluster.is_whole, 120)
     assert index_server(cluster).pid == server.pid
     async with clients(cluster, 1) as (client,):
         for request_id, prompt in prompts.items():
@@ -292,8 +275,8 @@ async def test_streams_of_an_engine_replica_that_is_killed_go_on_as_if_nothing_w
     await streams
     assert heard == undisturbed
     assert [each.num_output_tokens for each in heard] == [400] * 16
-    until(lambda: is_gone(core), 30)
-    until(lambda: is_whole(cluster), 120)
+    wait_until(lambda: is_gone(core), 30)
+    wait_until(cluster.is_whole, 120)
 
 
 async def test_a_stuck_engine_core_is_noticed_and_nothing_of_it_stays(
@@ -310,8 +293,8 @@ async def test_a_stuck_engine_core_is_noticed_and_nothing_of_it_stays(
     # The replica that failed is still there, and without any load.
     async with clients(cluster, 8) as several:
         assert await serves_all(several)
-    until(lambda: is_gone(core), 30)
-    until(lambda: is_whole(cluster), 120)
+    wait_until(lambda: is_gone(core), 30)
+    wait_until(cluster.is_whole, 120)
 
 
 @pytest.mark.slow
@@ -350,9 +333,9 @@ async def test_an_engine_replica_that_is_taken_away_ends_its_streams_first(
 
     async with asking_all_along(cluster, 4, num_tokens=150):
         changing = asyncio.create_task(asyncio.to_thread(cluster.change, models=[smaller]))
-        await asyncio.to_thread(until, is_told, 120)
+        await asyncio.to_thread(wait_until, is_told, 120)
     await changing
-    until(lambda: engine_core_counts(cluster) == [1], 60)
+    wait_until(lambda: engine_core_counts(cluster) == [1], 60)
 
 
 async def test_an_engine_replica_that_is_killed_leaves_no_engine_process(
@@ -361,4 +344,4 @@ async def test_an_engine_replica_that_is_killed_leaves_no_engine_process(
     (replica,) = replicas(cluster, f"engine-{MODEL}")
     core = engine_core_of(replica.pid)
     replica.send_signal(signal.SIGKILL)
-    until(lambda: is_gone(core), 30)
+    wait_until(lambda: is_gone(core), 30)

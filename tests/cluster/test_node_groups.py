@@ -2,8 +2,7 @@
 when a node goes."""
 
 import asyncio
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import psutil
@@ -14,6 +13,7 @@ from deployments.settings import ClusterSection
 from tests.builders.cluster import STATE_DIR, RunningCluster
 from tests.builders.ray_nodes import RayNodes
 from tests.builders.streams import CountedStreams
+from tests.builders.until import wait_until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -50,13 +50,6 @@ def node_of(pid: int, workers: dict[str, int]) -> str:
     return next((name for name, worker in workers.items() if worker in ancestors), "head")
 
 
-def until(condition: Callable[[], bool], timeout_s: float) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "not within the time"
-        time.sleep(0.2)
-
-
 async def test_kinds_keep_to_their_nodes_and_a_node_that_ends_takes_no_stream_along(
     nodes: RayNodes, tmp_path_factory: pytest.TempPathFactory, small_llama: str
 ) -> None:
@@ -77,5 +70,5 @@ async def test_kinds_keep_to_their_nodes_and_a_node_that_ends_takes_no_stream_al
         await streams.all_have(20)
         await asyncio.to_thread(nodes.end, first)
         assert await streams.ends() == [500] * 4
-        until(lambda: homes(ENGINE) == ["second"], 60)
+        wait_until(lambda: homes(ENGINE) == ["second"], 60)
         await client.close()

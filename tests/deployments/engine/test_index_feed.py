@@ -1,7 +1,6 @@
 """What an engine's pump tells, on its way to the index."""
 
-import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ from deployments.engine.index_feed import IndexFeed
 from deployments.engine.kv_events.types import ChangeSink
 from deployments.prefix_store import PrefixStore
 from tests.builders.metadata_server import running, valkey
+from tests.builders.until import until
 
 GROUPS = (BlockGroup("full", 16),)
 DEVICE, HOST = Holder("e1"), Holder("e1", 0, "host")
@@ -78,12 +78,6 @@ def lengths(mirror: Mirror, *numbers: int) -> Mapping[Holder, int]:
     found = mirror.lookup([hashes(*numbers)])
     holders = {holder: int(found[bit]) for bit, holder in mirror.live_holders().items()}
     return {holder: tokens for holder, tokens in holders.items() if tokens}
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 async def test_it_begins_with_what_is_there_and_follows_what_changes(

@@ -1,7 +1,6 @@
 """Engine replicas hear how many wait, and are called for where there are none."""
 
 import asyncio
-from collections.abc import Callable
 from typing import cast
 
 import pytest
@@ -12,6 +11,7 @@ from deployments.gateway.served_model import ServedModel
 from deployments.settings import ModelSection
 from infra.errors import NoReplicaError
 from tests.builders.fake_engine import FakeEngine
+from tests.builders.until import until
 from tests.deployments.gateway.test_served_model import served_by
 
 
@@ -43,12 +43,6 @@ class Sleeping:
 
     def tell_held(self, num_sequences: int) -> None:
         """There is nobody to be told."""
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 def watching(held: list[int], caller: Caller) -> HeldWatch:

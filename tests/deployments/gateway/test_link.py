@@ -23,6 +23,7 @@ from infra.errors import (
     classes_by_kind,
 )
 from tests.builders.fake_engine import FakeEngine
+from tests.builders.until import until
 
 TOKEN = "secret"
 
@@ -43,12 +44,6 @@ async def linked(engine: FakeEngine) -> AsyncIterator[tuple[LinkServer, Link]]:
     await server.stop()
     server.check_invariants()
     assert not engine.open_request_ids
-
-
-async def until(condition: "object") -> None:
-    async with asyncio.timeout(5):
-        while not condition():  # type: ignore[operator]
-            await asyncio.sleep(0.005)
 
 
 async def test_a_calls_deltas_arrive_in_order_and_end() -> None:

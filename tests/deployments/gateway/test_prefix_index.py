@@ -1,7 +1,7 @@
 """From an engine replica's changes through a real server to a gateway's lookups."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from deployments.gateway.prefix_index import PrefixIndex
 from deployments.prefix_store import PrefixStore
 from router.types import ReplicaId, UsablePrefix
 from tests.builders.metadata_server import Server, valkey
+from tests.builders.until import until
 
 MODEL = "some/model"
 GROUP = BlockGroup("full", 4)
@@ -65,12 +66,6 @@ async def replica(store: PrefixStore) -> AsyncIterator[Publisher]:
     made.start()
     yield made
     await made.close()
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 def usable(

@@ -10,6 +10,7 @@ from deployments.gateway.resume import ResumableCall
 from deployments.gateway.served_model import ServedModel
 from deployments.types import Call, Sampling
 from tests.builders.fake_engine import FakeEngine
+from tests.builders.until import until
 from tests.deployments.gateway.test_served_model import served_by
 
 Lose = Callable[[LinkServer], Coroutine[Any, Any, None]]
@@ -32,12 +33,6 @@ class Stream:
         async for delta in self.resumable.deltas(20, self.has_begun.append):
             self.token_ids += delta.token_ids
             self.text += delta.text
-
-
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 def have_more_than(num_tokens: int, streams: Sequence[Stream]) -> bool:

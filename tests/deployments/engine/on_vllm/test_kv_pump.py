@@ -20,6 +20,7 @@ from tests.builders.kv_events import (
     removed,
     stored,
 )
+from tests.builders.until import until
 from tests.reference.kv_events import chain
 
 # Importing vLLM takes some 8 s.
@@ -93,12 +94,6 @@ def ours(tokens: list[int]) -> set[int]:
 async def pump_of(*publishers: Publisher) -> KvEventPump:
     sources = {rank: publisher.source for rank, publisher in enumerate(publishers)}
     return await KvEventPump.start(MODEL, ONE_GROUP, sources)
-
-
-async def until(is_so: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not is_so():
-            await asyncio.sleep(0.01)
 
 
 async def test_a_sink_gets_what_the_engine_stores_removes_and_clears(
