@@ -162,7 +162,7 @@ class MetricsPage:
         except (ConnectionRefusedError, FileNotFoundError):
             # Killed: nobody listens there, nor ever will again.
             await asyncio.to_thread(path.unlink, missing_ok=True)
-        except (OSError, TimeoutError, msgspec.DecodeError) as error:
+        except (OSError, TimeoutError, msgspec.DecodeError, UnicodeDecodeError) as error:
             log.warning("no metrics of replica %s: %s", path.stem, error or "no answer")
         return None
 

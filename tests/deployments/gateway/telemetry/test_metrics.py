@@ -179,6 +179,22 @@ async def test_what_a_killed_replica_left_is_in_nobody_s_way(tmp_path: Path) -> 
     assert not folder.exists()
 
 
+@pytest.mark.parametrize("answer", [b"", b"\x91", b"\x91\x94\xa1\xff\xa0\xa0\x90", b"\x91\x01"])
+async def test_a_replica_that_answers_with_nonsense_is_left_out(
+    tmp_path: Path, answer: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def answered(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(answer)
+        writer.close()
+
+    page = await started_page(tmp_path, "one")
+    async with await asyncio.start_unix_server(answered, tmp_path / "odd.sock"):
+        body, _ = await page.render("")
+        await page.stop()
+    assert b'replica="one"' in body
+    assert "no metrics of replica odd" in caplog.text
+
+
 async def test_a_replica_that_starts_is_not_taken_for_a_dead_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
