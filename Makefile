@@ -101,7 +101,7 @@ image-steps: setup ## Execute the image's steps without a daemon (buildah, deboo
 	$(BIN)/pytest tests/infra/image
 
 .PHONY: fuzz
-fuzz: setup ## Send 100,000 garbled inputs to every door and reader; about 40 minutes
+fuzz: setup ## Send 100,000 garbled inputs to every door and reader; about an hour
 	@mkdir -p build
 	$(BIN)/python -m tests.fuzz --json build/fuzz.json
 
