@@ -40,7 +40,8 @@ class AsyncClient:
 
     A request that has not begun, as the cluster has no room for it or is not
     reached, is sent again up to `max_retries` times, after the time that the
-    cluster asks for and within `timeout_s`. So is one whose connection was lost,
+    cluster asks for and within `timeout_s`; where a gateway takes connections and
+    says nothing, for up to a minute. So is one whose connection was lost,
     if its answer is the same each time (`temperature=0`, or a `seed`): a stream
     goes on behind what it has given; see `coterie.retry`.
     """

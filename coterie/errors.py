@@ -59,6 +59,7 @@ __all__ = [
 KIND_KEY = "coterie-error"
 _UNREACHED = ("failed to connect", "dns resolution failed", "connection refused")
 _HANDSHAKE = "handshake failed"
+_SILENT = "timed out"
 _TOO_LARGE = "larger than max"
 
 
@@ -68,6 +69,9 @@ class UnavailableError(CoterieError):
     kind = "unavailable"
     was_connected = False
     """The connection was lost; the request may have been at work."""
+    was_silent = False
+    """No connection came about in time, and nobody refused it: what is there stands still, or
+    the way to it is cut. Another gateway may answer at the same address."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +122,8 @@ def error_of(call: FailedCall, site: CallSite) -> CoterieError:
     error.retry_after_s = told.retry_after_s
     if told.retry_after_s is None and _is_absent(code, details):
         error.retry_after_s = 0.0  # gRPC connects anew by itself
+        if isinstance(error, UnavailableError):
+            error.was_silent = _SILENT in details
     elif isinstance(error, UnavailableError):
         error.was_connected = code is not grpc.StatusCode.UNIMPLEMENTED
     return error
@@ -150,6 +156,8 @@ def _message(code: grpc.StatusCode, details: str, site: CallSite) -> str:
         return f"the request has more bytes than {site.address} takes ({details}); send less"
     if _is_absent(code, details) and _HANDSHAKE in details:
         return f"no secure connection to {site.address}; is ca_file its authority? {details}"
+    if _is_absent(code, details) and _SILENT in details:
+        return f"nothing answers at {site.address}, and nothing refuses to: {details}"
     if _is_absent(code, details):
         return f"no Coterie cluster answers at {site.address}; start one with `coterie up`"
     if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):

@@ -42,6 +42,9 @@ from router.speculation.settings import DraftSection
 
 LINK_TOKEN_VARIABLE = "COTERIE_LINK_TOKEN"
 _HEALTH_PERIOD_S = 2.0
+# Serve replaces what has not answered three times. A gateway that stands still takes its share
+# of new connections all the while.
+_GATEWAY_HEALTH_TIMEOUT_S = 10.0
 _SHUTDOWN_MARGIN_S = 15.0
 # Serve waits this long, 2 s by default, before it looks whether calls of its own are under
 # way. There are none: requests pass it by, and replicas drain them themselves.
@@ -136,6 +139,7 @@ def _gateway(section: GatewaySection, sharing: Sharing) -> serve.Deployment:
         graceful_shutdown_timeout_s=section.drain_timeout_s + _SHUTDOWN_MARGIN_S,
         graceful_shutdown_wait_loop_s=_SHUTDOWN_LOOK_S,
         health_check_period_s=_HEALTH_PERIOD_S,
+        health_check_timeout_s=_GATEWAY_HEALTH_TIMEOUT_S,
         max_constructor_retry_count=3,
         logging_config=sharing.logging_config,
         **busy_options(

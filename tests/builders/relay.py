@@ -11,13 +11,16 @@ from typing import Self
 class Relay:
     """A way to a server that can be cut in the middle of a call; then it opens again."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, num_silent: int = 0) -> None:
+        """The first `num_silent` connections are taken, and nothing is done with them: so does
+        a gateway that stands still, beside others at the same port."""
         host, _, port = address.rpartition(":")
         self._target = (host, int(port))
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
         self._ends: list[socket.socket] = []
         self._flows: list[threading.Event] = []
+        self._num_silent = num_silent
 
     def cut_when(self, is_time: Callable[[], object]) -> None:
         _wait(is_time)
@@ -49,6 +52,10 @@ class Relay:
         with contextlib.suppress(OSError):
             while True:
                 near, _ = self._listener.accept()
+                if self._num_silent:
+                    self._num_silent -= 1
+                    self._ends.append(near)
+                    continue
                 far = socket.create_connection(self._target)
                 self._ends += [near, far]
                 flow = threading.Event()

@@ -6,8 +6,9 @@ Real clusters by `coterie up`, of small real models: `dense` (two gateways, two 
 metadata server, Serve's controller), `parallel` (tensor-parallel ranks), `experts` (hosts and
 their director), `drafts`, `nodes` (of one engine each). Clients stream greedy answers without
 a pause, and compare each with what was said in peace. In turn each process is killed, stopped
-(it answers nothing for 5 s, as behind a network that is cut), left so for a minute, or slowed.
-After each the cluster is waited for until it is whole again.
+(it answers nothing for 5 s), left so for a minute, slowed, or parted from all others for as
+long. After each the cluster is waited for until it is whole again. Partitions take `unshare`,
+`ip`, `nft` and the right to a network namespace; where one is missing, they are left out.
 
     lost      requests that ended with an error at their client
     wrong     answers with another token
@@ -31,8 +32,9 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.builders.cluster import RunningCluster
-from tests.chaos.events import Event, strike
+from tests.chaos.events import PARTITIONS, Event, strike
 from tests.chaos.load import SteadyLoad
+from tests.chaos.partition import be_alone
 from tests.chaos.stages import Stage, stages
 
 _WHOLE_LIMIT_S = 240.0
@@ -147,6 +149,23 @@ def table(reports: list[Report]) -> Table:
     return found
 
 
+def _chosen(found: list[Stage], given: Any, hows: set[str]) -> list[Stage]:
+    """Of what is asked for, that which can be done, with the stages that it needs."""
+    stages_by_name = [each for each in found if each.name in (given.stage or [each.name])]
+    chosen = [
+        replace(
+            stage,
+            events=[
+                event
+                for event in stage.events
+                if event.how in hows and event.name in (given.only or [event.name])
+            ],
+        )
+        for stage in stages_by_name
+    ]
+    return [stage for stage in chosen if stage.events]
+
+
 def main() -> int:
     """Print a line of JSON for each event, and a table; 1 where anything was lost or wrong."""
     found = stages()
@@ -160,12 +179,11 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", metavar="EVENT", choices=names)
     parser.add_argument("--json", type=Path, help="also write the reports to this file")
     given = parser.parse_args()
-    chosen = [
-        replace(stage, events=[e for e in stage.events if e.name in (given.only or names)])
-        for stage in found
-        if stage.name in (given.stage or [stage.name])
-    ]
-    reports = asyncio.run(run_all([stage for stage in chosen if stage.events], given))
+    if why := be_alone():
+        print(f"no partitions: {why}", file=sys.stderr)
+    hows = {event.how for stage in found for event in stage.events}
+    hows -= set(PARTITIONS) if why else set()
+    reports = asyncio.run(run_all(_chosen(found, given, hows), given))
     Console(stderr=True).print(table(reports))
     return int(any(r.num_lost or r.num_wrong or r.whole_after_s is None for r in reports))
 

@@ -9,10 +9,12 @@ import psutil
 
 from tests.builders.cluster import RunningCluster
 from tests.builders.engine_processes import engine_core_of, spawned_by
+from tests.chaos.partition import Partition
 
 Victims = Callable[[RunningCluster], list[psutil.Process]]
 
-STOP_S, SLOW_S, HANG_S = 5.0, 6.0, 60.0
+PARTITIONS = "cut", "part"
+_LASTS_S = {"stop": 5.0, "cut": 5.0, "slow": 6.0, "hang": 60.0, "part": 60.0}
 _BURST_S = 0.25
 
 
@@ -24,7 +26,8 @@ class Event:
     how: str
     """`kill`: it is gone at once. `stop`, `hang`: it answers nothing for a while, short enough
     to be overlooked or not, and goes on; its connections stay. `slow`: it does so half of
-    the time."""
+    the time. `cut`, `part`: it runs, and what it and others send each other is lost for as
+    long as by `stop` and `hang`."""
     victims: Victims
 
     @property
@@ -38,7 +41,11 @@ def strike(event: Event, processes: Sequence[psutil.Process]) -> Iterator[float]
     if event.how == "kill":
         send(processes, signal.SIGKILL)
         return
-    whole_s = {"stop": STOP_S, "hang": HANG_S, "slow": SLOW_S}[event.how]
+    whole_s = _LASTS_S[event.how]
+    if event.how in PARTITIONS:
+        with Partition(processes):
+            yield whole_s
+        return
     burst_s = _BURST_S if event.how == "slow" else whole_s
     for _ in range(round(whole_s / burst_s)):
         send(processes, signal.SIGSTOP)

@@ -64,11 +64,11 @@ def _dense() -> Stage:
         "serve controller": controller,
     }
     hows = {
-        "gateway": ("kill", "stop", "slow", "hang"),
-        "engine replica": ("kill",),
+        "gateway": ("kill", "stop", "slow", "hang", "cut", "part"),
+        "engine replica": ("kill", "cut", "part"),
         "engine core": ("kill", "stop", "slow", "hang"),
-        "metadata server": ("kill", "stop"),
-        "serve controller": ("kill", "stop"),
+        "metadata server": ("kill", "stop", "cut", "part"),
+        "serve controller": ("kill", "stop", "cut"),
     }
 
     @contextmanager
@@ -88,7 +88,7 @@ def _dense() -> Stage:
 
 def _parallel() -> Stage:
     """Two engines of two tensor-parallel ranks."""
-    hows = {"tensor-parallel rank": ("kill", "stop", "hang")}
+    hows = {"tensor-parallel rank": ("kill", "stop", "hang", "cut")}
 
     @contextmanager
     def cluster(folder: Path) -> Iterator[RunningCluster]:
@@ -116,8 +116,8 @@ def _experts() -> Stage:
         "expert director": replica_of("director-tiered"),
     }
     hows = {
-        "expert host": ("kill", "stop", "slow", "hang"),
-        "expert director": ("kill", "stop"),
+        "expert host": ("kill", "stop", "slow", "hang", "cut", "part"),
+        "expert director": ("kill", "stop", "cut"),
     }
 
     @contextmanager
@@ -138,7 +138,7 @@ def _experts() -> Stage:
 
 def _drafts() -> Stage:
     """A draft replica, which foresees all that its engine says."""
-    hows = {"draft replica": ("kill", "stop", "slow")}
+    hows = {"draft replica": ("kill", "stop", "slow", "cut", "part")}
 
     @contextmanager
     def cluster(folder: Path) -> Iterator[RunningCluster]:
@@ -167,7 +167,7 @@ def _nodes() -> Stage:
         return _members(_node_of_first_engine(cluster))
 
     victims = {"raylet of a node": raylet, "node": node}
-    hows = {"raylet of a node": ("kill",), "node": ("stop", "hang", "kill")}
+    hows = {"raylet of a node": ("kill",), "node": ("stop", "hang", "kill", "cut", "part")}
 
     @contextmanager
     def cluster(folder: Path) -> Iterator[RunningCluster]:
@@ -177,7 +177,7 @@ def _nodes() -> Stage:
         with RayNodes(section, drain_s=30) as nodes:
             nodes.add(gateway=2)
             # Each that fails for good takes its place along.
-            for _ in range(5):
+            for _ in range(6):
                 nodes.add(**{"engine-small": 1})
             sections = {"cluster": where, "gateway": _GATEWAY, "models": [engine]}
             with RunningCluster(folder, _NODES, **sections) as running:

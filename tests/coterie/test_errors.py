@@ -1,5 +1,6 @@
 """Failures of the cluster come out of the client as the errors that went in."""
 
+import socket
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -62,6 +63,20 @@ def test_an_absent_cluster_is_unavailable(unused_tcp_port: int) -> None:
         with pytest.raises(errors.UnavailableError) as stream:
             list(client.generate("abc"))
     assert (unary.value.message, stream.value.message) == (message, message)
+
+
+def test_a_cluster_that_says_nothing_is_told_from_one_that_is_not_there() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as door:
+        address = f"127.0.0.1:{door.getsockname()[1]}"
+        with (
+            Client(address, max_retries=0) as client,
+            pytest.raises(errors.UnavailableError) as raised,
+        ):
+            client.models()
+    assert raised.value.was_silent
+    assert raised.value.message.startswith(
+        f"nothing answers at {address}, and nothing refuses to: "
+    )
 
 
 class _Failed:

@@ -11,7 +11,7 @@ import pytest
 from coterie import AsyncClient, Client, errors
 from coterie.cli.console import hint_of
 from coterie.repetition import Repetition
-from coterie.retry import FIRST_DELAY_S, JITTER, MAX_DELAY_S, Attempts
+from coterie.retry import FIRST_DELAY_S, JITTER, MAX_DELAY_S, SILENT_DELAY_S, Attempts
 from coterie.status_details import StatusDetails, read_details
 from coterie.v1 import inference_pb2 as pb
 from tests.builders.fake_inference import REPLY, FakeInference, serving
@@ -37,13 +37,18 @@ def chosen_anew() -> Repetition:
 
 
 def attempts(
-    max_retries: int = 2, timeout_s: float | None = None, chance: float = 0
+    max_retries: int = 2,
+    timeout_s: float | None = None,
+    chance: float = 0,
+    clock: Clock | None = None,
 ) -> Attempts:
-    return Attempts(max_retries, timeout_s, now=Clock(), chance=lambda: chance)
+    return Attempts(max_retries, timeout_s, now=clock or Clock(), chance=lambda: chance)
 
 
-def unreached() -> errors.UnavailableError:
-    return errors.UnavailableError("away", retry_after_s=0.0)
+def unreached(*, was_silent: bool = False) -> errors.UnavailableError:
+    found = errors.UnavailableError("away", retry_after_s=0.0)
+    found.was_silent = was_silent
+    return found
 
 
 def test_the_cluster_decides_how_long_to_wait_and_chance_adds_to_it() -> None:
@@ -56,6 +61,25 @@ def test_without_a_hint_the_delay_doubles_until_the_retries_are_used_up() -> Non
     tries = attempts(max_retries=3)
     found = [tries.next_delay_s(unreached(), chosen_anew()) for _ in range(4)]
     assert found == [FIRST_DELAY_S, 2 * FIRST_DELAY_S, 4 * FIRST_DELAY_S, None]
+
+
+def test_where_nobody_says_anything_tries_are_not_counted_but_the_time_is() -> None:
+    clock = Clock()
+    tries = attempts(max_retries=1, clock=clock)
+    for _ in range(10):
+        delay_s = tries.next_delay_s(unreached(was_silent=True), chosen_anew())
+        assert delay_s == SILENT_DELAY_S
+        clock.now_s += delay_s
+    assert tries.next_delay_s(unreached(), chosen_anew()) == FIRST_DELAY_S
+    assert tries.next_delay_s(unreached(was_silent=True), chosen_anew()) == SILENT_DELAY_S
+    clock.now_s += MAX_DELAY_S
+    assert tries.next_delay_s(unreached(was_silent=True), chosen_anew()) is None
+    assert tries.next_delay_s(unreached(), chosen_anew()) is None
+
+
+def test_who_wants_no_tries_gets_none() -> None:
+    error = unreached(was_silent=True)
+    assert attempts(max_retries=0).next_delay_s(error, chosen_anew()) is None
 
 
 @pytest.mark.parametrize(
@@ -87,6 +111,16 @@ def test_no_wait_reaches_beyond_the_deadline() -> None:
     tries = attempts(timeout_s=0.6)
     assert tries.next_delay_s(unreached(), chosen_anew()) == FIRST_DELAY_S
     assert tries.left_s == pytest.approx(0.6)
+
+
+def test_a_gateway_that_takes_connections_and_says_nothing_is_left_for_another() -> None:
+    fake = FakeInference()
+    with (
+        serving(fake) as address,
+        Relay(address, num_silent=1) as way,
+        Client(way.address, max_retries=1) as client,
+    ):
+        assert "".join(chunk.text for chunk in client.generate("abc")) == REPLY
 
 
 class Failing(FakeInference):
