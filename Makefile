@@ -6,7 +6,7 @@ PYTHON ?= python3
 DEVICE ?= cpu
 # Definitions of custom resources (KubeRay, Gateway API, Prometheus operator) that manifests are
 # held to; `make crds` fetches them. Without them those tests are skipped.
-CRDS ?= $(firstword $(wildcard build/crds ../shared/crds))
+CRDS ?= $(or $(COTERIE_CRDS),$(firstword $(wildcard build/crds ../shared/crds)))
 export COTERIE_CRDS := $(abspath $(CRDS))
 
 BIN := $(VENV)/bin
