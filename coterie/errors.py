@@ -154,15 +154,19 @@ def _message(code: grpc.StatusCode, details: str, site: CallSite) -> str:
         return f"{site.address} answers, but not as a Coterie cluster does ({details})"
     if _is_too_large(code, details):
         return f"the request has more bytes than {site.address} takes ({details}); send less"
-    if _is_absent(code, details) and _HANDSHAKE in details:
-        return f"no secure connection to {site.address}; is ca_file its authority? {details}"
-    if _is_absent(code, details) and _SILENT in details:
-        return f"nothing answers at {site.address}, and nothing refuses to: {details}"
     if _is_absent(code, details):
-        return f"no Coterie cluster answers at {site.address}; start one with `coterie up`"
+        return _absence(details, site)
     if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
         return f"the connection to {site.address} ended before the answer did: {details}"
     return details or code.name
+
+
+def _absence(details: str, site: CallSite) -> str:
+    if _HANDSHAKE in details:
+        return f"no secure connection to {site.address}; is ca_file its authority? {details}"
+    if _SILENT in details:
+        return f"nothing answers at {site.address}, and nothing refuses to: {details}"
+    return f"no Coterie cluster answers at {site.address}; start one with `coterie up`"
 
 
 def _is_absent(code: grpc.StatusCode, details: str) -> bool:

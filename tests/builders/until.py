@@ -4,20 +4,15 @@ import asyncio
 import time
 from collections.abc import Callable
 
-LIMIT_S = 40.0
-"""Less than a test may take, so that what was waited for is told."""
 
-
-async def until(condition: Callable[[], object], limit_s: float = LIMIT_S) -> None:
+async def until(condition: Callable[[], object], limit_s: float = 5.0) -> None:
     """Let the loop run until it is so."""
     async with asyncio.timeout(limit_s):
         while not condition():
             await asyncio.sleep(0.005)
 
 
-def wait_until(
-    condition: Callable[[], object], limit_s: float = LIMIT_S, look_s: float = 0.3
-) -> None:
+def wait_until(condition: Callable[[], object], limit_s: float, look_s: float = 0.3) -> None:
     """Look again and again, in this thread, until it is so."""
     deadline = time.monotonic() + limit_s
     while not condition():

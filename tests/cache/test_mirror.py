@@ -167,18 +167,18 @@ async def test_it_follows_and_says_what_it_has_done(server: Server) -> None:
         mirror = world.mirrors[0]
         assert mirror.state == "empty"
         assert len(mirror.lookup([hashes_of([1])])) == 0
-        await until(lambda: world.is_right and len(mirror.live_holders()) == 2)
+        await until(lambda: world.is_right and len(mirror.live_holders()) == 2, 40)
         choice = random.Random(0)
         for _ in range(200):
             world.change(choice)
             await asyncio.sleep(0)
-        await until(lambda: world.is_right)
+        await until(lambda: world.is_right, 40)
         assert mirror.counts.gaps == mirror.counts.failures == 0
         assert mirror.counts.applied_blocks > 0
         assert mirror.lag_s < 5
         assert mirror.num_blocks == len(set().union(*world.expected().values()))
         assert mirror.num_bytes > 0
-        await until(lambda: mirror.lag_entries == 0)
+        await until(lambda: mirror.lag_entries == 0, 40)
 
 
 @pytest.mark.parametrize("comes_back", ["empty", "old"])
@@ -186,54 +186,54 @@ async def test_a_server_that_is_killed_under_load_comes_back_and_all_is_right(
     server: Server, comes_back: str
 ) -> None:
     async with living(server) as world:
-        await until(lambda: world.is_right)
+        await until(lambda: world.is_right, 40)
         async with under_load(world):
             await asyncio.sleep(0.2)
             if comes_back == "old":
                 server.save()
                 await asyncio.sleep(0.2)
             server.kill()
-            await until(lambda: all(m.state == "stale" for m in world.mirrors))
+            await until(lambda: all(m.state == "stale" for m in world.mirrors), 40)
             # It answers on, with what it had.
             assert world.mirrors[0].live_holders()
             server.start()
-            await until(lambda: all(m.state == "current" for m in world.mirrors))
+            await until(lambda: all(m.state == "current" for m in world.mirrors), 40)
             assert all(m.counts.failures and m.counts.reloads for m in world.mirrors)
-        await until(lambda: world.is_right)
+        await until(lambda: world.is_right, 40)
 
 
 async def test_a_server_that_stands_still_makes_it_stale_and_no_more(server: Server) -> None:
     assert server.process is not None
     async with living(server) as world:
         world.change(random.Random(0))
-        await until(lambda: world.is_right)
+        await until(lambda: world.is_right, 40)
         server.process.send_signal(signal.SIGSTOP)
-        await until(lambda: world.mirrors[0].state == "stale")
+        await until(lambda: world.mirrors[0].state == "stale", 40)
         world.change(random.Random(1))
         server.process.send_signal(signal.SIGCONT)
-        await until(lambda: world.is_right)
+        await until(lambda: world.is_right, 40)
 
 
 async def test_a_replica_that_dies_is_void_when_its_lease_is_over(server: Server) -> None:
     async with living(server) as world:
         for block in ALPHABET[:4]:
             world.replica("a").change({block}, set())
-        await until(lambda: world.is_right)
+        await until(lambda: world.is_right, 40)
         # Killed: it can say nothing more.
         await end_all(world.replicas.pop("a").publisher._tasks)
-        await until(lambda: world.is_right)
+        await until(lambda: world.is_right, 40)
         assert {h.replica_id for h in world.mirrors[0].live_holders().values()} == {"b"}
 
 
 async def test_a_flushed_server_is_filled_again(server: Server) -> None:
     async with living(server) as world:
         world.change(random.Random(0))
-        await until(lambda: world.is_right)
+        await until(lambda: world.is_right, 40)
         with server.client() as client:
             client.flushall()
         world.change(random.Random(1))
-        await until(lambda: all(m.counts.reloads for m in world.mirrors))
-        await until(lambda: world.is_right)
+        await until(lambda: all(m.counts.reloads for m in world.mirrors), 40)
+        await until(lambda: world.is_right, 40)
 
 
 async def test_who_is_too_far_behind_reads_a_snapshot() -> None:
@@ -260,7 +260,7 @@ async def test_a_newcomer_knows_what_others_know(server: Server) -> None:
             newcomer.start()
             world.mirrors.append(newcomer)
             await asyncio.sleep(0.2)
-        await until(lambda: world.is_right)
+        await until(lambda: world.is_right, 40)
         assert newcomer.counts.gaps == 0
 
 

@@ -152,17 +152,14 @@ def table(reports: list[Report]) -> Table:
 
 def _chosen(found: list[Stage], given: Any, hows: set[str]) -> list[Stage]:
     """Of what is asked for, that which can be done, with the stages that it needs."""
-    stages_by_name = [each for each in found if each.name in (given.stage or [each.name])]
+
+    def is_wanted(event: Event) -> bool:
+        return event.how in hows and event.name in (given.only or [event.name])
+
     chosen = [
-        replace(
-            stage,
-            events=[
-                event
-                for event in stage.events
-                if event.how in hows and event.name in (given.only or [event.name])
-            ],
-        )
-        for stage in stages_by_name
+        replace(stage, events=list(filter(is_wanted, stage.events)))
+        for stage in found
+        if stage.name in (given.stage or [stage.name])
     ]
     return [stage for stage in chosen if stage.events]
 

@@ -85,11 +85,11 @@ async def test_it_begins_with_what_is_there_and_follows_what_changes(
 ) -> None:
     pump.held[0, "device"] = hashes(1, 2)
     feed.start()
-    await until(lambda: lengths(mirror, 1, 2, 3) == {DEVICE: 32})
+    await until(lambda: lengths(mirror, 1, 2, 3) == {DEVICE: 32}, 10)
     pump.listener.on_change(0, "device", Change(0, hashes(3), hashes()))
-    await until(lambda: lengths(mirror, 1, 2, 3) == {DEVICE: 48})
+    await until(lambda: lengths(mirror, 1, 2, 3) == {DEVICE: 48}, 10)
     pump.listener.on_change(0, "device", Change(1, hashes(), hashes(2)))
-    await until(lambda: lengths(mirror, 1, 2, 3) == {DEVICE: 16})
+    await until(lambda: lengths(mirror, 1, 2, 3) == {DEVICE: 16}, 10)
     assert feed.counts()["num_epochs"] == 1
 
 
@@ -97,10 +97,10 @@ async def test_host_memory_is_a_holder_from_its_first_block_on(
     feed: IndexFeed, pump: FakePump, mirror: Mirror
 ) -> None:
     feed.start()
-    await until(lambda: set(mirror.live_holders().values()) == {DEVICE})
+    await until(lambda: set(mirror.live_holders().values()) == {DEVICE}, 10)
     pump.held[0, "host"] = hashes(7)
     pump.listener.on_change(0, "host", Change(0, hashes(7), hashes()))
-    await until(lambda: lengths(mirror, 7) == {HOST: 16})
+    await until(lambda: lengths(mirror, 7) == {HOST: 16}, 10)
 
 
 @pytest.mark.parametrize("end", ["on_clear", "on_lost"])
@@ -109,13 +109,13 @@ async def test_what_was_told_is_void_where_the_cache_is_cleared_or_unknown(
 ) -> None:
     pump.held[0, "device"] = hashes(1, 2)
     feed.start()
-    await until(lambda: bool(lengths(mirror, 1, 2)))
+    await until(lambda: bool(lengths(mirror, 1, 2)), 10)
     pump.held[0, "device"] = hashes()
     getattr(pump.listener, end)(0, "device")
-    await until(lambda: not lengths(mirror, 1, 2))
+    await until(lambda: not lengths(mirror, 1, 2), 10)
     pump.held[0, "device"] = hashes(1)
     pump.listener.on_change(0, "device", Change(0, hashes(1), hashes()))
-    await until(lambda: lengths(mirror, 1, 2) == {DEVICE: 16})
+    await until(lambda: lengths(mirror, 1, 2) == {DEVICE: 16}, 10)
 
 
 async def test_a_replica_that_ends_takes_its_holders_along(
@@ -123,7 +123,7 @@ async def test_a_replica_that_ends_takes_its_holders_along(
 ) -> None:
     pump.held[0, "device"] = hashes(1, 2)
     feed.start()
-    await until(lambda: bool(lengths(mirror, 1, 2)))
+    await until(lambda: bool(lengths(mirror, 1, 2)), 10)
     await feed.close()
     assert pump.sink is None
-    await until(lambda: not mirror.live_holders())
+    await until(lambda: not mirror.live_holders(), 10)

@@ -77,7 +77,7 @@ def usable(
 
 
 async def begun(replica: Publisher) -> None:
-    await until(lambda: replica.epoch is not None)
+    await until(lambda: replica.epoch is not None, 10)
 
 
 async def test_what_a_replica_stores_is_found_and_what_it_removes_is_not(
@@ -87,11 +87,11 @@ async def test_what_a_replica_stores_is_found_and_what_it_removes_is_not(
     assert usable(index, PROMPT, None, None) == {}
     stored = hashes_of(PROMPT)
     replica.publish(Change(0, stored, NONE))
-    await until(lambda: bool(usable(index, PROMPT, None, None)))
+    await until(lambda: bool(usable(index, PROMPT, None, None)), 10)
     assert usable(index, PROMPT, None, None) == {"e1": UsablePrefix(20, 0)}
     assert usable(index, PROMPT[:9] + [7] * 9, None, None) == {"e1": UsablePrefix(8, 0)}
     replica.publish(Change(1, NONE, stored[1:]))
-    await until(lambda: usable(index, PROMPT, None, None) == {"e1": UsablePrefix(4, 0)})
+    await until(lambda: usable(index, PROMPT, None, None) == {"e1": UsablePrefix(4, 0)}, 10)
 
 
 async def test_the_last_token_of_a_prompt_is_always_computed(
@@ -99,7 +99,7 @@ async def test_the_last_token_of_a_prompt_is_always_computed(
 ) -> None:
     await begun(replica)
     replica.publish(Change(0, hashes_of(PROMPT), NONE))
-    await until(lambda: bool(usable(index, PROMPT, None, None)))
+    await until(lambda: bool(usable(index, PROMPT, None, None)), 10)
     assert usable(index, PROMPT[:8], None, None) == {"e1": UsablePrefix(7, 0)}
     assert usable(index, [], None, None) == {}
 
@@ -109,7 +109,7 @@ async def test_where_a_prompt_was_sent_its_prefix_is_expected_until_the_index_sa
 ) -> None:
     await begun(replica)
     replica.publish(Change(0, hashes_of(PROMPT[:8]), NONE))
-    await until(lambda: bool(usable(index, PROMPT, None, None)))
+    await until(lambda: bool(usable(index, PROMPT, None, None)), 10)
     found = index.look_up(PROMPT, None, None)
     assert found is not None
     for replica_id in ("e1", "e2"):
@@ -131,7 +131,7 @@ async def test_each_rank_of_a_replica_is_told_and_the_best_one_counts(
     replica.publish(Change(0, hashes_of(PROMPT[:8]), NONE))
     other_rank.publish(Change(0, hashes_of(PROMPT), NONE))
     wanted = {"e1": UsablePrefix(20, 0, {0: 8, 1: 20})}
-    await until(lambda: usable(index, PROMPT, None, None) == wanted)
+    await until(lambda: usable(index, PROMPT, None, None) == wanted, 10)
     await other_rank.close()
 
 
@@ -141,7 +141,7 @@ async def test_adapters_and_cache_salts_have_prefixes_of_their_own(
 ) -> None:
     await begun(replica)
     replica.publish(Change(0, hashes_of(PROMPT, *other), NONE))
-    await until(lambda: bool(usable(index, PROMPT, *other)))
+    await until(lambda: bool(usable(index, PROMPT, *other)), 10)
     assert usable(index, PROMPT, None, None) == {}
 
 
@@ -151,7 +151,7 @@ async def test_an_index_whose_server_is_gone_is_away_after_a_while(
     assert usable(index, PROMPT, None, None) == {}
     monkeypatch.setattr(prefix_index, "_STALE_FOR_S", 0.0)
     server.kill()
-    await until(lambda: index.look_up(PROMPT, None, None) is None)
+    await until(lambda: index.look_up(PROMPT, None, None) is None, 10)
     assert index.status()["state"] == "stale"
 
 

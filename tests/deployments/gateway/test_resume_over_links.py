@@ -46,12 +46,12 @@ async def through_a_loss(lose: Lose) -> list[Stream]:
         streams = [Stream(model, number) for number in range(8)]
         runs = [asyncio.create_task(stream.run()) for stream in streams]
         for num_tokens in range(2):
-            await until(lambda: sum(len(e.open_request_ids) for e in engines) == 8)
+            await until(lambda: sum(len(e.open_request_ids) for e in engines) == 8, 10)
             for engine in engines:
                 engine.step()
-            await until(partial(have_more_than, num_tokens, streams))
+            await until(partial(have_more_than, num_tokens, streams), 10)
         losing = asyncio.ensure_future(lose(servers[0]))
-        await until(lambda: len(engines[1].open_request_ids) == 8)
+        await until(lambda: len(engines[1].open_request_ids) == 8, 10)
         engines[1].is_free_running = True
         engines[1].step()
         await asyncio.gather(*runs, losing)

@@ -104,10 +104,10 @@ async def test_a_sink_gets_what_the_engine_stores_removes_and_clears(
     pump.attach(sink)
     publisher.publish(stored([1, 2, 3, 4]))
     publisher.publish(removed([1, 2, 3, 4]))
-    await until(lambda: pump.counters.num_batches == 2)
+    await until(lambda: pump.counters.num_batches == 2, 10)
     assert sink.held == {(0, "device"): ours([1, 2])}
     publisher.publish(CLEARED, stored([5, 6]))
-    await until(lambda: pump.counters.num_batches == 3)
+    await until(lambda: pump.counters.num_batches == 3, 10)
     assert sink.told[-2:] == [("clear", 0, "device"), ("change", 0, "device")]
     assert sink.held == {(0, "device"): ours([5, 6])}
     assert set(pump.current_hashes(0, "device").tolist()) == ours([5, 6])
@@ -121,9 +121,9 @@ async def test_what_was_published_before_is_there_from_the_start(
     publisher.publish(stored([1, 2]))
     publisher.publish(stored([3, 4]))
     # Its thread has sent them, so they can only be had again.
-    await until(lambda: publisher.network.num_sent == 2)
+    await until(lambda: publisher.network.num_sent == 2, 10)
     pump = await pump_of(publisher)
-    await until(lambda: pump.counters.num_batches == 2)
+    await until(lambda: pump.counters.num_batches == 2, 10)
     assert set(pump.current_hashes(0, "device").tolist()) == ours([1, 2]) | ours([3, 4])
     await pump.stop()
 
@@ -137,7 +137,7 @@ async def test_each_data_parallel_rank_is_followed_at_sockets_of_its_own(
     pump.attach(sink)
     publishers[0].publish(stored([1, 2]))
     publishers[1].publish(stored([3, 4]))
-    await until(lambda: pump.counters.num_batches == 2)
+    await until(lambda: pump.counters.num_batches == 2, 10)
     assert sink.held == {(0, "device"): ours([1, 2]), (1, "device"): ours([3, 4])}
     assert pump.dp_ranks == (0, 1)
     await pump.stop()
@@ -154,7 +154,7 @@ async def test_a_gap_is_filled_from_what_the_publisher_keeps(
     prompts = [[n, n] for n in range(7)]
     for prompt in prompts:
         publisher.publish(stored(prompt))
-    await until(lambda: pump.counters.num_batches == 7)
+    await until(lambda: pump.counters.num_batches == 7, 10)
     assert sink.held[0, "device"] == set().union(*map(ours, prompts))
     assert [kind for kind, *_ in sink.told if kind != "change"] == []
     counters = pump.counters
@@ -187,11 +187,11 @@ async def test_what_the_publisher_no_longer_keeps_is_lost_with_all_before_it(
     pump = await pump_of(publisher)
     pump.attach(sink)
     publisher.publish(stored([0, 0]))
-    await until(lambda: pump.counters.num_batches == 1)
+    await until(lambda: pump.counters.num_batches == 1, 10)
     publisher.network.lost = {1, 2, 3}
     for n in range(1, 5):
         publisher.publish(stored([n, n]))
-    await until(lambda: pump.counters.num_lost == 1 and pump.counters.num_batches > 1)
+    await until(lambda: pump.counters.num_lost == 1 and pump.counters.num_batches > 1, 10)
     assert ("lost", 0, "device") in sink.told
     # Of the publisher's two batches the first may have made room for the next.
     assert sink.held[0, "device"] in (ours([4, 4]), ours([3, 3]) | ours([4, 4]))
@@ -222,7 +222,7 @@ async def test_batches_that_make_no_sense_are_counted_and_passed_over(
     for _ in range(3):
         publisher.publish({"type": "BlockPainted"})
     publisher.publish(stored([1, 2]))
-    await until(lambda: pump.counters.num_batches == 4)
+    await until(lambda: pump.counters.num_batches == 4, 10)
     assert pump.counters.num_malformed == 3
     assert caplog.text.count("makes no sense") == 1
     assert set(pump.current_hashes(0, "device").tolist()) == ours([1, 2])
@@ -248,9 +248,9 @@ async def test_a_sink_that_fails_is_told_that_all_is_lost_and_then_of_what_follo
     pump = await pump_of(publisher)
     pump.attach(sink)
     publisher.publish(stored([1, 2]))
-    await until(lambda: pump.counters.num_lost == 1)
+    await until(lambda: pump.counters.num_lost == 1, 10)
     publisher.publish(stored([3, 4]))
-    await until(lambda: ("change", 0, "device") in sink.told)
+    await until(lambda: ("change", 0, "device") in sink.told, 10)
     assert sink.told[0] == ("lost", 0, "device")
     assert sink.held == {(0, "device"): ours([3, 4])}
     assert set(pump.current_hashes(0, "device").tolist()) == ours([3, 4])
@@ -264,11 +264,11 @@ async def test_a_sink_that_comes_later_goes_on_from_what_is_held(
     pump = await pump_of(publisher)
     pump.attach(first)
     publisher.publish(stored([1, 2]))
-    await until(lambda: pump.counters.num_batches == 1)
+    await until(lambda: pump.counters.num_batches == 1, 10)
     pump.attach(second)
     second.held[0, "device"] = set(pump.current_hashes(0, "device").tolist())
     publisher.publish(stored([3, 4]))
-    await until(lambda: pump.counters.num_batches == 2)
+    await until(lambda: pump.counters.num_batches == 2, 10)
     assert first.held[0, "device"] == ours([1, 2])
     assert second.held[0, "device"] == ours([1, 2]) | ours([3, 4])
     await pump.stop()

@@ -1,7 +1,7 @@
 """An engine's client of expert hosts: right results, whatever the hosts do."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -62,7 +62,7 @@ class Engine:
         """A host, which the engine knows when this returns."""
         self.hosts[name] = host = FakeHost(self.folder, name, held)
         self.tell()
-        wait_until(lambda: host.host in self.known)
+        self.until(lambda: host.host in self.known)
         return host
 
     def tell(self) -> None:
@@ -82,6 +82,10 @@ class Engine:
         found: list[list[int]] = self.board.take().map.physical_to_logical.tolist()
         self.board.put_back()
         return found
+
+    def until(self, holds: Callable[[], bool]) -> None:
+        """Wait, at most ten seconds."""
+        wait_until(holds, 10, look_s=0.005)
 
     def ask(self, num_tokens: int = 5, top_k: int = 2, layer: int = 0) -> int:
         """A layer of random tokens, with the right results; the pairs computed locally."""
@@ -171,7 +175,7 @@ def test_a_host_that_dies_is_replaced_by_another_copy(engine: Engine) -> None:
     c = engine.start("c", ALL)
     assert engine.ask(num_tokens=9, top_k=4) == 0
     assert c.num_requests > 0
-    wait_until(lambda: engine.known == ("c",))
+    engine.until(lambda: engine.known == ("c",))
     assert engine.ask() == 0
 
 
@@ -179,7 +183,7 @@ def test_where_the_last_copy_dies_the_engine_computes_itself(engine: Engine) -> 
     engine.start("a", HALF).behave("breaks down")
     engine.start("b", OTHER_HALF)
     assert engine.ask(num_tokens=3, top_k=4) == 6
-    wait_until(lambda: engine.known == ("b",))
+    engine.until(lambda: engine.known == ("b",))
     assert engine.ask(num_tokens=3, top_k=4) == 6
     # It comes back as another one.
     engine.start("a2", HALF)
@@ -211,7 +215,7 @@ def test_a_silent_host_is_left_and_comes_back_when_it_has_answered(engine: Engin
     assert time.monotonic() - start_s < 5 * 0.15 + 2
     assert b.num_requests >= 5
     a.behave("well")
-    wait_until(lambda: engine.ask(num_tokens=9, top_k=4) == 0 and a.num_requests > 3)
+    engine.until(lambda: engine.ask(num_tokens=9, top_k=4) == 0 and a.num_requests > 3)
     assert engine.client.stats.num_late == 1
     assert engine.client.stats.num_lost == 0
 
@@ -223,7 +227,7 @@ def test_the_only_host_comes_back_as_well(engine: Engine) -> None:
     assert engine.client.stats.num_late == 1
     a.behave("well")
     # Nothing is waited for: all is computed in the engine until the host has answered.
-    wait_until(lambda: engine.ask(num_tokens=2, top_k=4) == 0)
+    engine.until(lambda: engine.ask(num_tokens=2, top_k=4) == 0)
     assert engine.client.stats.num_late == 1
     assert engine.client.stats.num_lost == 0
 
@@ -233,29 +237,29 @@ def test_the_only_host_is_lost_where_it_ends_while_it_is_late(engine: Engine) ->
     a.behave("silent")
     assert engine.ask(num_tokens=2, top_k=4) == 8
     a.behave("breaks down")
-    wait_until(lambda: engine.ask(num_tokens=2, top_k=4) == 8 and not engine.lines.all)
+    engine.until(lambda: engine.ask(num_tokens=2, top_k=4) == 8 and not engine.lines.all)
     assert engine.client.stats.num_late == 1
 
 
 def test_a_slot_is_given_up_between_two_layers(engine: Engine) -> None:
     a = engine.start("a", ALL)
-    wait_until(lambda: a.done == [1])
+    engine.until(lambda: a.done == [1])
     a.change([[0, 1, -1, 3], [3, 2, 1, 0]])
-    wait_until(lambda: engine.held == a.table.held.tolist())
-    wait_until(lambda: a.done == [1, 2])
+    engine.until(lambda: engine.held == a.table.held.tolist())
+    engine.until(lambda: a.done == [1, 2])
     assert engine.ask(num_tokens=6, top_k=4) == 6
 
 
 def test_while_a_layer_is_under_way_nothing_is_given_up(engine: Engine) -> None:
     a = engine.start("a", ALL)
-    wait_until(lambda: a.done == [1])
+    engine.until(lambda: a.done == [1])
     rows, ids = np.ones((1, HIDDEN), np.float32), np.array([[2]], np.int32)
     engine.client.begin(0, rows, ids)
     a.change([[0, 1, -1, 3], [3, 2, 1, 0]])
     time.sleep(0.2)
     assert a.done == [1]
     engine.client.finish()
-    wait_until(lambda: a.done == [1, 2])
+    engine.until(lambda: a.done == [1, 2])
 
 
 def test_a_host_that_leaves_the_directory_is_asked_nothing_more(engine: Engine) -> None:
@@ -264,7 +268,7 @@ def test_a_host_that_leaves_the_directory_is_asked_nothing_more(engine: Engine) 
     del engine.hosts["a"]
     engine.tell()
     try:
-        wait_until(lambda: engine.known == ())
+        engine.until(lambda: engine.known == ())
         before = a.num_requests
         assert engine.ask(num_tokens=3, top_k=2) == 6
         assert a.num_requests == before
