@@ -80,24 +80,16 @@ class RunningCluster:
 
     def is_whole(self, gone: Set[int] = frozenset()) -> bool:
         """All replicas run and answer, and none whose process id is of `gone`; gateways have
-        links to all engines and follow their index, and each expert has its copies."""
+        links to all engines and follow their index, engines to all expert hosts and to a draft
+        replica, and each expert has its copies."""
         states = self.status()
         if gone & {each["pid"] for state in states.values() for each in state["details"]}:
             return False
-        gateways = states["gateway"]["details"]
-        for name, state in states.items():
-            if not len(state["details"]) == state["num_running"] == state["num_wanted"]:
-                return False
-            kind, _, model = name.partition("-")
-            if kind == "director" and state["details"][0]["experts"]["state"] != "settled":
-                return False
-            if kind == "engine" and not all(
-                gateway["num_ready_replicas"].get(model) == state["num_wanted"]
-                and gateway["prefix_index"].get(model, {}).get("state") == "current"
-                for gateway in gateways
-            ):
-                return False
-        return True
+        return all(
+            len(state["details"]) == state["num_running"] == state["num_wanted"]
+            and _is_linked(name, states)
+            for name, state in states.items()
+        )
 
     def explain(self, request_id: str) -> list[dict[str, Any]]:
         """What `coterie explain --json` says, in the same way."""
@@ -147,3 +139,25 @@ class RunningCluster:
         )
         assert done.returncode == 0, f"coterie {' '.join(arguments)}: {done.stderr}"
         return done.stdout
+
+
+def _is_linked(name: str, states: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Whether the replicas of a deployment and those that they serve have all that they share;
+    see `is_whole`."""
+    kind, _, model = name.partition("-")
+    replicas, gateways = states[name]["details"], states["gateway"]["details"]
+    num_engines = states[f"engine-{model}"]["num_wanted"] if model else 0
+    if kind == "engine":
+        return all(
+            gateway["num_ready_replicas"].get(model) == num_engines
+            and gateway["prefix_index"].get(model, {}).get("state") == "current"
+            for gateway in gateways
+        )
+    if kind == "experts":
+        return all(host["num_engines"] >= num_engines for host in replicas)
+    if kind == "drafts":
+        num_linked: int = sum(draft["num_engines"] for draft in replicas)
+        return num_linked >= num_engines
+    if kind == "director":
+        return all(each["experts"]["state"] == "settled" for each in replicas)
+    return True

@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import psutil
@@ -13,6 +13,8 @@ import psutil
 from deployments.local_cluster import free_ports
 
 _START_S = 60.0
+# $0 is the folder, and what follows becomes the command.
+_OWN_FOLDER = 'mount -t tmpfs -o mode=700 tmpfs "$0" && exec "$@"'
 
 
 def start_worker(
@@ -23,10 +25,12 @@ def start_worker(
     object_store_bytes: int,
     drain_s: float,
     environment: Mapping[str, str] | None = None,
+    own_folder: Path | None = None,
 ) -> "subprocess.Popen[bytes]":
     """By `ray start --block`, with these resources and no CPU. Returns when Ray runs there.
 
-    Only one may start at a time: two take each other's sockets.
+    Only one may start at a time: two take each other's sockets. What processes of the node put
+    into `own_folder`, their temporary directory then, no other node sees, as between pods.
     """
     agent, agent_grpc, metrics = free_ports(3)
     flags = {
@@ -44,7 +48,12 @@ def start_worker(
         "RAY_worker_niceness": "0",
         "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": str(drain_s),
     }
-    return start_ray(flags, log, environment=variables | dict(environment or {}))
+    variables |= dict(environment or {})
+    within: list[str] = []
+    if own_folder is not None:
+        variables["TMPDIR"] = str(own_folder)
+        within = ["unshare", "--mount", "sh", "-c", _OWN_FOLDER, str(own_folder)]
+    return start_ray(flags, log, environment=variables, within=within)
 
 
 def start_ray(
@@ -52,10 +61,12 @@ def start_ray(
     log: Path,
     *more: str,
     environment: Mapping[str, str],
+    within: Sequence[str] = (),
 ) -> "subprocess.Popen[bytes]":
     """`ray start --block`, of a worker or (with `--head` among `more`) of a head. Returns when
-    Ray runs there; where it does not, nothing of it is left."""
-    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block"]
+    Ray runs there; where it does not, nothing of it is left. `within` becomes the command that
+    follows it."""
+    command = [*within, sys.executable, "-m", "ray.scripts.scripts", "start", "--block"]
     command += ["--disable-usage-stats", *more]
     with log.open("wb") as out:
         leader = subprocess.Popen(

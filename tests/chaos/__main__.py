@@ -4,11 +4,12 @@
 
 Real clusters by `coterie up`, of small real models: `dense` (two gateways, two engines, the
 metadata server, Serve's controller), `parallel` (tensor-parallel ranks), `experts` (hosts and
-their director), `drafts`, `nodes` (of one engine each). Clients stream greedy answers without
-a pause, and compare each with what was said in peace. In turn each process is killed, stopped
-(it answers nothing for 5 s), left so for a minute, slowed, or parted from all others for as
-long. After each the cluster is waited for until it is whole again. Partitions take `unshare`,
-`ip`, `nft` and the right to a network namespace; where one is missing, they are left out.
+their director) and `drafts` (hosts and drafts on nodes of their own, with links by TCP),
+`nodes` (of one engine each). Clients stream greedy answers without a pause, and compare each
+with what was said in peace. In turn each process is killed, stopped (it answers nothing for
+5 s), slowed, stopped for a minute, or parted from all others for as long. After each the
+cluster is waited for until it is whole again. Partitions take `unshare`, `ip`, `nft` and the
+right to a network namespace and to mount; where one is missing, they are left out.
 
     lost      requests that ended with an error at their client
     wrong     answers with another token
@@ -35,7 +36,7 @@ from tests.builders.cluster import RunningCluster
 from tests.chaos.events import PARTITIONS, Event, strike
 from tests.chaos.load import SteadyLoad
 from tests.chaos.partition import be_alone
-from tests.chaos.stages import Stage, stages
+from tests.chaos.stages import Scene, Stage, stages
 
 _WHOLE_LIMIT_S = 240.0
 _PEACE_S = 3.0
@@ -81,10 +82,10 @@ async def wait_whole(cluster: RunningCluster, since_s: float, gone: set[int]) ->
     return None
 
 
-async def befall(
-    cluster: RunningCluster, load: SteadyLoad, stage: Stage, event: Event
-) -> Report:
+async def befall(scene: Scene, load: SteadyLoad, stage: Stage, event: Event) -> Report:
     """Let it happen, and see what becomes of it."""
+    await asyncio.to_thread(scene.repair)
+    cluster = scene.cluster
     victims = await asyncio.to_thread(event.victims, cluster)
     gone = set()
     if event.how == "kill":
@@ -109,21 +110,22 @@ async def befall(
     )
 
 
-async def run(cluster: RunningCluster, stage: Stage, given: Any) -> AsyncIterator[Report]:
+async def run(scene: Scene, stage: Stage, given: Any) -> AsyncIterator[Report]:
     """All of the stage's events, in turn."""
-    async with SteadyLoad(cluster.address, stage.models, given.clients, given.tokens) as load:
+    address = scene.cluster.address
+    async with SteadyLoad(address, stage.models, given.clients, given.tokens) as load:
         for number, event in enumerate(stage.events, start=1):
             of = f"{stage.name} {number}/{len(stage.events)}"
             print(f"{of}: {event.name}", file=sys.stderr, flush=True)
-            yield await befall(cluster, load, stage, event)
+            yield await befall(scene, load, stage, event)
 
 
 async def run_all(chosen: list[Stage], given: Any) -> list[Report]:
     """Prints each report as it comes, and keeps them in the file as well."""
     reports: list[Report] = []
     for stage in chosen:
-        with tempfile.TemporaryDirectory() as folder, stage.cluster(Path(folder)) as cluster:
-            async for report in run(cluster, stage, given):
+        with tempfile.TemporaryDirectory() as folder, stage.scene(Path(folder)) as scene:
+            async for report in run(scene, stage, given):
                 reports.append(report)
                 print(json.dumps(asdict(report)), flush=True)
                 if given.json:

@@ -76,7 +76,12 @@ def main() -> dict[str, bool]:
             "elsewhere they are": _is_taken(other_port),
             "a door of both stays open": _is_taken(shared_port),
         }
-    return found | {"nothing is lost after it": _is_heard(to_cut, _LATE_S)}
+    found["nothing is lost after it"] = _is_heard(to_cut, _LATE_S)
+    for spares_started, name in ((False, "started ones stay"), (True, "started ones are cut")):
+        with Partition([psutil.Process()], spares_started=spares_started):
+            to_cut.sendall(b"a")
+            found[name] = _is_heard(to_cut, _SOON_S) != spares_started
+    return found
 
 
 if __name__ == "__main__":

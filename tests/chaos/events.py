@@ -1,7 +1,7 @@
 """What befalls a cluster: to whom, how, and for how long."""
 
 import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -14,7 +14,8 @@ from tests.chaos.partition import Partition
 Victims = Callable[[RunningCluster], list[psutil.Process]]
 
 PARTITIONS = "cut", "part"
-_LASTS_S = {"stop": 5.0, "cut": 5.0, "slow": 6.0, "hang": 60.0, "part": 60.0}
+_LASTS_S = {"stop": 5.0, "slow": 6.0, "hang": 60.0, "cut": 5.0, "part": 60.0}
+_HOWS = "kill", *_LASTS_S
 _BURST_S = 0.25
 
 
@@ -29,6 +30,8 @@ class Event:
     the time. `cut`, `part`: it runs, and what it and others send each other is lost for as
     long as by `stop` and `hang`."""
     victims: Victims
+    spares_started: bool = False
+    """What the process has started is not parted along with it, but from it."""
 
     @property
     def name(self) -> str:
@@ -43,8 +46,9 @@ def strike(event: Event, processes: Sequence[psutil.Process]) -> Iterator[float]
         return
     whole_s = _LASTS_S[event.how]
     if event.how in PARTITIONS:
-        with Partition(processes):
+        with Partition(processes, spares_started=event.spares_started) as partition:
             yield whole_s
+        assert partition.num_links, f"{event.name}: nothing was there to cut"
         return
     burst_s = _BURST_S if event.how == "slow" else whole_s
     for _ in range(round(whole_s / burst_s)):
@@ -62,9 +66,9 @@ def send(processes: Sequence[psutil.Process], number: signal.Signals) -> None:
             process.send_signal(number)
 
 
-def several(hows: Mapping[str, Sequence[str]], victims: Mapping[str, Victims]) -> list[Event]:
-    """Each kind of victim in each of its ways."""
-    return [Event(kind, how, victims[kind]) for kind in victims for how in hows[kind]]
+def each_way(kind: str, victims: Victims, *, spares_started: bool = False) -> list[Event]:
+    """All that can befall a kind of process."""
+    return [Event(kind, how, victims, spares_started) for how in _HOWS]
 
 
 def replica_of(deployment: str) -> Victims:

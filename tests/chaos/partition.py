@@ -36,12 +36,16 @@ table inet partition {
 class Partition:
     """Cuts the processes, and all that they start, off from others while it is entered.
 
-    Connections that they make meanwhile are cut within a tenth of a second, others make none
-    to them. Doors that they share with others (SO_REUSEPORT) stay open for those.
+    With `spares_started` the processes alone, also from what they start. Connections that they
+    make meanwhile are cut within a tenth of a second, others make none to them. Doors that they
+    share with others (SO_REUSEPORT) stay open for those.
     """
 
-    def __init__(self, processes: Sequence[psutil.Process]) -> None:
+    def __init__(
+        self, processes: Sequence[psutil.Process], *, spares_started: bool = False
+    ) -> None:
         self._processes = processes
+        self._spares_started = spares_started
         self._links: set[tuple[int, int]] = set()
         self._doors: set[int] = set()
         self._is_over = threading.Event()
@@ -94,7 +98,8 @@ class Partition:
         doors: set[int] = set()
         for process in self._processes:
             with suppress(psutil.NoSuchProcess):
-                for member in [process, *process.children(recursive=True)]:
+                started = [] if self._spares_started else process.children(recursive=True)
+                for member in [process, *started]:
                     for socket in member.net_connections("tcp"):
                         if socket.status == psutil.CONN_LISTEN:
                             doors.add(socket.laddr.port)
@@ -124,7 +129,7 @@ def _nft(rules: str) -> None:
 
 def be_alone() -> str:
     """Begin anew in a network namespace of our own; why that cannot be, where it cannot."""
-    if os.environ.get(_ALONE):
+    if is_alone():
         subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
         return ""
     command = ["unshare", "--net"]
@@ -136,6 +141,11 @@ def be_alone() -> str:
         os.environ[_ALONE] = "1"
         os.execvp(command[0], [*command, *sys.orig_argv])
     return why
+
+
+def is_alone() -> bool:
+    """Whether partitions can be; so can mounts then."""
+    return bool(os.environ.get(_ALONE))
 
 
 def _why_not(command: list[str]) -> str:

@@ -1,7 +1,7 @@
 """The clusters that things befall, and what does: each has at least two of what fails alone."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,15 +15,16 @@ from tests.builders.ray_nodes import RayNodes
 from tests.builders.small_llama import write_small_llama
 from tests.builders.small_moe import write_small_moe
 from tests.chaos.events import (
+    PARTITIONS,
     Event,
-    Victims,
     controller,
     core_of,
+    each_way,
     metadata_server,
     rank_of,
     replica_of,
-    several,
 )
+from tests.chaos.partition import is_alone
 
 _GATEWAY = {"num_replicas": 2, "drain_timeout_s": 30}
 _ENGINE: dict[str, Any] = {
@@ -35,7 +36,15 @@ _ENGINE: dict[str, Any] = {
     "health_timeout_s": 10,
     "drain_timeout_s": 30,
 }
-_NODES = "chaosnodes"
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Where it happens."""
+
+    cluster: RunningCluster
+    repair: Callable[[], None] = lambda: None
+    """Has machines that are gone replaced."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +54,7 @@ class Stage:
     name: str
     models: tuple[str, ...]
     events: list[Event]
-    cluster: Callable[[Path], AbstractContextManager[RunningCluster]]
+    scene: Callable[[Path], AbstractContextManager[Scene]]
     """Of a folder, where its files may be."""
 
 
@@ -56,23 +65,17 @@ def stages() -> list[Stage]:
 
 def _dense() -> Stage:
     """Two gateways, two engines, and what they lean on."""
-    victims: dict[str, Victims] = {
-        "gateway": replica_of("gateway"),
-        "engine replica": replica_of("engine-small"),
-        "engine core": core_of("engine-small"),
-        "metadata server": metadata_server,
-        "serve controller": controller,
-    }
-    hows = {
-        "gateway": ("kill", "stop", "slow", "hang", "cut", "part"),
-        "engine replica": ("kill", "cut", "part"),
-        "engine core": ("kill", "stop", "slow", "hang"),
-        "metadata server": ("kill", "stop", "cut", "part"),
-        "serve controller": ("kill", "stop", "cut"),
-    }
+    # What an engine core says to others, it says by Unix sockets to its replica.
+    of_core = each_way("engine core", core_of("engine-small"))
+    events = [
+        *each_way("gateway", replica_of("gateway")),
+        *each_way("engine replica", replica_of("engine-small")),
+        *(event for event in of_core if event.how not in PARTITIONS),
+        *each_way("metadata server", metadata_server),
+        *each_way("serve controller", controller),
+    ]
 
-    @contextmanager
-    def cluster(folder: Path) -> Iterator[RunningCluster]:
+    def scene(folder: Path) -> AbstractContextManager[Scene]:
         engine = _ENGINE | {
             "name": "small",
             "model": _small_llama(folder),
@@ -80,18 +83,15 @@ def _dense() -> Stage:
             # One core for both, and the rest for gateways and for replicas that start.
             "cpu_cores_per_rank": [[max(os.sched_getaffinity(0))]],
         }
-        with _running(folder, "chaos", engine) as running:
-            yield running
+        return _on_one_node(folder, "chaos", engine)
 
-    return Stage("dense", ("small",), several(hows, victims), cluster)
+    return Stage("dense", ("small",), events, scene)
 
 
 def _parallel() -> Stage:
     """Two engines of two tensor-parallel ranks."""
-    hows = {"tensor-parallel rank": ("kill", "stop", "hang", "cut")}
 
-    @contextmanager
-    def cluster(folder: Path) -> Iterator[RunningCluster]:
+    def scene(folder: Path) -> AbstractContextManager[Scene]:
         cores = sorted(os.sched_getaffinity(0))
         engine = _ENGINE | {
             "name": "parallel",
@@ -102,26 +102,17 @@ def _parallel() -> Stage:
             "health_timeout_s": 30,
             "cpu_cores_per_rank": [[cores[0]], [cores[-1]]],
         }
-        with _running(folder, "chaosranks", engine) as running:
-            yield running
+        return _on_one_node(folder, "chaosranks", engine)
 
-    victims = {"tensor-parallel rank": rank_of("engine-parallel")}
-    return Stage("parallel", ("parallel",), several(hows, victims), cluster)
+    events = each_way("tensor-parallel rank", rank_of("engine-parallel"))
+    return Stage("parallel", ("parallel",), events, scene)
 
 
 def _experts() -> Stage:
-    """Two expert hosts with a copy of each expert, and their director."""
-    victims = {
-        "expert host": replica_of("experts-tiered"),
-        "expert director": replica_of("director-tiered"),
-    }
-    hows = {
-        "expert host": ("kill", "stop", "slow", "hang", "cut", "part"),
-        "expert director": ("kill", "stop", "cut"),
-    }
+    """Two expert hosts with a copy of each expert, and their director; hosts have a node of
+    their own."""
 
-    @contextmanager
-    def cluster(folder: Path) -> Iterator[RunningCluster]:
+    def scene(folder: Path) -> AbstractContextManager[Scene]:
         experts = {
             "placement": "service",
             "num_hosts": 2,
@@ -130,18 +121,23 @@ def _experts() -> Stage:
         }
         moe = str(write_small_moe(folder / "small-moe"))
         model = {"name": "tiered", "model": moe, "max_model_len": 512, "experts": experts}
-        with _running(folder, "chaosexperts", _ENGINE | model) as running:
-            yield running
+        groups = [
+            {"gateway": 2.0, "engine-tiered": 1.0, "director-tiered": 1.0},
+            {"experts-tiered": 2.0},
+        ]
+        return _on_nodes(folder, "chaosexperts", _ENGINE | model, groups)
 
-    return Stage("experts", ("tiered",), several(hows, victims), cluster)
+    events = [
+        *each_way("expert host", replica_of("experts-tiered")),
+        *each_way("expert director", replica_of("director-tiered")),
+    ]
+    return Stage("experts", ("tiered",), events, scene)
 
 
 def _drafts() -> Stage:
-    """A draft replica, which foresees all that its engine says."""
-    hows = {"draft replica": ("kill", "stop", "slow", "cut", "part")}
+    """A draft replica on a node of its own, which foresees all that its engine says."""
 
-    @contextmanager
-    def cluster(folder: Path) -> Iterator[RunningCluster]:
+    def scene(folder: Path) -> AbstractContextManager[Scene]:
         llama = _small_llama(folder)
         speculation = {
             "drafters": ["draft_model"],
@@ -150,15 +146,15 @@ def _drafts() -> Stage:
             "length": "fixed",
         }
         model = {"name": "drafted", "model": llama, "speculation": speculation}
-        with _running(folder, "chaosdrafts", _ENGINE | model) as running:
-            yield running
+        groups = [{"gateway": 2.0, "engine-drafted": 1.0}, {"drafts-drafted": 1.0}]
+        return _on_nodes(folder, "chaosdrafts", _ENGINE | model, groups)
 
-    victims = {"draft replica": replica_of("drafts-drafted")}
-    return Stage("drafts", ("drafted",), several(hows, victims), cluster)
+    events = each_way("draft replica", replica_of("drafts-drafted"))
+    return Stage("drafts", ("drafted",), events, scene)
 
 
 def _nodes() -> Stage:
-    """Nodes of one engine each, and a spare one, whose head and gateways stay."""
+    """Nodes of one engine each, and spare ones, whose head and gateways stay."""
 
     def raylet(cluster: RunningCluster) -> list[psutil.Process]:
         return [p for p in _members(_node_of_first_engine(cluster)) if p.name() == "raylet"]
@@ -166,24 +162,18 @@ def _nodes() -> Stage:
     def node(cluster: RunningCluster) -> list[psutil.Process]:
         return _members(_node_of_first_engine(cluster))
 
-    victims = {"raylet of a node": raylet, "node": node}
-    hows = {"raylet of a node": ("kill",), "node": ("stop", "hang", "kill", "cut", "part")}
-
-    @contextmanager
-    def cluster(folder: Path) -> Iterator[RunningCluster]:
-        section = ClusterSection(app_name=_NODES, state_dir=str(STATE_DIR), num_cpus=1)  # type: ignore[arg-type]
+    def scene(folder: Path) -> AbstractContextManager[Scene]:
         engine = _ENGINE | {"name": "small", "model": _small_llama(folder), "num_replicas": 2}
-        where = {"app_name": _NODES, "state_dir": str(STATE_DIR), "node_groups": True}
-        with RayNodes(section, drain_s=30) as nodes:
-            nodes.add(gateway=2)
-            # Each that fails for good takes its place along.
-            for _ in range(6):
-                nodes.add(**{"engine-small": 1})
-            sections = {"cluster": where, "gateway": _GATEWAY, "models": [engine]}
-            with RunningCluster(folder, _NODES, **sections) as running:
-                yield running
+        # One that fails may be there for a while until it is seen to have ended.
+        groups = [{"gateway": 2.0}, *[{"engine-small": 1.0}] * 4]
+        return _on_nodes(folder, "chaosnodes", engine, groups)
 
-    return Stage("nodes", ("small",), several(hows, victims), cluster)
+    events = [
+        # It has started the node's replicas.
+        *each_way("raylet of a node", raylet, spares_started=True),
+        *each_way("node", node),
+    ]
+    return Stage("nodes", ("small",), events, scene)
 
 
 def _node_of_first_engine(cluster: RunningCluster) -> psutil.Process:
@@ -196,10 +186,25 @@ def _members(leader: psutil.Process) -> list[psutil.Process]:
     return [leader, *leader.children(recursive=True)]
 
 
-def _running(
-    folder: Path, name: str, model: dict[str, Any]
-) -> AbstractContextManager[RunningCluster]:
-    return RunningCluster(folder, name, gateway=_GATEWAY, models=[model])
+@contextmanager
+def _on_one_node(folder: Path, name: str, model: dict[str, Any]) -> Iterator[Scene]:
+    with RunningCluster(folder, name, gateway=_GATEWAY, models=[model]) as running:
+        yield Scene(running)
+
+
+@contextmanager
+def _on_nodes(
+    folder: Path, name: str, model: dict[str, Any], groups: Sequence[dict[str, float]]
+) -> Iterator[Scene]:
+    """Beside the head, which has none of the replicas: with links between nodes by TCP."""
+    section = ClusterSection(app_name=name, state_dir=str(STATE_DIR), num_cpus=1)  # type: ignore[arg-type]
+    where = {"app_name": name, "state_dir": str(STATE_DIR), "node_groups": True}
+    with RayNodes(section, drain_s=30, apart=is_alone()) as nodes:
+        for resources in groups:
+            nodes.add(**resources)
+        sections = {"cluster": where, "gateway": _GATEWAY, "models": [model]}
+        with RunningCluster(folder, name, **sections) as running:
+            yield Scene(running, nodes.replace_ended)
 
 
 def _small_llama(folder: Path) -> str:
