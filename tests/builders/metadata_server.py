@@ -7,6 +7,7 @@ process id.
 import os
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -17,6 +18,7 @@ from pathlib import Path
 import redis
 
 from deployments.metadata_server import server_binary
+from tests.builders.until import wait_until
 
 _START_S = 10.0
 _DOWNLOAD_S = 60
@@ -162,6 +164,25 @@ def running(program: Program, folder: Path, *options: str, port: int = 0) -> Ite
         yield server
     finally:
         server.kill()
+
+
+@contextmanager
+def kept(folder: Path, port: int) -> Iterator[str]:
+    """The URL of one at a port that is started again whenever it dies, by the keeper that the
+    embedded one has; nothing is on the disk."""
+    socket = str(folder / "socket")
+    server = [valkey().path, "--dir", str(folder), "--save", "", "--unixsocket", socket]
+    server += ["--bind", "127.0.0.1", "--port", str(port), "--logfile", str(folder / "log")]
+    keeper = subprocess.Popen(
+        [sys.executable, "-m", "deployments.metadata_keeper", socket, *server],
+        stdin=subprocess.DEVNULL,
+    )
+    try:
+        wait_until((folder / "socket").exists, _START_S)
+        yield f"redis://127.0.0.1:{port}"
+    finally:
+        keeper.terminate()
+        keeper.wait(_START_S)
 
 
 @contextmanager

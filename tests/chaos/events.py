@@ -87,8 +87,10 @@ def rank_of(deployment: str) -> Victims:
 
 
 def metadata_server(cluster: RunningCluster) -> list[psutil.Process]:
-    """Of the prefix index."""
-    return [next(p for p in cluster.processes() if p.name() == "valkey-server")]
+    """Of the prefix index: ours, and not the cluster's, see `stages`."""
+    del cluster
+    started = psutil.Process().children(recursive=True)
+    return [next(p for p in started if p.name() == "valkey-server")]
 
 
 def controller(cluster: RunningCluster) -> list[psutil.Process]:

@@ -9,8 +9,10 @@ from typing import Any
 
 import psutil
 
+from deployments.local_cluster import free_ports
 from deployments.settings import ClusterSection
 from tests.builders.cluster import STATE_DIR, RunningCluster
+from tests.builders.metadata_server import kept
 from tests.builders.ray_nodes import RayNodes
 from tests.builders.small_llama import write_small_llama
 from tests.builders.small_moe import write_small_moe
@@ -75,7 +77,8 @@ def _dense() -> Stage:
         *each_way("serve controller", controller),
     ]
 
-    def scene(folder: Path) -> AbstractContextManager[Scene]:
+    @contextmanager
+    def scene(folder: Path) -> Iterator[Scene]:
         engine = _ENGINE | {
             "name": "small",
             "model": _small_llama(folder),
@@ -83,7 +86,13 @@ def _dense() -> Stage:
             # One core for both, and the rest for gateways and for replicas that start.
             "cpu_cores_per_rank": [[max(os.sched_getaffinity(0))]],
         }
-        return _on_one_node(folder, "chaos", engine)
+        (port,) = free_ports(1)
+        # Not the cluster's own, which listens on a Unix socket, where nothing can be cut.
+        with (
+            kept(folder, port) as url,
+            _on_one_node(folder, "chaos", engine, cache={"url": url}) as scene,
+        ):
+            yield scene
 
     return Stage("dense", ("small",), events, scene)
 
@@ -187,8 +196,10 @@ def _members(leader: psutil.Process) -> list[psutil.Process]:
 
 
 @contextmanager
-def _on_one_node(folder: Path, name: str, model: dict[str, Any]) -> Iterator[Scene]:
-    with RunningCluster(folder, name, gateway=_GATEWAY, models=[model]) as running:
+def _on_one_node(
+    folder: Path, name: str, model: dict[str, Any], **sections: Any
+) -> Iterator[Scene]:
+    with RunningCluster(folder, name, gateway=_GATEWAY, models=[model], **sections) as running:
         yield Scene(running)
 
 
