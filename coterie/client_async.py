@@ -237,12 +237,15 @@ class AsyncClient:
             try:
                 with self._connection.beginning():
                     call = method(request, timeout=tries.left_s, metadata=metadata)
-                return await call
+                answer = await call
             except grpc.RpcError as failed:
                 error = self._connection.error(cast(FailedCall, failed), timeout_s)
                 delay_s = tries.next_delay_s(error, repetition)
                 if delay_s is None:
                     raise error from failed
+            else:
+                self._connection.note_answer()
+                return answer
             await asyncio.sleep(delay_s)
 
 

@@ -1,5 +1,6 @@
 """What both clients know about the cluster they talk to."""
 
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -61,6 +62,9 @@ class Connection:
     credentials: grpc.ChannelCredentials | None = field(default=None, repr=False)
     metadata: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     max_retries: int = DEFAULT_MAX_RETRIES
+    _answered: threading.Event = field(
+        default_factory=threading.Event, init=False, repr=False, compare=False
+    )
 
     def __post_init__(self) -> None:
         check_max_retries(self.max_retries)
@@ -88,9 +92,13 @@ class Connection:
                 f"no call to {self.address} can begin: {error}; is the client closed?"
             ) from error
 
+    def note_answer(self) -> None:
+        """A gateway has answered: where none does later, it may come back."""
+        self._answered.set()
+
     def error(self, call: FailedCall, timeout_s: float | None) -> CoterieError:
         """The error that a failed call to this cluster stands for."""
-        return error_of(call, CallSite(self.address, timeout_s))
+        return error_of(call, CallSite(self.address, timeout_s, self._answered.is_set()))
 
 
 def connection_to(

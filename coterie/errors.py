@@ -69,9 +69,9 @@ class UnavailableError(CoterieError):
     kind = "unavailable"
     was_connected = False
     """The connection was lost; the request may have been at work."""
-    was_silent = False
-    """No connection came about in time, and nobody refused it: what is there stands still, or
-    the way to it is cut. Another gateway may answer at the same address."""
+    may_return = False
+    """No gateway has heard of the request, and one may soon: what is there says nothing, as it
+    stands still or the way to it is cut, or one has answered there before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +80,8 @@ class CallSite:
 
     address: str
     timeout_s: float | None = None
+    has_answered: bool = False
+    """A gateway has, at this address, to this client."""
 
 
 class FailedCall(Protocol):
@@ -123,7 +125,7 @@ def error_of(call: FailedCall, site: CallSite) -> CoterieError:
     if told.retry_after_s is None and _is_absent(code, details):
         error.retry_after_s = 0.0  # gRPC connects anew by itself
         if isinstance(error, UnavailableError):
-            error.was_silent = _SILENT in details
+            error.may_return = _SILENT in details or site.has_answered
     elif isinstance(error, UnavailableError):
         error.was_connected = code is not grpc.StatusCode.UNIMPLEMENTED
     return error
@@ -166,7 +168,10 @@ def _absence(details: str, site: CallSite) -> str:
         return f"no secure connection to {site.address}; is ca_file its authority? {details}"
     if _SILENT in details:
         return f"nothing answers at {site.address}, and nothing refuses to: {details}"
-    return f"no Coterie cluster answers at {site.address}; start one with `coterie up`"
+    any_more = " any more" if site.has_answered else ""
+    return (
+        f"no Coterie cluster answers at {site.address}{any_more}; start one with `coterie up`"
+    )
 
 
 def _is_absent(code: grpc.StatusCode, details: str) -> bool:

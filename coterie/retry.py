@@ -1,8 +1,8 @@
 """When a request that failed is sent again by itself.
 
 One that has not begun: the cluster had no room or no replica for it and said when to come
-back, or no gateway was reached; where one stands still or is cut off, for as long as another
-may take its place. And one whose connection was lost, as its gateway has ended,
+back, or no gateway was reached; where one stands still, is cut off or was there before, for as
+long as another may take its place. And one whose connection was lost, as its gateway has ended,
 if another answer would be the same (see `repetition`). An `EngineError` is left to the caller:
 the request was at work, and may be what ended the engine.
 """
@@ -21,7 +21,7 @@ JITTER = 0.25
 # Who has to wait for longer is told instead.
 MAX_DELAY_S = 60.0
 # gRPC tries for seconds to connect anew, and fails at once what it is given meanwhile.
-SILENT_DELAY_S = 1.0
+AWAY_DELAY_S = 1.0
 
 
 class Attempts:
@@ -38,7 +38,7 @@ class Attempts:
         self.timeout_s = timeout_s
         self._max_retries = max_retries
         self._num_retries = 0
-        self._silent_since_s: float | None = None
+        self._away_since_s: float | None = None
         self._now = now
         self._chance = chance
         self._end_s = None if timeout_s is None else now() + timeout_s
@@ -54,8 +54,8 @@ class Attempts:
         may_repeat = repetition.is_possible and (_has_not_begun(error) or _was_lost(error))
         if not (may_begin or may_repeat) or self._max_retries == 0:
             return None
-        is_silent = isinstance(error, UnavailableError) and error.was_silent
-        delay_s = self._silent_delay_s() if is_silent else self._counted_delay_s(error)
+        is_away = isinstance(error, UnavailableError) and error.may_return
+        delay_s = self._away_delay_s() if is_away else self._counted_delay_s(error)
         if delay_s is None:
             return None
         delay_s *= 1 + JITTER * self._chance()
@@ -65,19 +65,19 @@ class Attempts:
         return delay_s
 
     def _counted_delay_s(self, error: CoterieError) -> float | None:
-        self._silent_since_s = None
+        self._away_since_s = None
         if self._num_retries >= self._max_retries:
             return None
         backoff_s: float = FIRST_DELAY_S * 2**self._num_retries
         self._num_retries += 1
         return max(backoff_s, error.retry_after_s or 0)
 
-    def _silent_delay_s(self) -> float | None:
+    def _away_delay_s(self) -> float | None:
         """Not counted: no gateway has heard of it, and each try may reach another one."""
         now_s = self._now()
-        if self._silent_since_s is None:
-            self._silent_since_s = now_s
-        return SILENT_DELAY_S if now_s - self._silent_since_s < MAX_DELAY_S else None
+        if self._away_since_s is None:
+            self._away_since_s = now_s
+        return AWAY_DELAY_S if now_s - self._away_since_s < MAX_DELAY_S else None
 
 
 def check_max_retries(max_retries: int) -> None:

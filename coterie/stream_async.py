@@ -74,6 +74,7 @@ class AsyncStream:
                 await self._wait_to_retry(error)
                 self._begin()
                 continue
+            self._connection.note_answer()
             if message is grpc.aio.EOF:
                 return message
             try:

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import sys
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -132,6 +133,7 @@ class SteadyLoad:
         except CoterieError as error:
             asked.times_s.append(time.monotonic())
             asked.outcome = type(error).__name__
+            print(f"lost: {asked.outcome}: {error}", file=sys.stderr, flush=True)
             return asked
         expected = self._expected.get((model, prompt), asked.token_ids)
         asked.outcome = OK if asked.token_ids == expected else WRONG

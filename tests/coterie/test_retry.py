@@ -2,7 +2,8 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import grpc
@@ -11,7 +12,7 @@ import pytest
 from coterie import AsyncClient, Client, errors
 from coterie.cli.console import hint_of
 from coterie.repetition import Repetition
-from coterie.retry import FIRST_DELAY_S, JITTER, MAX_DELAY_S, SILENT_DELAY_S, Attempts
+from coterie.retry import AWAY_DELAY_S, FIRST_DELAY_S, JITTER, MAX_DELAY_S, Attempts
 from coterie.status_details import StatusDetails, read_details
 from coterie.v1 import inference_pb2 as pb
 from tests.builders.fake_inference import REPLY, FakeInference, serving
@@ -19,6 +20,7 @@ from tests.builders.relay import Relay
 
 FULL = errors.CapacityError("full", retry_after_s=0.05)
 AWAY = errors.NoReplicaError("away", retry_after_s=0.05)
+LONGER_THAN_RETRIES_S = 2.0
 
 
 class Clock:
@@ -45,9 +47,9 @@ def attempts(
     return Attempts(max_retries, timeout_s, now=clock or Clock(), chance=lambda: chance)
 
 
-def unreached(*, was_silent: bool = False) -> errors.UnavailableError:
+def unreached(*, may_return: bool = False) -> errors.UnavailableError:
     found = errors.UnavailableError("away", retry_after_s=0.0)
-    found.was_silent = was_silent
+    found.may_return = may_return
     return found
 
 
@@ -67,18 +69,18 @@ def test_where_nobody_says_anything_tries_are_not_counted_but_the_time_is() -> N
     clock = Clock()
     tries = attempts(max_retries=1, clock=clock)
     for _ in range(10):
-        delay_s = tries.next_delay_s(unreached(was_silent=True), chosen_anew())
-        assert delay_s == SILENT_DELAY_S
+        delay_s = tries.next_delay_s(unreached(may_return=True), chosen_anew())
+        assert delay_s == AWAY_DELAY_S
         clock.now_s += delay_s
     assert tries.next_delay_s(unreached(), chosen_anew()) == FIRST_DELAY_S
-    assert tries.next_delay_s(unreached(was_silent=True), chosen_anew()) == SILENT_DELAY_S
+    assert tries.next_delay_s(unreached(may_return=True), chosen_anew()) == AWAY_DELAY_S
     clock.now_s += MAX_DELAY_S
-    assert tries.next_delay_s(unreached(was_silent=True), chosen_anew()) is None
+    assert tries.next_delay_s(unreached(may_return=True), chosen_anew()) is None
     assert tries.next_delay_s(unreached(), chosen_anew()) is None
 
 
 def test_who_wants_no_tries_gets_none() -> None:
-    error = unreached(was_silent=True)
+    error = unreached(may_return=True)
     assert attempts(max_retries=0).next_delay_s(error, chosen_anew()) is None
 
 
@@ -232,6 +234,60 @@ def test_a_gateway_that_comes_back_is_found_again(unused_tcp_port: int) -> None:
         assert whole(client) == REPLY
     with serving(fake, unused_tcp_port), client:
         assert whole(client) == REPLY
+
+
+@contextmanager
+def back_after(delay_s: float, fake: FakeInference, port: int) -> Iterator[None]:
+    """A server at the port, that long after the beginning and until the end."""
+    stack = ExitStack()
+    timer = threading.Timer(delay_s, lambda: stack.enter_context(serving(fake, port)))
+    timer.start()
+    with stack:
+        yield
+        timer.join()
+
+
+@pytest.mark.parametrize("ask", [streamed, whole])
+def test_a_gateway_that_was_there_is_waited_for(
+    ask: Callable[[Client], str], unused_tcp_port: int
+) -> None:
+    fake = FakeInference()
+    with serving(fake, unused_tcp_port) as address:
+        client = Client(address)
+        assert ask(client) == REPLY
+    with client, back_after(LONGER_THAN_RETRIES_S, fake, unused_tcp_port):
+        assert ask(client) == REPLY
+
+
+@pytest.mark.parametrize("ask", [streamed_async, whole_async])
+async def test_the_asyncio_client_waits_for_it_too(
+    ask: Callable[[AsyncClient], Any], unused_tcp_port: int
+) -> None:
+    fake = FakeInference()
+    with serving(fake, unused_tcp_port) as address:
+        client = AsyncClient(address)
+        assert await ask(client) == REPLY
+    with back_after(LONGER_THAN_RETRIES_S, fake, unused_tcp_port):
+        assert await ask(client) == REPLY
+    await client.close()
+
+
+def test_who_has_never_been_answered_is_told_at_once(unused_tcp_port: int) -> None:
+    with (
+        Client(f"127.0.0.1:{unused_tcp_port}") as client,
+        back_after(LONGER_THAN_RETRIES_S, FakeInference(), unused_tcp_port),
+        pytest.raises(errors.UnavailableError, match="; start one with `coterie up`"),
+    ):
+        whole(client)
+
+
+def test_a_gateway_that_is_gone_is_told_from_one_that_never_was(unused_tcp_port: int) -> None:
+    with serving(FakeInference(), unused_tcp_port) as address:
+        client = Client(address, max_retries=0)
+        assert whole(client) == REPLY
+    with client, pytest.raises(errors.UnavailableError, match=f"{address} any more") as raised:
+        whole(client)
+    assert raised.value.may_return
 
 
 @pytest.mark.parametrize("ask", [streamed, whole])
