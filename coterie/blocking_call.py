@@ -62,7 +62,7 @@ class BlockingCall(Generic[M]):
                 self._wait_to_retry(failed)
                 self.begin()
                 continue
-            self._connection.note_answer()
+            self._tries.note_answer()
             try:
                 rest: M | None = self._repetition.rest_of(message)
             except UnavailableError:

@@ -244,7 +244,7 @@ class AsyncClient:
                 if delay_s is None:
                     raise error from failed
             else:
-                self._connection.note_answer()
+                tries.note_answer()
                 return answer
             await asyncio.sleep(delay_s)
 

@@ -65,6 +65,7 @@ class Connection:
     _answered: threading.Event = field(
         default_factory=threading.Event, init=False, repr=False, compare=False
     )
+    """Somebody has: where nobody does later, one may come back."""
 
     def __post_init__(self) -> None:
         check_max_retries(self.max_retries)
@@ -80,7 +81,7 @@ class Connection:
 
     def attempts(self, timeout_s: float | None) -> Attempts:
         """The tries of one request."""
-        return Attempts(self.max_retries, timeout_s)
+        return Attempts(self.max_retries, timeout_s, answered=self._answered)
 
     @contextmanager
     def beginning(self) -> Iterator[None]:
@@ -91,10 +92,6 @@ class Connection:
             raise UnavailableError(
                 f"no call to {self.address} can begin: {error}; is the client closed?"
             ) from error
-
-    def note_answer(self) -> None:
-        """A gateway has answered: where none does later, it may come back."""
-        self._answered.set()
 
     def error(self, call: FailedCall, timeout_s: float | None) -> CoterieError:
         """The error that a failed call to this cluster stands for."""

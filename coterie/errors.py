@@ -60,6 +60,7 @@ KIND_KEY = "coterie-error"
 _UNREACHED = ("failed to connect", "dns resolution failed", "connection refused")
 _HANDSHAKE = "handshake failed"
 _SILENT = "timed out"
+_FELL_SILENT = ("ping timeout", "keepalive timeout", "settings timeout")
 _TOO_LARGE = "larger than max"
 
 
@@ -70,8 +71,8 @@ class UnavailableError(CoterieError):
     was_connected = False
     """The connection was lost; the request may have been at work."""
     may_return = False
-    """No gateway has heard of the request, and one may soon: what is there says nothing, as it
-    stands still or the way to it is cut, or one has answered there before."""
+    """One may soon answer there: what is there says nothing, as it stands still or the way to
+    it is cut, or one has answered before. None knows of the request, unless `was_connected`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +129,7 @@ def error_of(call: FailedCall, site: CallSite) -> CoterieError:
             error.may_return = _SILENT in details or site.has_answered
     elif isinstance(error, UnavailableError):
         error.was_connected = code is not grpc.StatusCode.UNIMPLEMENTED
+        error.may_return = any(mark in details.lower() for mark in _FELL_SILENT)
     return error
 
 

@@ -8,6 +8,7 @@ the request was at work, and may be what ended the engine.
 """
 
 import random
+import threading
 import time
 from collections.abc import Callable
 
@@ -32,10 +33,13 @@ class Attempts:
         max_retries: int,
         timeout_s: float | None,
         *,
+        answered: threading.Event | None = None,
         now: Callable[[], float] = time.monotonic,
         chance: Callable[[], float] = random.random,
     ) -> None:
+        """`answered` is set once a gateway has answered."""
         self.timeout_s = timeout_s
+        self._answered = answered or threading.Event()
         self._max_retries = max_retries
         self._num_retries = 0
         self._away_since_s: float | None = None
@@ -47,6 +51,11 @@ class Attempts:
     def left_s(self) -> float | None:
         """Time that the next try may take; None where there is no limit."""
         return None if self._end_s is None else self._end_s - self._now()
+
+    def note_answer(self) -> None:
+        """A gateway is there."""
+        self._answered.set()
+        self._away_since_s = None
 
     def next_delay_s(self, error: CoterieError, repetition: Repetition) -> float | None:
         """How long to wait before the next try; None where there is none."""
@@ -73,7 +82,7 @@ class Attempts:
         return max(backoff_s, error.retry_after_s or 0)
 
     def _away_delay_s(self) -> float | None:
-        """Not counted: no gateway has heard of it, and each try may reach another one."""
+        """Not counted, as nobody refuses it, and each try may reach another gateway."""
         now_s = self._now()
         if self._away_since_s is None:
             self._away_since_s = now_s

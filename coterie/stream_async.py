@@ -74,7 +74,7 @@ class AsyncStream:
                 await self._wait_to_retry(error)
                 self._begin()
                 continue
-            self._connection.note_answer()
+            self._tries.note_answer()
             if message is grpc.aio.EOF:
                 return message
             try:

@@ -10,6 +10,7 @@ queue lies between `send` and the socket, nor between the socket and `received`.
 """
 
 import asyncio
+import errno
 import hashlib
 import hmac
 import logging
@@ -29,6 +30,8 @@ _MAX_MESSAGE_BYTES = 1 << 30
 # answer the kernel ends the connection.
 _SILENCE_S = 15
 _PROBE_S = 5
+_SILENCE = frozenset({errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH})
+"""Errors of connections whose other end nobody has closed."""
 
 
 class Handler(Protocol):
@@ -60,6 +63,8 @@ class PeerConnection(asyncio.Protocol):
         self._peer_nonce: bytes | None = None
         self._is_open = False
         self._timer: asyncio.TimerHandle | None = None
+        self.was_silent = False
+        """It has ended since nothing came from the other end, not even from its kernel."""
 
     def send(self, data: bytes) -> None:
         """Send one message; never waits. Does nothing once the connection ends."""
@@ -89,6 +94,7 @@ class PeerConnection(asyncio.Protocol):
         assert self._timer is not None
         self._timer.cancel()
         self._is_open = False
+        self.was_silent = isinstance(exc, OSError) and exc.errno in _SILENCE
         self._handler.ended()
 
     def data_received(self, data: bytes) -> None:

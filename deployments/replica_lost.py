@@ -11,3 +11,6 @@ class ReplicaLostError(EngineError):
     """The engine replica that worked on the call died, left, or cannot be reached."""
 
     kind = "replica_lost"
+    was_silent = False
+    """Nothing came from it any more, and it may well be there: it is not the call that ended
+    it."""

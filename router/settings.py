@@ -87,7 +87,8 @@ class RouterSection(Section):
 
     max_resumes: Annotated[int, Field(ge=0)] = 2
     """How often a request whose engine replica dies goes on with another one, from
-    where it was. A request that ends one replica after another is likely the cause."""
+    where it was. A request that ends one replica after another is likely the cause; replicas
+    that fall silent, cut off or standing still, do not count. 0: it never goes on."""
 
 
 Positive = Annotated[int, Field(ge=1)]

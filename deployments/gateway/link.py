@@ -170,7 +170,7 @@ class Link:
         """End the link; open calls fail."""
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
-        self._fail_all("the engine replica was taken away")
+        self._fail_all("the engine replica was taken away", was_silent=False)
 
     def check_invariants(self) -> None:
         """Calls are only open on numbers given out; a link that is down has none."""
@@ -239,7 +239,9 @@ class Link:
             self._listening = None
         self._has_ended.set()
         self._is_up.clear()
-        self._fail_all("the engine replica died or cannot be reached")
+        is_cut_off = self._connection is not None and self._connection.was_silent
+        was_silent = is_cut_off or self._num_silent > _MAX_SILENT_REPORTS
+        self._fail_all("the engine replica died or cannot be reached", was_silent=was_silent)
         self._on_change()
 
     def _listen(self) -> None:
@@ -252,10 +254,12 @@ class Link:
         loop = asyncio.get_running_loop()
         self._listening = loop.call_later(MAX_REPORT_S, self._listen)
 
-    def _fail_all(self, why: str) -> None:
+    def _fail_all(self, why: str, *, was_silent: bool) -> None:
         inboxes, self._inboxes = self._inboxes, {}
         for inbox in inboxes.values():
-            inbox.put(ReplicaLostError(f"{why}; try again"))
+            error = ReplicaLostError(f"{why}; try again")
+            error.was_silent = was_silent
+            inbox.put(error)
 
     async def __aenter__(self) -> Self:
         return self

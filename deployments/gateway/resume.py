@@ -117,13 +117,14 @@ class ResumableCall:
         except ReplicaLostError as error:
             lost = error
         left = [i for i, output in enumerate(self._outputs) if not output.is_finished]
-        rest = [self._output(i, self._resumed(i, 1, lost), num_lost=1) for i in left]
+        num = _num_blamed(lost)
+        rest = [self._output(i, self._resumed(i, num, lost), num_blamed=num) for i in left]
         async with aclosing(merged(rest)) as deltas:
             async for delta in deltas:
                 yield delta
 
     async def _output(
-        self, index: int, deltas: AsyncGenerator[Delta, None], num_lost: int = 0
+        self, index: int, deltas: AsyncGenerator[Delta, None], num_blamed: int = 0
     ) -> AsyncGenerator[Delta, None]:
         """One output, over as many replicas as it takes."""
         while True:
@@ -134,17 +135,17 @@ class ResumableCall:
                         yield delta
                 return
             except ReplicaLostError as error:
-                num_lost += 1
-                deltas = self._resumed(index, num_lost, error)
+                num_blamed += _num_blamed(error)
+                deltas = self._resumed(index, num_blamed, error)
 
     async def _resumed(
-        self, index: int, num_lost: int, lost: ReplicaLostError
+        self, index: int, num_blamed: int, lost: ReplicaLostError
     ) -> AsyncGenerator[Delta, None]:
         """The rest of the output, from another replica."""
         loss = _Loss(self.resumes, self._clock)
-        if num_lost > self._max_resumes:
+        if num_blamed > self._max_resumes or not self._max_resumes:
             loss.settle("too_often")
-            raise _too_often(num_lost, lost)
+            raise _too_often(num_blamed, lost)
         told: RequestError | None = None
         for way in ways(traits_of(self._call.sampling), len(self._outputs[index].token_ids)):
             try:
@@ -244,11 +245,16 @@ def _with_new_id(call: Call) -> Call:
     return msgspec.structs.replace(call, request_id=new_call_id(call.request_id))
 
 
-def _too_often(num_lost: int, lost: ReplicaLostError) -> EngineError:
-    if num_lost == 1:
+def _num_blamed(lost: ReplicaLostError) -> int:
+    """Losses of which the request may be the cause: one that is out of reach has others."""
+    return int(not lost.was_silent)
+
+
+def _too_often(num_blamed: int, lost: ReplicaLostError) -> EngineError:
+    if num_blamed <= 1:
         return EngineError(lost.message)
     return EngineError(
-        f"{num_lost} engine replicas were lost one after another while they worked on this "
+        f"{num_blamed} engine replicas were lost one after another while they worked on this "
         "request; it may be the cause: change it before you send it again"
     )
 

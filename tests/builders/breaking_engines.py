@@ -32,7 +32,8 @@ def logprobs_of(token_ids: Sequence[int], start: int) -> tuple[TokenLogprobs, ..
 @dataclass
 class BreakingEngines:
     """`scripts` are the outputs' texts; each run breaks after so many tokens as `breaks`
-    has for it, and those behind the last do not break. `size_of_piece` cuts the deltas."""
+    has for it, and those behind the last do not break. `size_of_piece` cuts the deltas. Where
+    they fall silent, they do so instead of dying."""
 
     scripts: Sequence[str]
     breaks: Sequence[int] = ()
@@ -40,6 +41,7 @@ class BreakingEngines:
     traits_of: Callable[[Call], SamplingTraits] = lambda _: SamplingTraits(True, False)
     calls: list[Call] = field(default_factory=list)
     num_open: int = 0
+    fall_silent: bool = False
 
     async def run(
         self, call: Call, timeout_s: float, on_begun: Callable[[bool], None] = lambda _: None
@@ -54,7 +56,9 @@ class BreakingEngines:
             for delta in self._deltas(call):
                 if num_left is not None:
                     if num_left < len(delta.token_ids):
-                        raise ReplicaLostError("the engine replica died; try again")
+                        error = ReplicaLostError("the engine replica died; try again")
+                        error.was_silent = self.fall_silent
+                        raise error
                     num_left -= len(delta.token_ids)
                 yield delta
         finally:

@@ -76,6 +76,13 @@ def replica_of(deployment: str) -> Victims:
     return lambda cluster: [psutil.Process(cluster.status()[deployment]["details"][0]["pid"])]
 
 
+def all_of(deployment: str) -> Victims:
+    """All of its replicas."""
+    return lambda cluster: [
+        psutil.Process(replica["pid"]) for replica in cluster.status()[deployment]["details"]
+    ]
+
+
 def core_of(deployment: str) -> Victims:
     """The engine core of its first replica."""
     return lambda cluster: [engine_core_of(replica_of(deployment)(cluster)[0].pid)]

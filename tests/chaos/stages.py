@@ -19,6 +19,7 @@ from tests.builders.small_moe import write_small_moe
 from tests.chaos.events import (
     PARTITIONS,
     Event,
+    all_of,
     controller,
     core_of,
     each_way,
@@ -71,6 +72,8 @@ def _dense() -> Stage:
     of_core = each_way("engine core", core_of("engine-small"))
     events = [
         *each_way("gateway", replica_of("gateway")),
+        # As where there is one, or where Serve's controller has lost sight of them.
+        Event("both gateways", "kill", all_of("gateway")),
         *each_way("engine replica", replica_of("engine-small")),
         *(event for event in of_core if event.how not in PARTITIONS),
         *each_way("metadata server", metadata_server),

@@ -73,7 +73,7 @@ def test_a_cluster_that_says_nothing_is_told_from_one_that_is_not_there() -> Non
             pytest.raises(errors.UnavailableError) as raised,
         ):
             client.models()
-    assert raised.value.may_return
+    assert raised.value.may_return and not raised.value.was_connected
     assert raised.value.message.startswith(
         f"nothing answers at {address}, and nothing refuses to: "
     )
@@ -134,6 +134,23 @@ def test_a_certificate_of_a_stranger_is_not_told_as_an_absent_cluster() -> None:
 def test_a_connection_that_breaks_asks_for_no_other_try() -> None:
     error = error_of(_Failed(grpc.StatusCode.UNAVAILABLE, "Socket closed"), CallSite("host:1"))
     assert error.retry_after_s is None
+
+
+@pytest.mark.parametrize(
+    ("details", "may_return"),
+    [
+        ("Stream removed (ping timeout)", True),
+        ("keepalive timeout", True),
+        ("Socket closed", False),
+        ("Connection reset by peer", False),
+    ],
+)
+def test_a_connection_that_falls_silent_is_told_from_one_that_ends(
+    details: str, may_return: bool
+) -> None:
+    error = error_of(_Failed(grpc.StatusCode.UNAVAILABLE, details), CallSite("host:1"))
+    assert isinstance(error, errors.UnavailableError)
+    assert (error.was_connected, error.may_return) == (True, may_return)
 
 
 def test_a_message_that_grpc_finds_too_large_is_told_as_that(fake: FakeInference) -> None:

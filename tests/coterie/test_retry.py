@@ -79,6 +79,26 @@ def test_where_nobody_says_anything_tries_are_not_counted_but_the_time_is() -> N
     assert tries.next_delay_s(unreached(), chosen_anew()) is None
 
 
+def test_each_answer_begins_the_time_anew() -> None:
+    clock = Clock()
+    tries = attempts(max_retries=1, clock=clock)
+    for _ in range(3):
+        assert tries.next_delay_s(unreached(may_return=True), chosen_anew()) == AWAY_DELAY_S
+        clock.now_s += MAX_DELAY_S
+        tries.note_answer()
+
+
+def test_where_the_connection_falls_silent_what_can_be_repeated_is() -> None:
+    error = errors.UnavailableError("silent")
+    error.was_connected = error.may_return = True
+    tries = attempts(max_retries=1)
+    greedy = pb.GenerateRequest()
+    greedy.sampling.temperature = 0
+    found = [tries.next_delay_s(error, Repetition(greedy)) for _ in range(5)]
+    assert found == [AWAY_DELAY_S] * 5
+    assert tries.next_delay_s(error, chosen_anew()) is None
+
+
 def test_who_wants_no_tries_gets_none() -> None:
     error = unreached(may_return=True)
     assert attempts(max_retries=0).next_delay_s(error, chosen_anew()) is None

@@ -1,6 +1,7 @@
 """Two ends of a connection over a real socket, and strangers who call at one."""
 
 import asyncio
+import errno
 import itertools
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -105,6 +106,21 @@ async def test_a_stranger_may_not_send_much_before_its_proof() -> None:
         writer.write((1_000_000).to_bytes(4, "big"))
         await soon(engine.has_ended)
         writer.close()
+
+
+@pytest.mark.parametrize(
+    ("code", "was_silent"),
+    [(errno.ETIMEDOUT, True), (errno.EHOSTUNREACH, True), (errno.ECONNRESET, False)],
+)
+async def test_an_end_that_nobody_made_is_told_from_one_that_somebody_made(
+    code: int, was_silent: bool
+) -> None:
+    async with listening(Recorder()) as port:
+        gateway, connection = await connect(port)
+        await soon(gateway.is_open)
+        connection.connection_lost(OSError(code, "as the kernel says"))
+        assert connection.was_silent == was_silent
+        connection.abort()
 
 
 async def test_a_silent_stranger_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:

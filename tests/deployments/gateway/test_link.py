@@ -116,8 +116,9 @@ async def test_when_the_engine_replica_goes_its_calls_fail_and_the_link_is_down(
         waiting = asyncio.ensure_future(anext(link.run(call(), 5)))
         await until(lambda: engine.open_request_ids)
         await server.stop()
-        with pytest.raises(EngineError, match="try again"):
+        with pytest.raises(ReplicaLostError, match="try again") as lost:
             await waiting
+        assert not lost.value.was_silent
         await until(lambda: not link.is_up)
         with pytest.raises(NoReplicaError):
             await anext(link.run(call(), 5))
@@ -130,9 +131,9 @@ async def test_when_nothing_comes_from_the_engine_replica_its_calls_fail(
     monkeypatch.setattr(link_module, "MAX_REPORT_S", 0.02)
     engine = FakeEngine(is_free_running=False)
     async with linked(engine) as (_, link):
-        with pytest.raises(ReplicaLostError, match="try again"):
+        with pytest.raises(ReplicaLostError, match="try again") as lost:
             await anext(link.run(call(), 5))
-        assert not link.is_up
+        assert lost.value.was_silent and not link.is_up
         await until(lambda: not engine.open_request_ids)
         # It is tried again.
         await until(lambda: link.is_up)

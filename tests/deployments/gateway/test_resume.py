@@ -162,8 +162,19 @@ async def test_a_request_that_loses_too_many_replicas_fails_and_says_so() -> Non
     assert outcomes(resumable) == ["continue", "continue", "too_often"]
 
 
-async def test_nothing_is_resumed_where_the_operator_wants_none() -> None:
-    resumable = ResumableCall(BreakingEngines(["aa"], breaks=[1]), call_for(), 0)
+@pytest.mark.parametrize("num_outputs", [1, 2])
+async def test_replicas_that_fall_silent_are_not_the_requests_fault(num_outputs: int) -> None:
+    engines = BreakingEngines(["aaaaaa"], breaks=[1] * 5, fall_silent=True)
+    resumable = ResumableCall(engines, call_for(temperature=0, n=num_outputs), 2)
+    found = await collect(resumable)
+    assert [found[index].text for index in range(num_outputs)] == ["aaaaaa"] * num_outputs
+    assert len(resumable.resumes) >= 5
+
+
+@pytest.mark.parametrize("fall_silent", [False, True])
+async def test_nothing_is_resumed_where_the_operator_wants_none(fall_silent: bool) -> None:
+    engines = BreakingEngines(["aa"], breaks=[1], fall_silent=fall_silent)
+    resumable = ResumableCall(engines, call_for(), 0)
     with pytest.raises(EngineError, match="died; try again") as failed:
         await collect(resumable)
     assert type(failed.value) is EngineError
