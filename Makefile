@@ -106,7 +106,7 @@ fuzz: setup ## Send 100,000 garbled inputs to every door and reader; about an ho
 	$(BIN)/python -m tests.fuzz --json build/fuzz.json
 
 .PHONY: chaos
-chaos: setup ## Let every kind of process fail under load, and report what is lost; about 50 minutes
+chaos: setup ## Let every kind of process fail under load, and report what is lost; about an hour
 	@mkdir -p build
 	$(BIN)/python -m tests.chaos --json build/chaos.json
 
