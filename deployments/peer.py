@@ -30,7 +30,7 @@ _MAX_MESSAGE_BYTES = 1 << 30
 # answer the kernel ends the connection.
 _SILENCE_S = 15
 _PROBE_S = 5
-_SILENCE = frozenset({errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH})
+_ERRNOS_OF_SILENCE = frozenset({errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH})
 """Errors of connections whose other end nobody has closed."""
 
 
@@ -94,7 +94,7 @@ class PeerConnection(asyncio.Protocol):
         assert self._timer is not None
         self._timer.cancel()
         self._is_open = False
-        self.was_silent = isinstance(exc, OSError) and exc.errno in _SILENCE
+        self.was_silent = isinstance(exc, OSError) and exc.errno in _ERRNOS_OF_SILENCE
         self._handler.ended()
 
     def data_received(self, data: bytes) -> None:
