@@ -9,6 +9,8 @@ nothing here touches another cluster.
 import contextlib
 import json
 import os
+import random
+import re
 import signal
 import socket
 import subprocess
@@ -30,6 +32,16 @@ from infra.errors import ConfigError
 
 _START_TIMEOUT_S = 60.0
 _STOP_TIMEOUT_S = 30.0
+
+# Characters of what Ray said in an error of ours.
+_MOST_TOLD = 600
+
+# Ray's workers listen on ports from 10,002 up to this one.
+_FIRST_PORT = 20_000
+_FEWEST_PORTS = 1_000
+# Linux's, where it does not say; elsewhere they begin at 49,152 (RFC 6335).
+_FIRST_OUTGOING_PORT = 32_768
+_OUTGOING_PORTS = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 
 @dataclass(frozen=True)
@@ -132,7 +144,7 @@ def start(section: ClusterSection, autoscaling: Path | None = None) -> LocalClus
         # Before it is waited for: a cluster that nobody knows of could not be ended.
         with replacing(_record(section)) as file:
             file.write(json.dumps(asdict(cluster)).encode())
-        _wait_started(leader, log_path)
+        _wait_started(leader, log_path, ports[:2])
     except BaseException:
         cluster.kill()
         forget(section)
@@ -206,21 +218,77 @@ def _spawn(
     )
 
 
-def _wait_started(leader: "subprocess.Popen[str]", log_path: Path) -> None:
+def _wait_started(
+    leader: "subprocess.Popen[str]", log_path: Path, ports: Sequence[int]
+) -> None:
+    """Ray says that it runs before all of its servers listen; where one of them cannot,
+    Ray ends a second later."""
     deadline = time.monotonic() + _START_TIMEOUT_S
-    while "Ray runtime started" not in log_path.read_text():
-        if leader.poll() is not None or time.monotonic() > deadline:
-            raise ConfigError(f"Ray did not start; its messages are in {log_path}")
+    while True:
+        is_over = leader.poll() is not None or time.monotonic() > deadline
+        said = log_path.read_text()
+        if is_over:
+            raise ConfigError(
+                f"Ray did not start: {_last_word(said)}\nAll of its messages are in {log_path}"
+            )
+        if "Ray runtime started" in said and _listening(leader.pid).issuperset(ports):
+            return
         time.sleep(0.05)
 
 
+def _listening(pid: int) -> set[int]:
+    """Ports on which the descendants of a process listen."""
+    ports = set()
+    with contextlib.suppress(psutil.NoSuchProcess):
+        for child in psutil.Process(pid).children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                ports |= {
+                    each.laddr.port
+                    for each in child.net_connections("tcp")
+                    if each.status == psutil.CONN_LISTEN
+                }
+    return ports
+
+
+def _last_word(said: str) -> str:
+    """What tells most of Ray's messages: the exception that ended the first of its processes
+    that ended, or else Ray itself; where there is none, its last line."""
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", said)
+    first = re.split("^.*----- END", plain, maxsplit=1, flags=re.MULTILINE)[0]
+    lines = [line.strip() for line in first.splitlines() if line.strip()]
+    raised = [
+        at for at, line in enumerate(lines) if re.match(r"[\w.]+(Error|Exception): ", line)
+    ]
+    told = " ".join(lines[raised[-1] :] if raised else lines[-1:])
+    return told[:_MOST_TOLD] or "it said nothing"
+
+
 def free_ports(count: int) -> list[int]:
-    """Ports of the loopback address that nobody listens on at the moment."""
+    """Ports of the loopback address that nobody listens on at the moment, chosen by chance.
+
+    None is of those that the system gives to outgoing connections: any of these may be taken
+    before a server that takes seconds to start listens there.
+    """
+    candidates = list(_server_ports())
+    random.SystemRandom().shuffle(candidates)
     with contextlib.ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
+        ports: list[int] = []
+        for port in candidates:
+            if len(ports) == count:
+                break
+            with contextlib.suppress(OSError):
+                held.enter_context(socket.socket()).bind(("127.0.0.1", port))
+                ports.append(port)
+    return ports
+
+
+def _server_ports() -> range:
+    try:
+        end = int(_OUTGOING_PORTS.read_text().split()[0])
+    except FileNotFoundError:
+        end = _FIRST_OUTGOING_PORT
+    # Where nothing is left between, one of outgoing connections is better than none.
+    return range(_FIRST_PORT, max(end, _FIRST_PORT + _FEWEST_PORTS))
 
 
 def _kill(processes: Sequence[psutil.Process]) -> None:
