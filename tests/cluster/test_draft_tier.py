@@ -10,7 +10,7 @@ import pytest
 
 from coterie import Client
 from tests.builders.cluster import RunningCluster
-from tests.builders.otlp_receiver import OtlpReceiver, receiving
+from tests.builders.otlp_receiver import OtlpReceiver
 from tests.builders.traced_request import ask_traced, parts_of_steps
 from tests.builders.until import wait_until
 
@@ -26,12 +26,6 @@ COMMON = {
 }
 PROMPTS = [f"Chapter {number}. It was" for number in range(8)]
 NUM_TOKENS = 200
-
-
-@pytest.fixture(scope="module")
-def traces() -> Iterator[tuple[OtlpReceiver, str]]:
-    with receiving() as receiver_and_endpoint:
-        yield receiver_and_endpoint
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import pytest
 
 from coterie import Client
 from tests.builders.cluster import RunningCluster
-from tests.builders.otlp_receiver import OtlpReceiver, receiving
+from tests.builders.otlp_receiver import OtlpReceiver
 from tests.builders.small_moe import write_small_moe
 from tests.builders.traced_request import ask_traced, parts_of_steps
 
@@ -52,12 +52,6 @@ def models(path: Path, experts: dict[str, Any]) -> list[dict[str, Any]]:
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_small_moe(tmp_path_factory.mktemp("model"))
-
-
-@pytest.fixture(scope="module")
-def traces() -> Iterator[tuple[OtlpReceiver, str]]:
-    with receiving() as receiver_and_endpoint:
-        yield receiver_and_endpoint
 
 
 @pytest.fixture(scope="module")
