@@ -31,6 +31,7 @@ from coterie.errors import CoterieError
 from deployments.settings import ClusterSection
 from tests.builders.autoscaled_nodes import AutoscaledNodes
 from tests.builders.cluster import STATE_DIR, RunningCluster
+from tests.builders.ray_worker import warn_of_sessions
 from tests.builders.small_llama import write_small_llama
 
 NAME = "scaled"
@@ -229,6 +230,7 @@ def main() -> int:
     given = parser.parse_args()
     if given.plot:
         check_can_plot(given.plot)
+    warn_of_sessions()
     with tempfile.TemporaryDirectory() as folder:
         course = asyncio.run(run(Path(folder)))
     found = asdict(course)

@@ -13,6 +13,7 @@ import psutil
 from deployments.local_cluster import free_ports
 
 _START_S = 60.0
+_AUTOGROUP = Path("/proc/sys/kernel/sched_autogroup_enabled")
 # $0 is the folder, and what follows becomes the command.
 _OWN_FOLDER = 'mount -t tmpfs -o mode=700 tmpfs "$0" && exec "$@"'
 
@@ -100,3 +101,14 @@ def kill_worker(pid: int) -> None:
     for process in members:
         process.kill()
     psutil.wait_procs(members, timeout=10)
+
+
+def warn_of_sessions() -> None:
+    """Where several nodes are to be busy on few cores, and Linux may keep one from running."""
+    if _AUTOGROUP.exists() and _AUTOGROUP.read_text().strip() == "1":
+        print(
+            "Linux schedules sessions as groups here: beside busy nodes Ray's head, or an "
+            "engine that starts, may get no time; `sysctl -w kernel.sched_autogroup_enabled=0` "
+            "ends that",
+            file=sys.stderr,
+        )

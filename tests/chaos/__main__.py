@@ -33,6 +33,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.builders.cluster import RunningCluster
+from tests.builders.ray_worker import warn_of_sessions
 from tests.chaos.events import PARTITIONS, Event, strike
 from tests.chaos.load import SteadyLoad
 from tests.chaos.partition import be_alone
@@ -40,7 +41,6 @@ from tests.chaos.stages import Scene, Stage, stages
 
 _WHOLE_LIMIT_S = 240.0
 _PEACE_S = 3.0
-_AUTOGROUP = Path("/proc/sys/kernel/sched_autogroup_enabled")
 _NOTICED_S = 6.0
 """That an index is behind, or a host away, is not seen at once."""
 
@@ -181,12 +181,7 @@ def main() -> int:
     given = parser.parse_args()
     if why := be_alone():
         print(f"no partitions: {why}", file=sys.stderr)
-    if _AUTOGROUP.exists() and _AUTOGROUP.read_text().strip() == "1":
-        print(
-            "Linux schedules sessions as groups here: Ray's head may get no time beside busy "
-            "nodes; `sysctl -w kernel.sched_autogroup_enabled=0` ends that",
-            file=sys.stderr,
-        )
+    warn_of_sessions()
     hows = {event.how for stage in found for event in stage.events}
     hows -= set(PARTITIONS) if why else set()
     reports = asyncio.run(run_all(_chosen(found, given, hows), given))
