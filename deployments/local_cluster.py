@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO
@@ -144,7 +144,8 @@ def start(section: ClusterSection, autoscaling: Path | None = None) -> LocalClus
         # Before it is waited for: a cluster that nobody knows of could not be ended.
         with replacing(_record(section)) as file:
             file.write(json.dumps(asdict(cluster)).encode())
-        _wait_started(leader, log_path, ports[:2])
+        gcs, client, *_ = ports
+        _wait_started(leader, log_path, {gcs, client})
     except BaseException:
         cluster.kill()
         forget(section)
@@ -218,9 +219,7 @@ def _spawn(
     )
 
 
-def _wait_started(
-    leader: "subprocess.Popen[str]", log_path: Path, ports: Sequence[int]
-) -> None:
+def _wait_started(leader: "subprocess.Popen[str]", log_path: Path, ports: Set[int]) -> None:
     """Ray says that it runs before all of its servers listen; where one of them cannot,
     Ray ends a second later."""
     deadline = time.monotonic() + _START_TIMEOUT_S
@@ -231,7 +230,7 @@ def _wait_started(
             raise ConfigError(
                 f"Ray did not start: {_last_word(said)}\nAll of its messages are in {log_path}"
             )
-        if "Ray runtime started" in said and _listening(leader.pid).issuperset(ports):
+        if "Ray runtime started" in said and ports <= _listening(leader.pid):
             return
         time.sleep(0.05)
 
